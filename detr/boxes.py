@@ -1,0 +1,53 @@
+"""Boxes: formats, area, IoU, GIoU. `xyxy` corners, `cxcywh` centre and size, `xywh` corner and size."""
+
+import torch
+from torch import Tensor
+
+
+def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """[..., 4] centre and size -> corners."""
+    cx, cy, w, h = boxes.unbind(-1)
+    return torch.stack((cx - 0.5 * w, cy - 0.5 * h, cx + 0.5 * w, cy + 0.5 * h), -1)
+
+
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """[..., 4] corners -> centre and size."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), -1)
+
+
+def xywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """[..., 4] COCO's corner and size -> corners."""
+    x, y, w, h = boxes.unbind(-1)
+    return torch.stack((x, y, x + w, y + h), -1)
+
+
+def area(boxes: Tensor) -> Tensor:
+    """[..., 4] xyxy -> [...] area."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def iou(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and union of boxes that stand opposite each other.
+
+    Both [..., 4] xyxy, broadcast against one another: pass `boxes[:, None]` and `others[None]` for all pairs.
+    Two empty boxes at one point have IoU 0.
+    """
+    low = torch.maximum(boxes[..., :2], others[..., :2])
+    high = torch.minimum(boxes[..., 2:], others[..., 2:])
+    intersection = (high - low).clamp(min=0).prod(-1)
+    union = area(boxes) + area(others) - intersection
+    return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0), union
+
+
+def giou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Generalised IoU (Rezatofighi et al. 2019, section 3) of boxes that stand opposite each other, in [-1, 1].
+
+    Shapes as in `iou`. Finite for every finite box: where the enclosing box is empty, it is the IoU.
+    """
+    overlap, union = iou(boxes, others)
+    low = torch.minimum(boxes[..., :2], others[..., :2])
+    high = torch.maximum(boxes[..., 2:], others[..., 2:])
+    enclosing = (high - low).clamp(min=0).prod(-1)
+    waste = (enclosing - union) / enclosing.clamp(min=torch.finfo(union.dtype).tiny)
+    return overlap - torch.where(enclosing > 0, waste, 0.0)

@@ -1,0 +1,100 @@
+"""The command line: one small file per verb, loaded only when it is called, so `detr --help` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from detr import __version__
+from detr.errors import InputError, did_you_mean
+
+VERBS = {
+    "demo": "See a detector at work: evaluate, predict a video, write a page.",
+    "train": "Train a model, from scratch or from weights.",
+    "val": "Measure a model, or a file of predictions, on a data set.",
+    "predict": "Find objects in images, videos, cameras and streams.",
+    "data": "Make and look at data sets.",
+    "weights": "List, download, inspect and convert weights.",
+    "models": "List the models.",
+}
+ALIASES = {"eval": "val"}
+
+
+class _Verbs(click.Group):
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        name = ALIASES.get(name, name)
+        if name not in VERBS:
+            return None
+        return importlib.import_module(f"detr.cli.{name}").command
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(context, args[0]) is None and not args[0].startswith("-"):
+            raise click.UsageError(f"no such command {args[0]!r}{did_you_mean(args[0], [*VERBS, *ALIASES])}", context)
+        return super().resolve_command(context, args)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="detr")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def program(debug: bool) -> None:
+    """Object detection with transformers of the DETR family."""
+
+
+class Terminated(BaseException):
+    """SIGTERM: unwinds like Ctrl-C, so that files are finished or removed on the way out."""
+
+
+def main() -> NoReturn:
+    """Run the command line; leave with 0, 1 (failed), 2 (wrong usage), 130 (Ctrl-C) or 143 (SIGTERM)."""
+    signal.signal(signal.SIGTERM, _terminate)
+    debug = "--debug" in sys.argv[1:]
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    try:
+        code = program.main(arguments, prog_name="detr", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except (KeyboardInterrupt, click.Abort, Terminated) as stop:
+        if debug:
+            raise
+        terminated = isinstance(stop, Terminated)
+        print("terminated" if terminated else "interrupted", file=sys.stderr)
+        sys.exit(143 if terminated else 130)
+    except BrokenPipeError:
+        # The reader of our output has gone (`detr ... | head`): nothing is left to say, and flushing would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as problem:
+        if debug:
+            raise
+        print(f"error: {_said(problem)}", file=sys.stderr)
+        sys.exit(_exit_code(problem))
+
+
+def _said(problem: Exception) -> str:
+    if isinstance(problem, click.ClickException):
+        return " ".join(problem.format_message().split())
+    if isinstance(problem, InputError):
+        return " ".join(str(problem).split())
+    if isinstance(problem, OSError) and problem.strerror:
+        return f"{problem.filename}: {problem.strerror}" if problem.filename else problem.strerror
+    return f"{type(problem).__name__}: {' '.join(str(problem).split())} (detr --debug ... shows where)"
+
+
+def _exit_code(problem: Exception) -> int:
+    return getattr(problem, "exit_code", 1)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated

@@ -1,0 +1,26 @@
+"""Ground truth of a data set as arrays: read once, validated once, used by training and by the evaluator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detr.classes import Classes
+
+
+@dataclass(frozen=True, eq=False)
+class Annotations:
+    """All boxes of a data set. `I` images, `A` annotations; annotations stand in file order."""
+
+    classes: Classes
+    image_ids: tuple[int | str, ...]  # I, in file order
+    file_names: tuple[str, ...]  # I, relative to the image folder
+    heights: NDArray[np.int64]  # [I], 0 where the file doesn't say
+    widths: NDArray[np.int64]  # [I]
+    image_indices: NDArray[np.int64]  # [A] into the images
+    labels: NDArray[np.int64]  # [A] class indices
+    boxes: NDArray[np.float64]  # [A, 4] xywh in pixels, as in the file
+    areas: NDArray[np.float64]  # [A] the file's own area, else w * h
+    crowd: NDArray[np.bool_]  # [A]

@@ -1,0 +1,22 @@
+"""The user's mistakes: one clear line saying what was given, what was expected, and the nearest right thing."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something given to us is unusable (a broken file, a bad annotation). The command line exits with 1."""
+
+    exit_code = 1
+
+
+class UsageError(InputError):
+    """We were asked wrongly (an unknown name, a path that isn't there, a bad setting). The command line exits with 2."""
+
+    exit_code = 2
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'epochs'?"` for the nearest of `known`, or an empty string where none is near."""
+    nearest = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""

@@ -1,0 +1,92 @@
+"""The typed records that travel between the rooms.
+
+Shape letters of the house: `B` batch, `Q` queries, `C` classes, `D` channels, `M` heads, `L` levels, `P` points,
+`S` positions of all levels, `N` targets of an image, `R` edge bins; lower-case `h, w` are sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What is to be found in one image."""
+
+    labels: Tensor  # [N] int64, 0-based class indices
+    boxes: Tensor  # [N, 4] cxcywh in [0, 1]
+    image_id: int | str = -1  # as in the annotation file
+    size: tuple[int, int] = (0, 0)  # (height, width) of the image on disk, upright
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Target:
+        return replace(
+            self,
+            labels=self.labels.to(device, non_blocking=non_blocking),
+            boxes=self.boxes.to(device, non_blocking=non_blocking),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one training or evaluation step sees."""
+
+    images: Tensor  # [B, 3, h, w] as the network takes them
+    padding: Tensor | None  # [B, h, w] True where there is no image; None when all fill the frame
+    targets: list[Target]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        return Batch(
+            self.images.to(device, non_blocking=non_blocking),
+            None if self.padding is None else self.padding.to(device, non_blocking=non_blocking),
+            [target.to(device, non_blocking) for target in self.targets],
+        )
+
+    def pin_memory(self) -> Batch:
+        return Batch(
+            self.images.pin_memory(),
+            None if self.padding is None else self.padding.pin_memory(),
+            [replace(t, labels=t.labels.pin_memory(), boxes=t.boxes.pin_memory()) for t in self.targets],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What one decoder layer says of each query."""
+
+    logits: Tensor  # [B, Q, C]
+    boxes: Tensor  # [B, Q, 4] cxcywh in [0, 1]
+
+
+@dataclass(frozen=True, eq=False)
+class Denoising:
+    """The predictions for noised targets, and which target each of them is a noised copy of."""
+
+    layers: tuple[Predictions, ...]
+    queries: tuple[Tensor, ...]  # per image: [K] indices of the positive noised queries
+    targets: tuple[Tensor, ...]  # per image: [K] index of the target each of them came from
+    num_groups: int
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """The answer of a network: one `Predictions` per decoder layer, the last one counts."""
+
+    layers: tuple[Predictions, ...]
+    proposals: Predictions | None = None  # the encoder's selected boxes (two-stage models)
+    denoising: Denoising | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What was found in one image, in that image's own pixels, best first."""
+
+    boxes: Tensor  # [N, 4] xyxy in pixels
+    scores: Tensor  # [N] in [0, 1]
+    labels: Tensor  # [N] int64, 0-based class indices
+    track_ids: Tensor | None = None  # [N] int64
+
+    def __len__(self) -> int:
+        return len(self.scores)

@@ -1,0 +1,35 @@
+"""What all tests share: one seed, few threads, no network."""
+
+import socket
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def same_every_time():
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 (libraries still draw from it)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """The toolkit works without a network; a test that needs one is a mistake. This machine itself is fine."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test tried to reach {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

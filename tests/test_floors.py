@@ -1,0 +1,69 @@
+"""The floors of the house: imports are absolute and point down, and each dependency comes in by one door."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "detr"
+
+FLOORS = [
+    ["errors", "records", "boxes", "classes", "files", "config", "image", "weights", "convert", "ops"],
+    ["layers"],
+    ["backbones"],
+    ["models", "criterion", "data", "video", "draw"],
+    ["engine", "explain", "export"],
+    ["cli"],
+]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+SHARE_A_FLOOR = {0, 4}  # the ground floor builds on itself; the engine's files are one room
+
+DOORS = {
+    "click": ["cli/"],
+    "cv2": ["video.py", "draw.py"],
+    "av": ["video.py"],
+    "scipy": ["criterion/matcher.py"],
+    "pycocotools": ["data/coco.py", "engine/evaluate.py"],
+    "yaml": ["config.py"],
+    "triton": ["ops/"],
+    "tqdm": ["engine/progress.py"],
+    "matplotlib": ["engine/plots.py"],
+    "tensorboard": ["engine/journal.py"],
+}
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names) if node.module == "detr" else [node.module]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    for name in imports(path):
+        other = name.split(".")[1] if name.startswith("detr.") else None
+        if other is None or other not in FLOOR_OF or other == room:
+            continue
+        below, here = FLOOR_OF[other], FLOOR_OF[room]
+        assert below < here or (below == here and here in SHARE_A_FLOOR), f"{room} (floor {here}) imports {name} (floor {below})"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_each_dependency_comes_in_by_its_door(path):
+    place = str(path.relative_to(PACKAGE))
+    for name in imports(path):
+        doors = DOORS.get(name.split(".")[0])
+        assert doors is None or any(place.startswith(door) for door in doors), f"{place} imports {name}; its door is {doors}"
+
+
+def test_every_room_stands_on_a_floor():
+    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES} - {"__init__"}
+    assert rooms <= set(FLOOR_OF)
