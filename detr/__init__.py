@@ -4,7 +4,7 @@ Importing this package costs nothing: each public name is loaded when it is firs
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
 

@@ -11,7 +11,7 @@ class InputError(ValueError):
 
 
 class UsageError(InputError):
-    """We were asked wrongly (an unknown name, a path that isn't there, a bad setting). The command line exits with 2."""
+    """We were asked wrongly (unknown name, absent path, bad setting). The command line exits with 2."""
 
     exit_code = 2
 

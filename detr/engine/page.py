@@ -1,4 +1,4 @@
-"""A page to look at: pictures, a video and numbers in one HTML file beside its media, without anything from a network."""
+"""A page to look at: pictures, a video and numbers in one HTML file beside its media; nothing from a network."""
 
 from __future__ import annotations
 
