@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+import warnings
+from pathlib import Path
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from detr.config import Config
+from detr.errors import InputError, UsageError
 
 RGB = NDArray[np.uint8]  # [h, w, 3]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
+"""What Pillow may decode for us. Its other formats are rare in this trade and have been the way in for attacks."""
+
+MOST_PIXELS = 178_956_970
+"""Larger images are refused from their header, before anything is decoded: a small file can claim to be huge."""
 
 
 class InputConfig(Config):
@@ -40,3 +50,123 @@ def normalise(image: Tensor, config: InputConfig) -> Tensor:
         return scaled
     mean = torch.tensor(config.mean, device=image.device).view(3, 1, 1)
     return (scaled - mean) / torch.tensor(config.std, device=image.device).view(3, 1, 1)
+
+
+def read_image(source: str | os.PathLike[str] | BinaryIO, *, name: str | None = None) -> RGB:
+    """The first picture in a file, as [h, w, 3] RGB: upright by its EXIF, alpha dropped, 16 bits scaled to 8.
+
+    `name` is what errors call an open file. InputError says what is wrong with a file that is not a whole image, and
+    what it looks like; UsageError if there is no such file.
+    """
+    name = name or (str(source) if isinstance(source, (str, os.PathLike)) else "image")
+    try:
+        with _opened(source, name) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                raise Image.DecompressionBombError
+            picture.load()
+            return _as_rgb(_upright(picture, name), name)
+    except Image.DecompressionBombError:
+        raise InputError(f"{name}: claims more than {MOST_PIXELS:,} pixels; such images are not decoded") from None
+    except (InputError, MemoryError):
+        raise
+    except Exception as problem:  # a decoder meets damage with whatever exception its own code stumbles into
+        reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else problem
+        raise InputError(f"{name}: damaged or cut short ({reason})") from problem
+
+
+def to_rgb(picture: Image.Image, *, name: str = "image") -> RGB:
+    """An open Pillow image -> [h, w, 3] RGB, upright by its EXIF."""
+    return _as_rgb(_upright(picture, name), name)
+
+
+def _opened(source: str | os.PathLike[str] | BinaryIO, name: str) -> Image.Image:
+    try:
+        return Image.open(Path(source) if isinstance(source, (str, os.PathLike)) else source, formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        raise InputError(f"{name}: not an image we can read ({_looks_like(source)})") from None
+    except FileNotFoundError:
+        raise UsageError(f"{name}: no such file") from None
+    except IsADirectoryError:
+        raise UsageError(f"{name}: is a folder, not an image") from None
+    except OSError as problem:
+        if problem.errno is None:  # a decoder's own word about damage
+            raise
+        raise InputError(f"{name}: {problem.strerror}") from None
+
+
+def _upright(picture: Image.Image, name: str) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception as problem:  # the pixels are whole; only the note about their orientation is lost
+        warnings.warn(f"{name}: unreadable EXIF ({problem}); taken as upright", stacklevel=3)
+        return picture
+
+
+def _as_rgb(picture: Image.Image, name: str) -> RGB:
+    if picture.mode == "I" or picture.mode.startswith("I;16"):
+        return _from_16_bits(np.asarray(picture), name)
+    if picture.mode == "F":
+        raise InputError(f"{name}: floating-point pixels have no agreed range; save it with 8 or 16 bits per channel")
+    if picture.mode in ("P", "PA"):
+        picture = picture.convert("RGBA")  # resolves a transparent palette, which RGB alone would warn about
+    return np.array(picture.convert("RGB"))
+
+
+def _from_16_bits(values: NDArray[np.generic], name: str) -> RGB:
+    """[h, w] grey of 16 bits -> RGB. 65535 / 257 = 255, so white stays white."""
+    wide = values.astype(np.int64)
+    if wide.min(initial=0) < 0 or wide.max(initial=0) > 65535:
+        raise InputError(f"{name}: grey values reach {wide.max()}; expected 8 or 16 bits per channel")
+    grey = ((wide + 128) // 257).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+_SIGNS = (
+    (b"\x89PNG", "a damaged PNG"),
+    (b"\xff\xd8", "a damaged JPEG"),
+    (b"GIF8", "a damaged GIF"),
+    (b"%PDF", "a PDF"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"8BPS", "a Photoshop file"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"version https://git-lfs", "a Git LFS pointer; fetch the file with git lfs pull"),
+    (b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
+)
+
+
+def _looks_like(source: str | os.PathLike[str] | BinaryIO) -> str:
+    if isinstance(source, (str, os.PathLike)):
+        with Path(source).open("rb") as file:
+            return looks_like(file.read(512))
+    source.seek(0)
+    return looks_like(source.read(512))
+
+
+def looks_like(head: bytes) -> str:
+    """What the first bytes of a file suggest it is, in words."""
+    if not head:
+        return "the file is empty"
+    for sign, words in _SIGNS:
+        if head.startswith(sign):
+            return f"looks like {words}"
+    if head.startswith(b"RIFF"):
+        kind = {b"WEBP": "a damaged WebP", b"AVI ": "an AVI video", b"WAVE": "a WAV sound"}
+        return f"looks like {kind.get(head[8:12], 'RIFF')}"
+    if head[4:8] == b"ftyp":
+        still = head[8:12] in (b"heic", b"heix", b"mif1", b"msf1")
+        return "looks like HEIC; save it as JPEG" if still else "looks like an MP4 video"
+    if not any(head):
+        return "it is all zeros"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "looks like HTML, perhaps a web page saved in its place"
+    if text.startswith(b"<"):
+        return "looks like XML or SVG"
+    if text.startswith((b"{", b"[")):
+        return "looks like JSON"
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        if problem.start < len(head) - 3:
+            return "unknown content"
+    return "looks like text"

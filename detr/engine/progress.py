@@ -1,0 +1,35 @@
+"""A progress bar with time left on stderr, where that is a terminal; nothing where it is a file or a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sized
+from typing import Any
+
+from tqdm import tqdm
+
+
+def progress(
+    iterable: Iterable[Any] | None = None,
+    *,
+    total: int | None = None,
+    description: str = "",
+    unit: str = "it",
+    quiet: bool = False,
+) -> tqdm[Any]:
+    """A bar over `iterable`, or one to move by hand with `.update(n)`. Without a `total` it counts, without percent.
+
+    Use `bar.set_postfix_str` to say more and `bar.write` to print a line above it.
+    """
+    if total is None and isinstance(iterable, Sized):
+        total = len(iterable)
+    return tqdm(
+        iterable,
+        total=total,
+        desc=description or None,
+        unit=unit,
+        disable=quiet or not sys.stderr.isatty(),
+        file=sys.stderr,
+        dynamic_ncols=True,
+        leave=False,
+    )
