@@ -1,0 +1,41 @@
+"""The losses, as pure functions: one number for every class score or every pair of boxes, neither weighted nor summed."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from detr.boxes import cxcywh_to_xyxy
+from detr.boxes import giou as generalised_iou
+
+
+def varifocal(logits: Tensor, positive: Tensor, quality: Tensor, *, alpha: float = 0.75, gamma: float = 2.0) -> Tensor:
+    """Varifocal loss (Zhang et al. 2021, VarifocalNet, section 3.2, equation 2), [..., C].
+
+    logits [..., C]; positive [..., C] bool, true at the class of a matched query; quality [..., C] the IoU with the
+    target, used where positive. A matched class is to score its IoU and weighs as much as that IoU; every other class is
+    to score 0 and weighs `alpha * p ** gamma`. No gradient goes through the weights.
+    """
+    weights = torch.where(positive, quality, alpha * logits.detach().sigmoid().pow(gamma))
+    return binary_cross_entropy_with_logits(logits, torch.where(positive, quality, 0.0), weights, reduction="none")
+
+
+def focal(logits: Tensor, positive: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Focal loss on independent sigmoids (Lin et al. 2017, RetinaNet, section 3, equation 5), [..., C].
+
+    logits [..., C]; positive [..., C] bool. `-alpha_t * (1 - p_t) ** gamma * log(p_t)`; gradients go through the weights.
+    """
+    wanted = positive.to(logits.dtype)
+    scores = logits.sigmoid()
+    missing = torch.where(positive, 1 - scores, scores)
+    balance = torch.where(positive, alpha, 1 - alpha)
+    return balance * missing.pow(gamma) * binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+
+
+def l1(boxes: Tensor, others: Tensor) -> Tensor:
+    """Sum of the absolute differences of the four coordinates, [..., 4] and [..., 4] -> [...] (DETR, section 3.1)."""
+    return (boxes - others).abs().sum(-1)
+
+
+def giou(boxes: Tensor, others: Tensor) -> Tensor:
+    """1 - GIoU of boxes in cxcywh, [..., 4] and [..., 4] -> [...] in [0, 2] (Rezatofighi et al. 2019, section 3)."""
+    return 1 - generalised_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(others))
