@@ -20,11 +20,11 @@ from detr.criterion.truth import Truth, faults, in_one_row, refuse
 from detr.errors import InputError
 from detr.records import Denoising, Output, Predictions, Target
 
-_TOO_LARGE = 1e15
+_TOO_LARGE = 1e15  # the area of a box of this size is still a float32
 
 
 class CriterionConfig(Config):
-    """The losses of RT-DETR (Zhao et al. 2024, DETRs Beat YOLOs on Real-time Object Detection, section 4.3) and their weights."""
+    """Losses and their weights; by default those of RT-DETR (Zhao et al. 2024, DETRs Beat YOLOs, section 4.3)."""
 
     classification: Literal["varifocal", "focal"] = "varifocal"
     class_weight: NonNegativeFloat = 1.0
@@ -36,11 +36,14 @@ class CriterionConfig(Config):
 
 
 class Criterion(nn.Module):
-    """`criterion(output, targets)` -> the weighted losses by their official names; their sum is what training makes small.
+    """`criterion(output, targets)` -> the weighted losses by their official names; training makes their sum small.
 
-    Every decoder layer and the proposals are matched anew; denoising queries know their targets. Losses are sums over the
-    batch, over the number of targets (for denoising: times the number of groups) averaged over all processes, at least 1.
-    They are computed in float32 (float64 if the network is), autocast or not. A step reads from the device once.
+    Every decoder layer and the proposals are matched anew; denoising queries know their targets. A loss is a sum over
+    the batch divided by the number of targets, averaged over all processes and at least 1; for denoising, times the
+    number of groups. Computed in float32 (float64 if the network is), autocast or not. A step reads from the device
+    once.
+
+    A head without any target still has its losses, so all processes' graphs are alike.
 
     InputError: targets that cannot be right. FloatingPointError: a prediction is NaN or infinite; says of which head.
     """
@@ -65,7 +68,7 @@ class Criterion(nn.Module):
 
         pairs = self._match(matched, noised, truth)
         normaliser = _mean_over_processes(len(truth), truth.boxes)
-        result = {}
+        result: dict[str, Tensor] = {}
         for head, found in zip(matched, pairs, strict=True):
             result |= self._losses(head, found, truth, normaliser)
         if output.denoising is not None:
@@ -131,8 +134,8 @@ class Criterion(nn.Module):
             self._said_too_many = True
             image_id = truth.image_ids[truth.counts.index(most)]
             warnings.warn(
-                f"image {image_id!r} has {most} targets for {num_queries} queries: {most - num_queries} of them find none "
-                "and are not learned; more queries would help (said once)",
+                f"image {image_id!r} has {most} targets for {num_queries} queries: {most - num_queries} find none and "
+                "are not learned; more queries would help (said once)",
                 stacklevel=2,
             )
 
@@ -205,6 +208,6 @@ def _broken(head: _Head, part: str, truth: Truth) -> FloatingPointError:
     images = _is_broken(getattr(head, part)).flatten(1).any(1).nonzero().flatten().tolist()
     names = ", ".join(repr(truth.image_ids[image]) for image in images[:5]) + (", ..." if len(images) > 5 else "")
     return FloatingPointError(
-        f"the {part} of {head.words} are NaN or infinite (images {names}): the weights are broken or the last step was "
-        "too large; a lower learning rate or full precision may help"
+        f"the {part} of {head.words} are not finite (NaN, infinite or huge) for image {names}: the weights are broken, "
+        "or the last step was too large; a lower learning rate or full precision may help"
     )

@@ -1,4 +1,4 @@
-"""The losses, as pure functions: one number for every class score or every pair of boxes, neither weighted nor summed."""
+"""The losses, as pure functions: a number for each class score or pair of boxes, neither weighted nor summed."""
 
 import torch
 from torch import Tensor
@@ -12,17 +12,17 @@ def varifocal(logits: Tensor, positive: Tensor, quality: Tensor, *, alpha: float
     """Varifocal loss (Zhang et al. 2021, VarifocalNet, section 3.2, equation 2), [..., C].
 
     logits [..., C]; positive [..., C] bool, true at the class of a matched query; quality [..., C] the IoU with the
-    target, used where positive. A matched class is to score its IoU and weighs as much as that IoU; every other class is
-    to score 0 and weighs `alpha * p ** gamma`. No gradient goes through the weights.
+    target, used where positive. A matched class is to score its IoU and weighs as much as that IoU; every other class
+    is to score 0 and weighs `alpha * p ** gamma`. No gradient goes through the weights.
     """
     weights = torch.where(positive, quality, alpha * logits.detach().sigmoid().pow(gamma))
     return binary_cross_entropy_with_logits(logits, torch.where(positive, quality, 0.0), weights, reduction="none")
 
 
 def focal(logits: Tensor, positive: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Focal loss on independent sigmoids (Lin et al. 2017, RetinaNet, section 3, equation 5), [..., C].
+    """Focal loss on independent sigmoids (Lin et al. 2017, RetinaNet, section 3.2, equation 5), [..., C].
 
-    logits [..., C]; positive [..., C] bool. `-alpha_t * (1 - p_t) ** gamma * log(p_t)`; gradients go through the weights.
+    logits [..., C]; positive [..., C] bool. `-alpha_t * (1 - p_t) ** gamma * log(p_t)`; the weights have gradients.
     """
     wanted = positive.to(logits.dtype)
     scores = logits.sigmoid()

@@ -39,9 +39,9 @@ class Pairs:
 
 @torch.no_grad()
 def match(heads: Sequence[Predictions], truth: Truth, config: MatcherConfig) -> list[Pairs]:
-    """The cheapest pairs for each head and image; each target gets one query, or each query one target if they are fewer.
+    """The cheapest pairs for each head and image: each target gets one query, or, if fewer, each query one.
 
-    Predictions must be finite and labels in range (`costs`); the result is on the device of the truth.
+    Predictions must be finite and labels in range; the result is on the device of the truth.
     """
     return assign(costs(heads, truth, config).cpu(), [head.boxes.shape[1] for head in heads], truth)
 
@@ -50,8 +50,8 @@ def match(heads: Sequence[Predictions], truth: Truth, config: MatcherConfig) -> 
 def costs(heads: Sequence[Predictions], truth: Truth, config: MatcherConfig) -> Tensor:
     """[T, Q of all heads side by side]: what each target costs with each query of its own image.
 
-    The class cost is the focal loss of saying the target's class less that of not saying it (Zhu et al. 2021, Deformable
-    DETR, appendix A.2). Labels out of range are taken for the nearest class: refuse them before the answer is used.
+    The class cost is the focal loss of saying the target's class less that of not saying it (Deformable DETR, Zhu et
+    al. 2021). Labels out of range are taken for the nearest class: refuse them before the answer is used.
     """
     logits = torch.cat([_at_labels(head.logits, truth) for head in heads], dim=1)  # [T, Q...]
     boxes = torch.cat([head.boxes[truth.images] for head in heads], dim=1).to(truth.boxes.dtype)  # [T, Q..., 4]
