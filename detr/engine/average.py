@@ -1,0 +1,55 @@
+"""The exponential moving average of a network (EMA), which is what gets evaluated and published."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from detr.config import Config
+
+
+class AverageConfig(Config):
+    decay: float = 0.9999
+    warmup: int = 2000  # updates until the decay has risen to 63 % of its value
+
+
+def decay_after(updates: int, config: AverageConfig) -> float:
+    """decay * (1 - exp(-updates / warmup)): the first updates all but copy the network."""
+    return config.decay * (1 - math.exp(-updates / config.warmup)) if config.warmup else config.decay
+
+
+class Average:
+    """A second network that follows the first one slowly: every floating entry, BatchNorm's statistics too.
+
+    Integer entries (BatchNorm's counters) are copied. `network` is ready for evaluation and never needs gradients.
+    """
+
+    def __init__(self, network: nn.Module, config: AverageConfig | None = None) -> None:
+        self.config = config or AverageConfig()
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        self.updates += 1
+        decay = decay_after(self.updates, self.config)
+        floating, following, counts = [], [], []
+        ours = self.network.state_dict()
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                floating.append(ours[name])
+                following.append(value)
+            else:
+                counts.append((ours[name], value))
+        torch._foreach_mul_(floating, decay)
+        torch._foreach_add_(floating, following, alpha=1 - decay)
+        for mine, theirs in counts:
+            mine.copy_(theirs)
+
+    def load(self, state: Mapping[str, Tensor], updates: int) -> None:
+        self.network.load_state_dict(dict(state))
+        self.updates = updates

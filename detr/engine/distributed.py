@@ -1,0 +1,82 @@
+"""Several processes that train one network: who we are, what we share, how we agree. `torchrun` starts them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from detr.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among those that train together; alone, it is rank 0 of 1."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that prints and writes."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """True in every process when it is so in at least one."""
+        if self.size == 1:
+            return flag
+        shared = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return bool(shared)
+
+    def total(self, value: float) -> float:
+        """The sum over the processes."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor(value, device=self.device, dtype=torch.float64)
+        dist.all_reduce(shared)
+        return float(shared)
+
+    def wait(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Team]:
+    """The team this process belongs to, by the environment that `torchrun` sets; it is left at the end of the block."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Team(0, 1, device)
+        return
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    if device.type == "cuda":
+        if local_rank >= torch.cuda.device_count():
+            raise UsageError(f"process {local_rank} has no GPU of its own: there are {torch.cuda.device_count()}")
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    already = dist.is_initialized()
+    if not already:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Team(rank, size, device)
+    finally:
+        if not already:
+            dist.destroy_process_group()
+
+
+def shared(network: nn.Module, team: Team) -> nn.Module:
+    """The network as the team trains it: gradients are averaged in backward, BatchNorm sees all images on GPUs."""
+    if team.size == 1:
+        return network
+    if team.device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return DistributedDataParallel(network, device_ids=[team.device.index], gradient_as_bucket_view=True)
+    return DistributedDataParallel(network, gradient_as_bucket_view=True)

@@ -1,0 +1,82 @@
+"""The diary of a training run: `metrics.jsonl` with all that happened, `metrics.csv` with a row per epoch, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detr.files import write_text
+
+Number = float | int | None
+
+
+class Journal:
+    """Written as training goes, so a run that was killed has told everything up to then.
+
+    A resumed run goes on in the same files: what was written after `since_step` is dropped first, as it happens again.
+    """
+
+    def __init__(self, folder: Path, *, since_step: int = 0, tensorboard: bool = True) -> None:
+        self.lines = folder / "metrics.jsonl"
+        self.sheet = folder / "metrics.csv"
+        kept = [row for row in read(self.lines) if row["step"] <= since_step] if since_step else []
+        write_text(self.lines, "".join(json.dumps(row) + "\n" for row in kept))
+        self.epochs = [row for row in kept if row["event"] == "epoch"]
+        self.board = _tensorboard(folder) if tensorboard else None
+        self._write_sheet()
+
+    def step(self, step: int, epoch: float, values: Mapping[str, Number]) -> None:
+        self._add({"event": "step", "step": step, "epoch": round(epoch, 4), **_finite(values)})
+
+    def epoch(self, step: int, epoch: int, values: Mapping[str, Number]) -> None:
+        self._add(row := {"event": "epoch", "step": step, "epoch": epoch, **_finite(values)})
+        self.epochs.append(row)
+        self._write_sheet()
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
+
+    def _add(self, row: dict[str, Any]) -> None:
+        with self.lines.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self.board is not None:
+            for name, value in row.items():
+                if isinstance(value, (int, float)) and name not in ("step", "epoch"):
+                    self.board.add_scalar(f"{row['event']}/{name}", value, row["step"])
+
+    def _write_sheet(self) -> None:
+        columns = list(dict.fromkeys(name for row in self.epochs for name in row if name != "event"))
+        with self.sheet.open("w", newline="", encoding="utf-8") as file:
+            sheet = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
+            sheet.writeheader()
+            sheet.writerows(self.epochs)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`; a last line that was cut off in the middle is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _finite(values: Mapping[str, Number]) -> dict[str, Number]:
+    """JSON knows no NaN: what could not be measured is null."""
+    return {name: None if value is None or not math.isfinite(value) else value for name, value in values.items()}
+
+
+def _tensorboard(folder: Path) -> Any:
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"))

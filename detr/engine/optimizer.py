@@ -1,0 +1,156 @@
+"""AdamW over parameter groups by role, and the learning rate of each step.
+
+A parameter's role comes from the type of the module that owns it and from where the network keeps that module,
+never from patterns over names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from detr.config import Config
+
+Role = Literal["backbone", "backbone norms", "norms", "projection norms", "biases", "rest"]
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+class OptimizerConfig(Config):
+    """AdamW. The switches on weight decay are what the published recipes differ in."""
+
+    lr: float = Field(1e-4, gt=0)
+    backbone_lr: float = Field(1e-5, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    decay_norms: bool = False
+    decay_biases: bool = True  # of linear and convolution layers outside the backbone
+    decay_projection_norms: bool = False  # RT-DETR v1 decays the scales of the norms in its input and memory projections
+
+
+class ScheduleConfig(Config):
+    """The learning rate over the steps, as a factor on each group's own rate; linear warm-up comes before any shape."""
+
+    shape: Literal["constant", "multistep", "cosine", "flat-cosine"] = "constant"
+    warmup: int = Field(0, ge=0)  # steps
+    milestones: tuple[int, ...] = ()  # multistep: the epochs at which the rate is multiplied by gamma
+    gamma: float = Field(0.1, gt=0, le=1)
+    flat: float = Field(0.5, ge=0, lt=1)  # flat-cosine: the part of the steps before the descent
+    last: float = Field(0.01, ge=0, le=1)  # cosine, flat-cosine: where the descent ends
+
+
+@dataclass
+class Group:
+    role: Role
+    lr: float
+    weight_decay: float
+    names: list[str] = field(default_factory=list)
+    parameters: list[nn.Parameter] = field(default_factory=list)
+
+
+def groups_by_role(network: nn.Module, config: OptimizerConfig) -> list[Group]:
+    """Every parameter that learns, once, in the groups of the recipe; frozen ones are left out."""
+    groups: dict[Role, Group] = {}
+    for role, name, parameter in roles(network):
+        if not parameter.requires_grad:
+            continue
+        if role not in groups:
+            lr = config.backbone_lr if role.startswith("backbone") else config.lr
+            groups[role] = Group(role, lr, config.weight_decay if _decays(role, config) else 0.0)
+        groups[role].names.append(name)
+        groups[role].parameters.append(parameter)
+    return list(groups.values())
+
+
+def roles(network: nn.Module) -> Iterator[tuple[Role, str, nn.Parameter]]:
+    """(role, name, parameter) for each parameter, a shared one under its first name."""
+    backbone = set(network.backbone.modules())
+    projections = {norm for part in network.projections() for norm in part.modules()}
+    seen: set[nn.Parameter] = set()
+    for prefix, module in network.named_modules():
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            if parameter in seen:
+                continue
+            seen.add(parameter)
+            yield _role(module, name, in_backbone=module in backbone, in_projection=module in projections), name, parameter
+
+
+def _role(module: nn.Module, name: str, *, in_backbone: bool, in_projection: bool) -> Role:
+    is_norm = isinstance(module, NORMS)
+    if in_backbone:
+        return "backbone norms" if is_norm else "backbone"
+    is_bias = name.endswith("bias")
+    if is_norm:
+        return "projection norms" if in_projection and not is_bias else "norms"
+    return "biases" if is_bias else "rest"
+
+
+def _decays(role: Role, config: OptimizerConfig) -> bool:
+    match role:
+        case "backbone norms" | "norms":
+            return config.decay_norms
+        case "projection norms":
+            return config.decay_norms or config.decay_projection_norms
+        case "biases":
+            return config.decay_biases
+        case _:
+            return True
+
+
+def build_optimizer(groups: list[Group], config: OptimizerConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW, fused. Each group keeps its own rate as `base_lr`, which the schedule multiplies."""
+    return torch.optim.AdamW(
+        [
+            {"params": g.parameters, "lr": g.lr, "weight_decay": g.weight_decay, "base_lr": g.lr, "role": g.role}
+            for g in groups
+        ],
+        lr=config.lr,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=device.type in ("cuda", "cpu"),
+    )
+
+
+def table(groups: list[Group]) -> str:
+    """The groups as text: role, tensors, parameters, learning rate, weight decay."""
+    rows = [["group", "tensors", "parameters", "lr", "weight decay"]]
+    for group in groups:
+        numbers = sum(parameter.numel() for parameter in group.parameters)
+        rows.append([group.role, str(len(group.names)), f"{numbers:,}", f"{group.lr:g}", f"{group.weight_decay:g}"])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    )
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def rate_factor(config: ScheduleConfig, step: int, *, steps_per_epoch: int, epochs: int) -> float:
+    """The factor on every learning rate at `step` (0-based, counted over the whole training)."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    total = steps_per_epoch * epochs
+    match config.shape:
+        case "constant":
+            return 1.0
+        case "multistep":
+            return config.gamma ** sum(step // steps_per_epoch >= milestone for milestone in config.milestones)
+        case "cosine":
+            return _descent(step, config.warmup, total, config.last)
+        case "flat-cosine":
+            return _descent(step, max(config.warmup, round(config.flat * total)), total, config.last)
+
+
+def _descent(step: int, start: int, end: int, last: float) -> float:
+    part = min(1.0, max(0, step - start) / max(1, end - start))
+    return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * part))

@@ -1,0 +1,54 @@
+"""`results.png`: what a training run did, in curves. Needs matplotlib, an extra."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detr.files import written_aside
+
+CURVES = {  # title -> columns of the epochs' rows
+    "loss": ("loss",),
+    "loss of the last decoder layer": ("loss_vfl", "loss_focal", "loss_bbox", "loss_giou"),
+    "AP": ("AP", "AP50", "AP75"),
+    "AP by size": ("APs", "APm", "APl"),
+    "learning rate": ("lr",),
+    "seconds per epoch": ("train_seconds", "val_seconds"),
+}
+
+
+def available() -> bool:
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def draw_results(epochs: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """A small chart for each group of `CURVES` that the rows speak of."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = {title: [name for name in names if any(row.get(name) is not None for row in epochs)] for title, names in CURVES.items()}
+    panels = {title: names for title, names in panels.items() if names}
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(4.2 * columns, 3.2 * rows), squeeze=False)
+    for place, axis in enumerate(axes.flat):
+        if place >= len(panels):
+            axis.set_visible(False)
+            continue
+        title, names = list(panels.items())[place]
+        for name in names:
+            points = [(row["epoch"], row[name]) for row in epochs if row.get(name) is not None]
+            axis.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 30 else None)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.3)
+        if len(names) > 1:
+            axis.legend(fontsize=8)
+    figure.tight_layout()
+    with written_aside(path) as aside:
+        figure.savefig(aside, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,51 @@
+"""A recipe: everything an experiment says. What belongs to one run on one machine (device, folders) is not in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from os import PathLike
+from typing import Any, Literal
+
+from pydantic import Field
+
+from detr.config import Config, read_recipe, validated
+from detr.criterion import CriterionConfig
+from detr.data.transforms import AugmentConfig
+from detr.engine.average import AverageConfig
+from detr.engine.optimizer import OptimizerConfig, ScheduleConfig
+from detr.models import ModelConfig
+
+Frozen = Literal["nothing", "stem", "stage1", "stage2", "stage3", "backbone", "all but heads"]
+
+
+class TrainConfig(Config):
+    epochs: int = Field(72, ge=1)
+    batch: int = Field(16, ge=1)  # images of one optimizer step, over all processes and pieces
+    accumulate: int = Field(1, ge=1)  # pieces a process computes its share of the batch in, when memory is short
+    amp: Literal["off", "auto", "bf16", "fp16"] = "off"  # auto: bf16 on a GPU that has it, else fp16; off on a CPU
+    clip: float = Field(0.1, ge=0)  # largest norm of all gradients together; 0: as they are
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    average: AverageConfig | None = AverageConfig()
+    scales: tuple[int, ...] = ()  # sides of the square inputs, one drawn for each batch; none: the model's own input size
+    freeze: Frozen = "nothing"
+    channels_last: bool = False
+    seed: int = Field(0, ge=0)
+    evaluate_every: int = Field(1, ge=1)  # epochs; the last one is always evaluated
+    patience: int = Field(0, ge=0)  # evaluations without a better AP until training stops; 0: never
+
+
+class Recipe(Config):
+    model: ModelConfig
+    criterion: CriterionConfig = CriterionConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+
+    def as_tree(self) -> dict[str, Any]:
+        """The whole recipe as plain values, for files."""
+        return self.model_dump(mode="json")
+
+
+def load_recipe(name_or_path: str | PathLike[str], overrides: Iterable[str] = ()) -> Recipe:
+    """A recipe of ours or a file, with `key.sub=value` words on top; UsageError for whatever is not right in it."""
+    return validated(Recipe, read_recipe(name_or_path, overrides), str(name_or_path))
