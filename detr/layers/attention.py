@@ -1,0 +1,49 @@
+"""Dense multi-head attention (Vaswani et al. 2017)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class SelfAttention(nn.Module):
+    """Queries and keys see where they are, values don't: q = k = x + position, v = x."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        assert channels % heads == 0
+        self.heads = heads
+        self.project_in = nn.Linear(channels, 3 * channels)  # rows: queries, keys, values
+        self.project_out = nn.Linear(channels, channels)
+        nn.init.xavier_uniform_(self.project_in.weight)
+        nn.init.zeros_(self.project_in.bias)
+        nn.init.zeros_(self.project_out.bias)
+
+    def forward(self, x: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[B, Q, D], position alike (or broadcasting); mask [..., Q, Q] bool, True where a row may look at a column."""
+        channels = x.shape[-1]
+        weight, bias = self.project_in.weight, self.project_in.bias
+        placed = F.linear(x + position, weight[: 2 * channels], bias[: 2 * channels])
+        query, key = placed.chunk(2, -1)
+        value = F.linear(x, weight[2 * channels :], bias[2 * channels :])
+        query, key, value = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (query, key, value))
+        if mask is not None and mask.dim() == 3:
+            mask = mask[:, None]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.project_out(attended.transpose(1, 2).flatten(2))
+
+
+def may_look(padding: Tensor) -> Tensor:
+    """[B, S] True where padding -> [B, 1, S] mask for attention. A wholly padded image looks at everything: no NaN."""
+    return (~padding | padding.all(-1, keepdim=True))[:, None]
+
+
+def groups_apart(num_groups: int, group: int, num_matching: int, device: torch.device | str | None = None) -> Tensor:
+    """[K + Q, K + Q] mask of contrastive denoising, K = num_groups * group, True where a row may look at a column.
+
+    Denoising queries see their own group and the matching queries; matching queries see each other only.
+    """
+    kind = torch.arange(num_groups, device=device).repeat_interleave(group)
+    kind = torch.cat([kind, torch.full((num_matching,), -1, device=device)])
+    return (kind[:, None] == kind[None]) | (kind[None] == -1)

@@ -1,0 +1,111 @@
+"""Deformable attention (Zhu et al. 2021, section 4.1), with as many points on each level as one likes."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from detr.layers.attention import SelfAttention
+from detr.layers.transformer import FeedForward
+from detr.ops.deformable_attention import deformable_attention
+
+Method = Literal["bilinear", "discrete"]
+
+
+class DeformableAttention(nn.Module):
+    """Each query looks at a few points around its box on every level.
+
+    With `method="discrete"` (RT-DETRv2) the nearest position is read instead of interpolating, and the offsets stay as
+    they are: no gradient reaches them.
+    """
+
+    points_scale: Tensor
+
+    def __init__(self, channels: int, heads: int, points: tuple[int, ...], *, method: Method = "bilinear") -> None:
+        super().__init__()
+        assert channels % heads == 0
+        self.heads, self.points, self.method = heads, points, method
+        self.offsets = nn.Linear(channels, heads * sum(points) * 2)
+        self.weights = nn.Linear(channels, heads * sum(points))
+        self.project_value = nn.Linear(channels, channels)
+        self.project_out = nn.Linear(channels, channels)
+        scale = torch.tensor([1 / count for count in points for _ in range(count)], dtype=torch.float32)
+        self.register_buffer("points_scale", scale[:, None], persistent=False)
+        self._initialise()
+        if method == "discrete":
+            self.offsets.requires_grad_(False)
+
+    def forward(
+        self, query: Tensor, boxes: Tensor, memory: Tensor, shapes: tuple[tuple[int, int], ...], padding: Tensor | None
+    ) -> Tensor:
+        """query [B, Q, D], boxes [B, Q, 4] cxcywh in [0, 1], memory [B, S, D], padding [B, S] or None -> [B, Q, D]."""
+        value = self.project_value(memory)
+        if padding is not None:
+            value = value.masked_fill(padding[..., None], 0)
+        value = value.unflatten(-1, (self.heads, -1))
+        offsets = self.offsets(query).unflatten(-1, (self.heads, -1, 2))
+        weights = self.weights(query).unflatten(-1, (self.heads, -1)).softmax(-1)
+        centres, sides = boxes[:, :, None, None].chunk(2, -1)
+        locations = centres + offsets * self.points_scale * sides * 0.5
+        attended = deformable_attention(value, shapes, locations, weights, self.points, method=self.method)
+        return self.project_out(attended)
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Point p of a head starts p steps away in the head's own direction."""
+        angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        directions = torch.stack([angles.cos(), angles.sin()], -1)
+        directions = directions / directions.abs().amax(-1, keepdim=True)
+        steps = torch.cat([torch.arange(1, count + 1) for count in self.points])
+        nn.init.zeros_(self.offsets.weight)
+        self.offsets.bias.copy_((directions[:, None] * steps[:, None]).flatten())
+        nn.init.zeros_(self.weights.weight)
+        nn.init.zeros_(self.weights.bias)
+        for linear in (self.project_value, self.project_out):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+
+class DeformableDecoderLayer(nn.Module):
+    """Self-attention among the queries, deformable attention to the image, feed-forward; norms after each."""
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        hidden: int,
+        points: tuple[int, ...],
+        *,
+        method: Method = "bilinear",
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.self_attention = SelfAttention(channels, heads)
+        self.norm1 = nn.LayerNorm(channels)
+        self.cross_attention = DeformableAttention(channels, heads, points, method=method)
+        self.norm2 = nn.LayerNorm(channels)
+        self.feed_forward = FeedForward(channels, hidden, nn.ReLU())
+        self.norm3 = nn.LayerNorm(channels)
+        self.clamp = math.inf if clamp is None else clamp
+
+    def forward(
+        self,
+        x: Tensor,
+        position: Tensor,
+        boxes: Tensor,
+        memory: Tensor,
+        shapes: tuple[tuple[int, int], ...],
+        *,
+        padding: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """x, position [B, Q, D]; boxes [B, Q, 4]; memory [B, S, D]; padding [B, S]; mask as in `SelfAttention`."""
+        x = self.norm1(x + self.self_attention(x, position, mask))
+        x = self.norm2(x + self.cross_attention(x + position, boxes, memory, shapes, padding))
+        x = x + self.feed_forward(x)
+        if self.clamp < math.inf:
+            x = x.clamp(-self.clamp, self.clamp)
+        return self.norm3(x)

@@ -1,0 +1,71 @@
+"""Where things are: sine-cosine tables, logits of boxes, anchors. Tables are kept per size."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+
+def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """The logit of x in [0, 1], kept finite by `eps` at both ends."""
+    x = x.clamp(0, 1)
+    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+
+
+def sine_table(height: int, width: int, channels: int, like: Tensor, temperature: float = 10_000.0) -> Tensor:
+    """[h * w, D] position embedding of a map's tokens, in the type and on the device of `like`.
+
+    The rows run column by column (x slow, y fast) while the tokens of a map run row by row: so it is in the official
+    RT-DETR, whose weights have learned with it. Computed in float32 whatever the type, as there.
+    """
+    return _sine_table(height, width, channels, temperature, like.dtype, like.device)
+
+
+def anchors(
+    shapes: tuple[tuple[int, int], ...], like: Tensor, *, size: float = 0.05, eps: float = 0.01
+) -> tuple[Tensor, Tensor]:
+    """One box per token of all levels: [S, 4] logits of cxcywh, and [S, 1] True where the whole box is a valid proposal.
+
+    Centres lie in the middle of the cells, sides are `size` on the finest level and double with each. A box with
+    a coordinate within `eps` of 0 or 1 is not valid and has infinite logits. Computed in float32, as officially.
+    """
+    return _anchors(shapes, size, eps, like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
+@torch.no_grad()
+def _sine_table(
+    height: int, width: int, channels: int, temperature: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    assert channels % 4 == 0
+    omega = torch.arange(channels // 4, dtype=torch.float32) / (channels // 4)
+    omega = 1.0 / temperature**omega
+    x, y = torch.meshgrid(
+        torch.arange(width, dtype=torch.float32), torch.arange(height, dtype=torch.float32), indexing="ij"
+    )
+    x, y = x.flatten()[:, None] * omega, y.flatten()[:, None] * omega
+    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], 1).to(device, dtype)
+
+
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
+@torch.no_grad()
+def _anchors(
+    shapes: tuple[tuple[int, int], ...], size: float, eps: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    levels = []
+    for level, (height, width) in enumerate(shapes):
+        y, x = torch.meshgrid(
+            torch.arange(height, dtype=torch.float32), torch.arange(width, dtype=torch.float32), indexing="ij"
+        )
+        centres = (torch.stack([x, y], -1) + 0.5) / torch.tensor([width, height], dtype=torch.float32)
+        sides = torch.full_like(centres, size * 2.0**level)
+        levels.append(torch.cat([centres, sides], -1).flatten(0, 1))
+    boxes = torch.cat(levels)
+    valid = ((boxes > eps) & (boxes < 1 - eps)).all(-1, keepdim=True)
+    logits = torch.where(valid, torch.log(boxes / (1 - boxes)), math.inf)
+    return logits.to(device, dtype), valid.to(device)

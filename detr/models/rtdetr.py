@@ -1,0 +1,236 @@
+"""RT-DETR (Zhao et al. 2024) and RT-DETRv2 (Lv et al. 2024).
+
+Version 2 has the same forward; it allows another number of points per level and discrete sampling, starts some
+weights differently, and does without a clamp.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detr.backbones.resnet import ResNet, ResNetConfig
+from detr.classes import Classes
+from detr.config import Config
+from detr.errors import UsageError
+from detr.image import InputConfig
+from detr.layers.conv import ConvNorm, RepVGGBlock
+from detr.layers.deformable import DeformableDecoderLayer, Method
+from detr.layers.position import inverse_sigmoid
+from detr.layers.transformer import MLP
+from detr.models.denoising import ContrastiveDenoising
+from detr.models.hybrid_encoder import HybridEncoder, HybridEncoderConfig
+from detr.models.queries import Memory, QuerySelection
+from detr.records import Denoising, Output, Predictions, Target
+
+_LARGEST_HALF = 65504.0
+
+
+class DecoderConfig(Config):
+    channels: int = Field(256, ge=8)
+    heads: int = Field(8, ge=1)
+    hidden: int = Field(1024, ge=1)  # of the feed-forward parts
+    num_layers: int = Field(6, ge=1)
+    eval_layers: int | None = Field(None, ge=1)  # how many of them run in evaluation; None: all
+    points: tuple[int, int, int] = (4, 4, 4)  # per head on each level, fine to coarse
+    sampling: Method = "bilinear"
+
+
+class RTDETRConfig(Config):
+    arch: Literal["rtdetr"] = "rtdetr"
+    version: Literal[1, 2] = 1
+    num_queries: int = Field(300, ge=1)
+    num_denoising: int = Field(100, ge=0)  # positive denoising queries per image in training, about
+    label_noise: float = Field(0.5, ge=0, le=1)
+    box_noise: float = Field(1.0, ge=0)
+    backbone: ResNetConfig = ResNetConfig()
+    encoder: HybridEncoderConfig = HybridEncoderConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    input: InputConfig = InputConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> RTDETRConfig:
+        for name, part in (("encoder", self.encoder), ("decoder", self.decoder)):
+            if part.channels % part.heads:
+                raise ValueError(f"{name}.channels {part.channels} can't be shared among {part.heads} heads")
+        if (self.decoder.eval_layers or 0) > self.decoder.num_layers:
+            raise ValueError(f"decoder.eval_layers is more than the {self.decoder.num_layers} layers there are")
+        if min(self.decoder.points) < 1:
+            raise ValueError("decoder.points: every level needs at least one point")
+        return self
+
+
+class RTDETRNetwork(nn.Module):
+    """`network(images)` -> `Output`; in training all decoder layers, in evaluation the one that answers."""
+
+    denoising: ContrastiveDenoising | None
+
+    def __init__(self, config: RTDETRConfig, classes: Classes) -> None:
+        super().__init__()
+        self.config, self.classes = config, classes
+        channels, num_classes = config.decoder.channels, len(classes)
+        self.backbone = ResNet(config.backbone)
+        self.encoder = HybridEncoder(config.encoder, config.backbone.channels)
+        self.projections = nn.ModuleList(ConvNorm(config.encoder.channels, channels) for _ in config.backbone.channels)
+        self.queries = QuerySelection(channels, num_classes)
+        self.denoising = None
+        if config.num_denoising > 0:
+            self.denoising = ContrastiveDenoising(
+                channels,
+                num_classes,
+                num_denoising=config.num_denoising,
+                label_noise=config.label_noise,
+                box_noise=config.box_noise,
+            )
+        self.decoder = RefiningDecoder(
+            config.decoder, num_classes, clamp=_LARGEST_HALF if config.version == 1 else None
+        )
+        self._initialise()
+
+    def forward(self, images: Tensor, padding: Tensor | None = None, targets: list[Target] | None = None) -> Output:
+        """images [B, 3, h, w] as `config.input` says, of any size; padding [B, h, w] True where there is no image.
+
+        `targets` feed only the denoising, in training.
+        """
+        features = self.backbone(images)
+        maps = self.encoder(features, _shrunk(padding, features[-1]))
+        memory = self._memory(maps, padding)
+        queries = self.queries(memory, self.config.num_queries)
+        if not self.training:
+            return Output((self.decoder(queries.content, queries.boxes, memory)[-1],))
+
+        content, boxes, mask, noised = queries.content, queries.boxes, None, None
+        if self.denoising is not None:
+            extra = self.denoising(targets or (), num_matching=content.shape[1])
+            if extra is None:
+                content = content + self.denoising.unused()
+            else:
+                noised_content, noised_boxes, mask, noised = extra
+                content = torch.cat([noised_content.to(content.dtype), content], 1)
+                boxes = torch.cat([noised_boxes.to(boxes.dtype), boxes], 1)
+        layers = self.decoder(content, boxes, memory, mask)
+        if noised is None:
+            return Output(layers, queries.proposals)
+        first = noised.labels.shape[1]
+        return Output(
+            tuple(Predictions(each.logits[:, first:], each.boxes[:, first:]) for each in layers),
+            queries.proposals,
+            Denoising(
+                tuple(Predictions(each.logits[:, :first], each.boxes[:, :first]) for each in layers),
+                noised.queries,
+                noised.targets,
+                noised.num_groups,
+            ),
+        )
+
+    def set_queries(self, num_queries: int) -> None:
+        """How many queries run from now on, after training too: fewer are faster, more find more in crowds."""
+        if num_queries < 1:
+            raise UsageError(f"{num_queries} queries: expected at least 1")
+        self.config = self.config.model_copy(update={"num_queries": num_queries})
+
+    def set_layers(self, num_layers: int) -> None:
+        """How many decoder layers run in evaluation from now on: fewer are faster and a little less exact."""
+        if not 1 <= num_layers <= len(self.decoder.layers):
+            raise UsageError(f"{num_layers} decoder layers: expected 1 to {len(self.decoder.layers)}")
+        decoder = self.config.decoder.model_copy(update={"eval_layers": num_layers})
+        self.config = self.config.model_copy(update={"decoder": decoder})
+        self.decoder.eval_layers = num_layers
+
+    def deploy(self) -> RTDETRNetwork:
+        """A copy for inference only: norms and parallel convolutions folded, what only training needs left out."""
+        network = copy.deepcopy(self).eval()
+        network.denoising = None
+        network.decoder.cut()
+        for module in list(network.modules()):
+            if isinstance(module, ConvNorm | RepVGGBlock):
+                module.fuse()
+        return network.requires_grad_(False)
+
+    def _memory(self, maps: list[Tensor], padding: Tensor | None) -> Memory:
+        maps = [project(each) for project, each in zip(self.projections, maps, strict=True)]
+        tokens = torch.cat([each.flatten(2) for each in maps], 2).transpose(1, 2)
+        shapes = tuple((each.shape[2], each.shape[3]) for each in maps)
+        if padding is None:
+            return Memory(tokens, shapes)
+        levels = [mask.flatten(1) for each in maps if (mask := _shrunk(padding, each)) is not None]
+        return Memory(tokens, shapes, torch.cat(levels, 1))
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """The official start. What isn't named here starts as PyTorch does it."""
+        nn.init.xavier_uniform_(self.queries.embed.weight)
+        for linear in self.decoder.position_head.layers:
+            nn.init.xavier_uniform_(linear.weight)
+        for scores in (self.queries.score_head, *self.decoder.score_heads):
+            nn.init.constant_(scores.bias, -math.log(99))  # every class starts with probability 0.01
+        for boxes in (self.queries.box_head, *self.decoder.box_heads):
+            nn.init.zeros_(boxes.layers[-1].weight)
+            nn.init.zeros_(boxes.layers[-1].bias)
+        if self.config.version == 2:
+            for projection in self.projections:
+                nn.init.xavier_uniform_(projection.conv.weight)
+            for layer in self.decoder.layers:
+                nn.init.xavier_uniform_(layer.feed_forward.linear1.weight)
+                nn.init.xavier_uniform_(layer.feed_forward.linear2.weight)
+
+
+class RefiningDecoder(nn.Module):
+    """Each layer moves the boxes of the layer before (Zhu et al. 2021), looking forward twice (Zhang et al. 2023)."""
+
+    def __init__(self, config: DecoderConfig, num_classes: int, *, clamp: float | None) -> None:
+        super().__init__()
+        channels = config.channels
+        self.eval_layers = config.eval_layers or config.num_layers
+        self.layers = nn.ModuleList(
+            DeformableDecoderLayer(
+                channels, config.heads, config.hidden, config.points, method=config.sampling, clamp=clamp
+            )
+            for _ in range(config.num_layers)
+        )
+        self.position_head = MLP(4, 2 * channels, channels, 2)
+        self.score_heads = nn.ModuleList(nn.Linear(channels, num_classes) for _ in range(config.num_layers))
+        self.box_heads = nn.ModuleList(MLP(channels, channels, 4, 3) for _ in range(config.num_layers))
+
+    def forward(self, x: Tensor, boxes: Tensor, memory: Memory, mask: Tensor | None = None) -> tuple[Predictions, ...]:
+        """x [B, Q, D], boxes [B, Q, 4] logits, mask [Q, Q] -> one `Predictions` per layer; in evaluation only the last.
+
+        A layer's box starts from the layer before it with gradient in what is given out, so a loss teaches two
+        layers, and without gradient in what the next layer sees.
+        """
+        num_layers = len(self.layers) if self.training else self.eval_layers
+        reference = boxes.sigmoid()
+        before: Tensor | None = None
+        predictions = []
+        for index in range(num_layers):
+            position = self.position_head(reference)
+            x = self.layers[index](
+                x, position, reference, memory.tokens, memory.shapes, padding=memory.padding, mask=mask
+            )
+            step = self.box_heads[index](x)
+            refined = (step + inverse_sigmoid(reference)).sigmoid()
+            if self.training:
+                given = refined if before is None else (step + inverse_sigmoid(before)).sigmoid()
+                predictions.append(Predictions(self.score_heads[index](x), given))
+            elif index == num_layers - 1:
+                predictions.append(Predictions(self.score_heads[index](x), refined))
+            before, reference = refined, refined.detach()
+        return tuple(predictions)
+
+    def cut(self) -> None:
+        """Forget the layers that evaluation doesn't run."""
+        for parts in (self.layers, self.score_heads, self.box_heads):
+            del parts[self.eval_layers :]
+
+
+def _shrunk(padding: Tensor | None, like: Tensor) -> Tensor | None:
+    """[B, H, W] -> [B, h, w] of the map `like`"""
+    if padding is None:
+        return None
+    return F.interpolate(padding[:, None].float(), size=like.shape[-2:], mode="nearest")[:, 0].bool()

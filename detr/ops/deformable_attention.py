@@ -1,0 +1,53 @@
+"""Multi-scale deformable attention: weighted sums of a few sampled positions per query, head and level."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def deformable_attention(
+    value: Tensor,
+    shapes: tuple[tuple[int, int], ...],
+    locations: Tensor,
+    weights: Tensor,
+    points: tuple[int, ...],
+    *,
+    method: Literal["bilinear", "discrete"] = "bilinear",
+) -> Tensor:
+    """value [B, S, M, Dh], locations [B, Q, M, P, 2] xy in [0, 1], weights [B, Q, M, P] -> [B, Q, M * Dh].
+
+    `shapes` are the (h, w) of the levels one after the other in S, `points` how many of the P samples belong to each.
+    Location (0, 0) is the outer corner of the first position. `bilinear` reads zeros outside the map; `discrete`
+    (RT-DETRv2) reads the position whose cell holds the location, the border's outside. The official discrete code
+    limits x by the height; here it is limited by the width, which is the same for square maps.
+    """
+    batch, _, heads, channels = value.shape
+    num_queries = locations.shape[1]
+    sample = _bilinear if method == "bilinear" else _discrete
+    maps = value.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], -1)
+    places = locations.transpose(1, 2).flatten(0, 1).split(points, 2)
+    samples = torch.cat(
+        [sample(level.unflatten(-1, shape), place) for level, shape, place in zip(maps, shapes, places, strict=True)],
+        -1,
+    )
+    weights = weights.transpose(1, 2).flatten(0, 1)[:, None]
+    attended = (samples * weights).sum(-1)
+    return attended.view(batch, heads * channels, num_queries).transpose(1, 2)
+
+
+def _bilinear(maps: Tensor, places: Tensor) -> Tensor:
+    """[N, Dh, h, w], [N, Q, P, 2] -> [N, Dh, Q, P]"""
+    return F.grid_sample(maps, 2 * places - 1, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _discrete(maps: Tensor, places: Tensor) -> Tensor:
+    """[N, Dh, h, w], [N, Q, P, 2] -> [N, Dh, Q, P]"""
+    height, width = maps.shape[-2:]
+    pixels = (places * places.new_tensor([width, height]) + 0.5).long()  # towards zero, as officially
+    index = pixels[..., 1].clamp(0, height - 1) * width + pixels[..., 0].clamp(0, width - 1)
+    picked = maps.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, maps.shape[1], -1))
+    return picked.unflatten(2, index.shape[1:])
