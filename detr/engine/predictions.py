@@ -1,0 +1,339 @@
+"""Detections of a whole data set as arrays, and COCO's results file: read and written, and checked before use."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detr.classes import Classes
+from detr.data.annotations import Annotations
+from detr.errors import InputError, UsageError
+from detr.files import written_aside
+
+Id = int | str
+
+_LARGEST_AREA = 1e10  # square pixels: COCO's upper end of "large", beyond which a box is not counted
+_RECORDS_AT_ONCE = 20_000  # JSON records turned into arrays together
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionArrays:
+    """What was found in a data set. `I` images, `K` detections."""
+
+    image_ids: tuple[Id, ...]  # I, as in the data set's annotations
+    image_indices: NDArray[np.int64]  # [K] into the images
+    labels: NDArray[np.int64]  # [K] class indices of the data set
+    boxes: NDArray[np.float64]  # [K, 4] xywh in pixels
+    scores: NDArray[np.float64]  # [K]
+    notes: tuple[str, ...] = ()  # what was left out on the way here
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def canonical(self) -> DetectionArrays:
+        """The same in the order of image ids, then falling score: two equal sets make two equal files."""
+        rank = ranks_by_id(self.image_ids)
+        order = np.lexsort((np.arange(len(self)), -self.scores, rank[self.image_indices]))
+        return replace(
+            self,
+            image_indices=self.image_indices[order],
+            labels=self.labels[order],
+            boxes=self.boxes[order],
+            scores=self.scores[order],
+        )
+
+
+def ranks_by_id(ids: Sequence[Id]) -> NDArray[np.int64]:
+    """[N] the place of each id among all: numbers by value, then texts by character."""
+    order = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
+    ranks = np.empty(len(ids), dtype=np.int64)
+    ranks[order] = np.arange(len(ids))
+    return ranks
+
+
+def check(annotations: Annotations, detections: DetectionArrays, *, limit: int) -> tuple[str, ...]:
+    """Refuse what can't be evaluated, and say what the reader of the numbers should know, a line each.
+
+    pycocotools counts a NaN box as a hit, so a diverged model would score AP 1: here that is an InputError. `limit`
+    is the number of detections that count per class and image.
+    """
+    assert detections.image_ids == annotations.image_ids, "detections of another data set"
+    if not annotations.image_ids:
+        raise InputError("the annotations have 0 images: there is nothing to evaluate")
+    _require_finite(annotations.boxes, annotations, annotations.image_indices, "annotated boxes")
+    _require_finite(annotations.areas, annotations, annotations.image_indices, "annotated areas")
+    _require_finite(detections.boxes, annotations, detections.image_indices, "detected boxes")
+    _require_finite(detections.scores, annotations, detections.image_indices, "scores")
+    return detections.notes + tuple(_remarks(annotations, detections, limit))
+
+
+def _require_finite(
+    values: NDArray[np.float64], annotations: Annotations, image_indices: NDArray[np.int64], what: str
+) -> None:
+    bad = ~np.isfinite(values) if values.ndim == 1 else ~np.isfinite(values).all(1)
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        image = annotations.image_ids[image_indices[first]]
+        raise InputError(f"{bad.sum()} {what} are not finite; the first is {values[first].tolist()} in image {image!r}")
+
+
+def _remarks(annotations: Annotations, detections: DetectionArrays, limit: int) -> Iterator[str]:
+    if not len(annotations.labels):
+        yield "there are no annotated boxes: nothing can be measured"
+    elif annotations.crowd.all():
+        yield "all annotated boxes are crowds: nothing can be measured"
+    elif not len(detections):
+        yield "there are no detections: AP is 0 wherever there is something to find"
+    empty = (detections.boxes[:, 2:] <= 0).any(1).sum()
+    if empty:
+        yield f"{empty} detections have no or negative size; they can match nothing"
+    outside = ((detections.scores < 0) | (detections.scores > 1)).sum()
+    if outside:
+        yield f"{outside} scores lie outside 0..1"
+    large = (annotations.areas > _LARGEST_AREA).sum()
+    if large:
+        yield f"{large} annotated boxes are larger than {_LARGEST_AREA:g} square pixels; they are not counted"
+    for what, records in (("boxes", annotations), ("detections", detections)):
+        crowded = _num_crowded_images(records.labels, records.image_indices, len(annotations.image_ids), limit)
+        if crowded:
+            yield f"{crowded} images have more than {limit} {what} of a class; only the best {limit} detections count"
+
+
+def _num_crowded_images(labels: NDArray[np.int64], images: NDArray[np.int64], num_images: int, limit: int) -> int:
+    groups, counts = np.unique(labels * num_images + images, return_counts=True)
+    return len(np.unique(groups[counts > limit] % num_images))
+
+
+def write_predictions(path: str | os.PathLike[str], detections: DetectionArrays, classes: Classes) -> None:
+    """COCO's results file: original image and category ids, all digits, in canonical order; a whole file or none."""
+    detections = detections.canonical()
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for start in range(0, len(detections), _RECORDS_AT_ONCE):
+            part = slice(start, start + _RECORDS_AT_ONCE)
+            columns = (
+                detections.image_indices[part].tolist(),
+                detections.labels[part].tolist(),
+                detections.boxes[part].tolist(),
+                detections.scores[part].tolist(),
+            )
+            records = [
+                {"image_id": detections.image_ids[i], "category_id": classes.ids[label], "bbox": box, "score": score}
+                for i, label, box, score in zip(*columns, strict=True)
+            ]
+            file.write((",\n" if start else "\n") + ",\n".join(map(json.dumps, records)))
+        file.write("\n]\n")
+
+
+def read_predictions(
+    path: str | os.PathLike[str], annotations: Annotations, *, allow_extra_images: bool = False
+) -> DetectionArrays:
+    """COCO's results file: a list of records, or an object with such a list under "annotations".
+
+    Categories that the data set doesn't have are left out, with a note. Images that it doesn't have are an error
+    unless allowed, since the usual cause is a file of another split. UsageError where there is no such file,
+    InputError naming the record for everything else that is wrong.
+    """
+    path = Path(path)
+    reader = _Reader(path, annotations)
+    parts = [reader.arrays(rows, start) for start, rows in _batches(_text(path), path)]
+    images, labels, boxes, scores = (np.concatenate(column) for column in zip(reader.nothing, *parts, strict=True))
+    notes = []
+    known = images >= 0
+    if not known.all():
+        notes.append(_extra_images(path, reader, known, allowed=allow_extra_images))
+    unknown = labels < 0
+    if unknown.any():
+        some = _some(reader.unknown_categories)
+        what = f"{unknown.sum()} of {len(labels)} detections are of categories not in the data set (ids {some})"
+        if unknown.all():
+            hint = _of_other_kind("category_id", reader.unknown_categories, annotations.classes.ids)
+            raise InputError(f"{path}: {what}{hint or '; are these class indices in place of category ids?'}")
+        notes.append(f"{what}; left out")
+    keep = known & ~unknown
+    return DetectionArrays(
+        annotations.image_ids, images[keep], labels[keep], boxes[keep], scores[keep], notes=tuple(notes)
+    )
+
+
+def _extra_images(path: Path, reader: _Reader, known: NDArray[np.bool_], *, allowed: bool) -> str:
+    extra = len(known) - int(known.sum())
+    ids = reader.unknown_images
+    what = f"{extra} of {len(known)} detections are for images not in the data set (ids {_some(ids)})"
+    if not allowed or not known.any():
+        hint = _of_other_kind("image_id", ids, reader.annotations.image_ids)
+        allow = "" if allowed else "; --allow-extra-images leaves them out"
+        raise InputError(f"{path}: {what}{hint or f': is it another split?{allow}'}")
+    return f"{what}; left out"
+
+
+def _of_other_kind(key: str, given: Mapping[Any, None], known: Sequence[Id]) -> str:
+    """A hint where the ids are right but for "1" in place of 1, or the other way round."""
+    first = next(iter(given))
+    if isinstance(first, str) and any(str(id) == first for id in known):
+        return f": {key} is text in the results, a number in the annotations"
+    if not isinstance(first, str) and str(first) in known:
+        return f": {key} is a number in the results, text in the annotations"
+    return ""
+
+
+def _some(ids: Mapping[Any, None]) -> str:
+    shown = ", ".join(repr(id) for id in list(ids)[:3])
+    return shown + (", ..." if len(ids) > 3 else "")
+
+
+class _Reader:
+    """Turns records into arrays, and remembers the ids that it didn't know."""
+
+    nothing = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 4)), np.empty(0))
+
+    def __init__(self, path: Path, annotations: Annotations) -> None:
+        self.path = path
+        self.annotations = annotations
+        self.image_index = {id: index for index, id in enumerate(annotations.image_ids)}
+        self.class_index = {id: index for index, id in enumerate(annotations.classes.ids)}
+        self.unknown_images: dict[Any, None] = {}
+        self.unknown_categories: dict[Any, None] = {}
+
+    def arrays(self, rows: list[Any], start: int) -> tuple[NDArray[Any], ...]:
+        """Image indices and labels (-1: unknown), boxes [N, 4] and scores [N]; `start` counts earlier records."""
+        try:
+            images, categories, boxes, scores = zip(
+                *((row["image_id"], row["category_id"], row["bbox"], row["score"]) for row in rows), strict=True
+            )
+            sound = (
+                set(map(type, images)) | set(map(type, categories)) <= {int, str, float}
+                and set(map(type, boxes)) == {list}
+                and set(map(len, boxes)) == {4}
+                and set(map(type, chain(scores, chain.from_iterable(boxes)))) <= {int, float}
+            )
+        except (KeyError, TypeError, IndexError):
+            sound = False
+        if not sound:
+            self._refuse_first(rows, start)
+        try:
+            return (
+                self._indices(images, self.image_index, self.unknown_images),
+                self._indices(categories, self.class_index, self.unknown_categories),
+                np.fromiter(chain.from_iterable(boxes), float, 4 * len(rows)).reshape(-1, 4),
+                np.fromiter(scores, float, len(rows)),
+            )
+        except OverflowError:
+            raise InputError(
+                f"{self.path}: a number in records {start}..{start + len(rows) - 1} is too large"
+            ) from None
+
+    @staticmethod
+    def _indices(ids: Sequence[Any], index: Mapping[Id, int], unknown: dict[Any, None]) -> NDArray[np.int64]:
+        indices = np.fromiter((index.get(id, -1) for id in ids), np.int64, len(ids))
+        unknown.update((ids[n], None) for n in np.flatnonzero(indices < 0).tolist())
+        return indices
+
+    def _refuse_first(self, rows: list[Any], start: int) -> None:
+        for number, row in enumerate(rows, start):
+            problem = _problem(row)
+            if problem:
+                raise InputError(f"{self.path}: record {number} (counted from 0): {problem}")
+        raise AssertionError("a batch was refused, but each of its records is sound")
+
+
+def _problem(row: Any) -> str | None:
+    """What is wrong with one record, or None."""
+    if not isinstance(row, dict):
+        return f"expected an object with image_id, category_id, bbox and score, found {_said(row)}"
+    missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in row]
+    if missing:
+        return f"{missing[0]} is missing"
+    for key in ("image_id", "category_id"):
+        if type(row[key]) not in (int, str, float):
+            return f"{key} is {_said(row[key])}, expected a number or a text"
+    box = row["bbox"]
+    if not isinstance(box, list) or len(box) != 4 or any(type(value) not in (int, float) for value in box):
+        return f"bbox is {_said(box)}, expected 4 numbers [x, y, width, height]"
+    if type(row["score"]) not in (int, float):
+        return f"score is {_said(row['score'])}, expected a number"
+    return None
+
+
+def _said(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _text(path: Path) -> str:
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; expected a COCO results file, such as predictions.json")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file") from None
+    except OSError as problem:
+        raise InputError(f"cannot read {path}: {problem.strerror}") from None
+    except UnicodeDecodeError as problem:
+        raise InputError(f"{path}: not UTF-8 text at byte {problem.start}") from None
+
+
+def _batches(text: str, path: Path) -> Iterator[tuple[int, list[Any]]]:
+    """The records, so many at a time, each batch with the number of records before it.
+
+    A list is taken apart record by record, so that a million of them need not stand in memory as objects.
+    """
+    try:
+        if text.lstrip()[:1] == "[":
+            yield from _list_in_batches(text)
+            return
+        tree = json.loads(text)
+    except json.JSONDecodeError as problem:
+        raise InputError(f"{path}:{problem.lineno}:{problem.colno}: not valid JSON: {problem.msg}") from None
+    except (RecursionError, ValueError) as problem:
+        raise InputError(f"{path}: not readable as JSON: {problem}") from None
+    records = tree.get("annotations") if isinstance(tree, dict) else None
+    if not isinstance(records, list):
+        raise InputError(f'{path}: expected a list of detections, or an object with a list "annotations"')
+    for start in range(0, len(records), _RECORDS_AT_ONCE):
+        yield start, records[start : start + _RECORDS_AT_ONCE]
+
+
+_BLANKS = (" ", "\t", "\n", "\r")
+_COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+
+
+def _list_in_batches(text: str) -> Iterator[tuple[int, list[Any]]]:
+    """The batches of a text that is a JSON list. JSONDecodeError where it is not."""
+    decode = json.JSONDecoder().raw_decode
+    at = _after_blanks(text, _after_blanks(text, 0) + 1)
+    done = 0
+    rows: list[Any] = []
+    while text[at : at + 1] != "]" or done or rows:
+        row, at = decode(text, at)
+        rows.append(row)
+        if len(rows) == _RECORDS_AT_ONCE:
+            yield done, rows
+            done, rows = done + len(rows), []
+        comma = _COMMA.match(text, at)
+        if comma is None:
+            break
+        at = comma.end()
+    at = _after_blanks(text, at)
+    if text[at : at + 1] != "]":
+        raise json.JSONDecodeError("Expecting ',' or ']'", text, at)
+    at = _after_blanks(text, at + 1)
+    if at < len(text):
+        raise json.JSONDecodeError("Extra data", text, at)
+    if rows:
+        yield done, rows
+
+
+def _after_blanks(text: str, at: int) -> int:
+    while text[at : at + 1] in _BLANKS:
+        at += 1
+    return at
