@@ -25,7 +25,11 @@ class HttpsOnly(urllib.request.HTTPRedirectHandler):
     """Refuses to be led away from https."""
 
     def redirect_request(self, request: Any, file: Any, code: int, message: str, headers: Any, url: str) -> Any:
-        _require_https(url)
+        try:
+            _require_https(url)
+        except InputError:
+            file.close()
+            raise
         return super().redirect_request(request, file, code, message, headers, url)
 
 
@@ -53,6 +57,8 @@ def fetch(
         os.replace(own, path)
         _stamp(part).unlink(missing_ok=True)
     except (urllib.error.URLError, http.client.HTTPException, OSError) as problem:
+        if isinstance(problem, urllib.error.HTTPError):
+            problem.close()
         advice = f"run again to go on, or put the file at {path}"
         raise InputError(f"cannot download {url}: {_reason(problem)}; {advice}") from None
     finally:
