@@ -1,4 +1,7 @@
-"""ResNet-vd (He et al. 2016; He et al. 2019, figure 2): three 3x3 in the stem, an average pool before each shrinking shortcut."""
+"""ResNet-vd (He et al. 2016; He et al. 2019, figure 2).
+
+Three 3x3 convolutions in the stem, and an average pool before each shortcut that shrinks the map.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)
 
 class ResNetConfig(Config):
     depth: Literal[10, 18, 34, 50, 101] = 50
-    width: int = Field(64, ge=8, multiple_of=2)  # channels of the first stage's 3x3 convolutions
+    width: int = Field(default=64, ge=8, multiple_of=2)  # channels of the first stage's 3x3 convolutions
     frozen_norms: bool = False  # every norm is a fixed scale and shift
-    frozen_stages: int = Field(0, ge=0, le=5)  # 1: the stem doesn't learn, 2: nor the first stage, ...
+    frozen_stages: int = Field(default=0, ge=0, le=5)  # 1: the stem doesn't learn, 2: nor the first stage, ...
 
     @property
     def channels(self) -> tuple[int, int, int]:

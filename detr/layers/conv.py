@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,10 @@ class FrozenBatchNorm2d(nn.Module):
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
+        self.weight: Tensor
+        self.bias: Tensor
+        self.running_mean: Tensor
+        self.running_var: Tensor
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("bias", torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -21,11 +27,18 @@ class FrozenBatchNorm2d(nn.Module):
         scale, shift = scale_and_shift(self)
         return x * scale[:, None, None] + shift[:, None, None]
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Weights of a norm that was not frozen fit too: how many batches it has seen doesn't matter here."""
+        state_dict.pop(f"{prefix}num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
-def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+
+def scale_and_shift(norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
     """[C], [C] such that the norm in evaluation is `x * scale + shift`."""
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    return scale, norm.bias - mean * scale
 
 
 class ConvNorm(nn.Module):
@@ -43,7 +56,9 @@ class ConvNorm(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=(kernel - 1) // 2, bias=False)
-        self.norm = FrozenBatchNorm2d(channels_out) if frozen_norm else nn.BatchNorm2d(channels_out)
+        self.norm: FrozenBatchNorm2d | nn.BatchNorm2d | nn.Identity = (
+            FrozenBatchNorm2d(channels_out) if frozen_norm else nn.BatchNorm2d(channels_out)
+        )
         self.activation = activation or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,7 +75,7 @@ class ConvNorm(nn.Module):
 
 
 class RepVGGBlock(nn.Module):
-    """A 3x3 and a 1x1 convolution side by side in training, one 3x3 for inference (Ding et al. 2021), no identity branch."""
+    """A 3x3 and a 1x1 convolution side by side in training, one 3x3 for inference (Ding et al. 2021); no identity."""
 
     def __init__(self, channels: int, activation: nn.Module) -> None:
         super().__init__()
@@ -90,6 +105,7 @@ class RepVGGBlock(nn.Module):
 
 def fused(block: ConvNorm) -> tuple[Tensor, Tensor]:
     """Kernel and bias of the one convolution that equals convolution and norm in evaluation."""
+    assert not isinstance(block.norm, nn.Identity), "this block is fused already"
     scale, shift = scale_and_shift(block.norm)
     return block.conv.weight * scale[:, None, None, None], shift
 

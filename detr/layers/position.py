@@ -27,7 +27,7 @@ def sine_table(height: int, width: int, channels: int, like: Tensor, temperature
 def anchors(
     shapes: tuple[tuple[int, int], ...], like: Tensor, *, size: float = 0.05, eps: float = 0.01
 ) -> tuple[Tensor, Tensor]:
-    """One box per token of all levels: [S, 4] logits of cxcywh, and [S, 1] True where the whole box is a valid proposal.
+    """One box per token: [S, 4] logits of cxcywh, and [S, 1] True where it is a valid proposal.
 
     Centres lie in the middle of the cells, sides are `size` on the finest level and double with each. A box with
     a coordinate within `eps` of 0 or 1 is not valid and has infinite logits. Computed in float32, as officially.

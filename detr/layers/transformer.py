@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from detr.layers.attention import SelfAttention
@@ -13,7 +15,7 @@ class MLP(nn.Module):
     def __init__(self, channels_in: int, hidden: int, channels_out: int, num_layers: int) -> None:
         super().__init__()
         widths = [channels_in, *[hidden] * (num_layers - 1), channels_out]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.activation = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -20,12 +20,12 @@ from detr.layers.transformer import EncoderLayer
 
 
 class HybridEncoderConfig(Config):
-    channels: int = Field(256, ge=8, multiple_of=4)
-    heads: int = Field(8, ge=1)
-    hidden: int = Field(1024, ge=1)  # of the feed-forward part of the attention layers
-    num_layers: int = Field(1, ge=0)  # attention layers on the coarsest level
-    expansion: float = Field(1.0, gt=0)  # width of the fusion blocks
-    depth: float = Field(1.0, ge=0)  # times three convolutions in each fusion block
+    channels: int = Field(default=256, ge=8, multiple_of=4)
+    heads: int = Field(default=8, ge=1)
+    hidden: int = Field(default=1024, ge=1)  # of the feed-forward part of the attention layers
+    num_layers: int = Field(default=1, ge=0)  # attention layers on the coarsest level
+    expansion: float = Field(default=1.0, gt=0)  # width of the fusion blocks
+    depth: float = Field(default=1.0, ge=0)  # times three convolutions in each fusion block
 
 
 class HybridEncoder(nn.Module):

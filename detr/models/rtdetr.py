@@ -23,7 +23,7 @@ from detr.image import InputConfig
 from detr.layers.conv import ConvNorm, RepVGGBlock
 from detr.layers.deformable import DeformableDecoderLayer, Method
 from detr.layers.position import inverse_sigmoid
-from detr.layers.transformer import MLP
+from detr.layers.transformer import MLP, FeedForward
 from detr.models.denoising import ContrastiveDenoising
 from detr.models.hybrid_encoder import HybridEncoder, HybridEncoderConfig
 from detr.models.queries import Memory, QuerySelection
@@ -33,11 +33,11 @@ _LARGEST_HALF = 65504.0
 
 
 class DecoderConfig(Config):
-    channels: int = Field(256, ge=8)
-    heads: int = Field(8, ge=1)
-    hidden: int = Field(1024, ge=1)  # of the feed-forward parts
-    num_layers: int = Field(6, ge=1)
-    eval_layers: int | None = Field(None, ge=1)  # how many of them run in evaluation; None: all
+    channels: int = Field(default=256, ge=8)
+    heads: int = Field(default=8, ge=1)
+    hidden: int = Field(default=1024, ge=1)  # of the feed-forward parts
+    num_layers: int = Field(default=6, ge=1)
+    eval_layers: int | None = Field(default=None, ge=1)  # how many of them run in evaluation; None: all
     points: tuple[int, int, int] = (4, 4, 4)  # per head on each level, fine to coarse
     sampling: Method = "bilinear"
 
@@ -45,10 +45,10 @@ class DecoderConfig(Config):
 class RTDETRConfig(Config):
     arch: Literal["rtdetr"] = "rtdetr"
     version: Literal[1, 2] = 1
-    num_queries: int = Field(300, ge=1)
-    num_denoising: int = Field(100, ge=0)  # positive denoising queries per image in training, about
-    label_noise: float = Field(0.5, ge=0, le=1)
-    box_noise: float = Field(1.0, ge=0)
+    num_queries: int = Field(default=300, ge=1)
+    num_denoising: int = Field(default=100, ge=0)  # positive denoising queries per image in training, about
+    label_noise: float = Field(default=0.5, ge=0, le=1)
+    box_noise: float = Field(default=1.0, ge=0)
     backbone: ResNetConfig = ResNetConfig()
     encoder: HybridEncoderConfig = HybridEncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
@@ -165,20 +165,19 @@ class RTDETRNetwork(nn.Module):
     @torch.no_grad()
     def _initialise(self) -> None:
         """The official start. What isn't named here starts as PyTorch does it."""
-        nn.init.xavier_uniform_(self.queries.embed.weight)
-        for linear in self.decoder.position_head.layers:
-            nn.init.xavier_uniform_(linear.weight)
+        spread: list[nn.Module] = [self.queries.embed, *self.decoder.position_head.layers]
+        if self.config.version == 2:
+            spread += [projection.conv for projection in self.projections if isinstance(projection, ConvNorm)]
+            forward = [module for module in self.decoder.modules() if isinstance(module, FeedForward)]
+            spread += [linear for each in forward for linear in (each.linear1, each.linear2)]
+        for module in spread:
+            assert isinstance(module, nn.Linear | nn.Conv2d)
+            nn.init.xavier_uniform_(module.weight)
         for scores in (self.queries.score_head, *self.decoder.score_heads):
             nn.init.constant_(scores.bias, -math.log(99))  # every class starts with probability 0.01
         for boxes in (self.queries.box_head, *self.decoder.box_heads):
             nn.init.zeros_(boxes.layers[-1].weight)
             nn.init.zeros_(boxes.layers[-1].bias)
-        if self.config.version == 2:
-            for projection in self.projections:
-                nn.init.xavier_uniform_(projection.conv.weight)
-            for layer in self.decoder.layers:
-                nn.init.xavier_uniform_(layer.feed_forward.linear1.weight)
-                nn.init.xavier_uniform_(layer.feed_forward.linear2.weight)
 
 
 class RefiningDecoder(nn.Module):
