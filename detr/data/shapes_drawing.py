@@ -152,7 +152,7 @@ def _clutter(random: Generator, scene: Floats, base: Floats, count: int) -> None
         x, y = random.uniform(0, width), random.uniform(0, height)
         kind = random.random()
         if kind < 0.3:
-            steps = random.normal(0, 0.35 * min(height, width), (3, 2)).cumsum(0) + (x, y)
+            steps = random.normal(0, 0.35 * min(height, width), (3, 2)).cumsum(0) + np.array([x, y])
             pen.line(
                 _pairs(np.vstack([[x, y], steps[: random.integers(1, 4)]])), fill=fill, width=int(random.integers(1, 4))
             )
