@@ -43,17 +43,11 @@ _BACKBONE: tuple[Row, ...] = (
 
 def _fusion(theirs: str, ours: str) -> tuple[Row, ...]:
     return (
-        (f"encoder.{theirs}.{{step}}.conv1.*", f"encoder.{ours}.{{step}}.main.*"),
-        (f"encoder.{theirs}.{{step}}.conv2.*", f"encoder.{ours}.{{step}}.side.*"),
-        (f"encoder.{theirs}.{{step}}.conv3.*", f"encoder.{ours}.{{step}}.out.*"),
-        (
-            f"encoder.{theirs}.{{step}}.bottlenecks.{{block}}.conv1.*",
-            f"encoder.{ours}.{{step}}.blocks.{{block}}.conv3x3.*",
-        ),
-        (
-            f"encoder.{theirs}.{{step}}.bottlenecks.{{block}}.conv2.*",
-            f"encoder.{ours}.{{step}}.blocks.{{block}}.conv1x1.*",
-        ),
+        (f"{theirs}.conv1.*", f"{ours}.main.*"),
+        (f"{theirs}.conv2.*", f"{ours}.side.*"),
+        (f"{theirs}.conv3.*", f"{ours}.out.*"),
+        (f"{theirs}.bottlenecks.{{block}}.conv1.*", f"{ours}.blocks.{{block}}.conv3x3.*"),
+        (f"{theirs}.bottlenecks.{{block}}.conv2.*", f"{ours}.blocks.{{block}}.conv1x1.*"),
     )
 
 
