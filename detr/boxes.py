@@ -23,19 +23,21 @@ def xywh_to_xyxy(boxes: Tensor) -> Tensor:
 
 
 def area(boxes: Tensor) -> Tensor:
-    """[..., 4] xyxy -> [...] area."""
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    """[..., 4] xyxy -> [...] area; 0 where the corners stand the wrong way round."""
+    return _extent(boxes[..., :2], boxes[..., 2:])
 
 
 def iou(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """IoU and union of boxes that stand opposite each other.
 
     Both [..., 4] xyxy, broadcast against one another: pass `boxes[:, None]` and `others[None]` for all pairs.
-    Two empty boxes at one point have IoU 0.
+    Two empty boxes at one point have IoU 0. Half precision and whole numbers are computed, and returned, in float32:
+    the area of a box of 256 pixels is already too much for float16.
     """
+    boxes, others = _precise(boxes), _precise(others)
     low = torch.maximum(boxes[..., :2], others[..., :2])
     high = torch.minimum(boxes[..., 2:], others[..., 2:])
-    intersection = (high - low).clamp(min=0).prod(-1)
+    intersection = _extent(low, high)
     union = area(boxes) + area(others) - intersection
     return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0), union
 
@@ -43,11 +45,22 @@ def iou(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 def giou(boxes: Tensor, others: Tensor) -> Tensor:
     """Generalised IoU (Rezatofighi et al. 2019, section 3) of boxes that stand opposite each other, in [-1, 1].
 
-    Shapes as in `iou`. Finite for every finite box: where the enclosing box is empty, it is the IoU.
+    Shapes and types as in `iou`. Finite as long as the areas are: where the enclosing box is empty, it is the IoU.
     """
+    boxes, others = _precise(boxes), _precise(others)
     overlap, union = iou(boxes, others)
     low = torch.minimum(boxes[..., :2], others[..., :2])
     high = torch.maximum(boxes[..., 2:], others[..., 2:])
-    enclosing = (high - low).clamp(min=0).prod(-1)
+    enclosing = _extent(low, high)
     waste = (enclosing - union) / enclosing.clamp(min=torch.finfo(union.dtype).tiny)
     return overlap - torch.where(enclosing > 0, waste, 0.0)
+
+
+def _extent(low: Tensor, high: Tensor) -> Tensor:
+    """The area between two corners [..., 2], 0 where there is none."""
+    width, height = (high - low).clamp(min=0).unbind(-1)  # the gradient of prod would be several kernels
+    return width * height
+
+
+def _precise(boxes: Tensor) -> Tensor:
+    return boxes.to(torch.promote_types(boxes.dtype, torch.float32))

@@ -6,6 +6,8 @@ every checkpoint and export, so nobody ever types the number of classes.
 
 from __future__ import annotations
 
+import operator
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,30 +26,48 @@ class Classes:
     _index_of: Mapping[CategoryId, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", tuple(_plain_id(id) for id in self.ids))
+        object.__setattr__(self, "names", tuple(self.names))
+        nameless = [name for name in self.names if not isinstance(name, str)]
+        if nameless:
+            raise InputError(f"class name {nameless[0]!r} is not text")
         if len(self.ids) != len(self.names):
             raise InputError(f"{len(self.ids)} category ids for {len(self.names)} class names")
         for what, values in (("category id", self.ids), ("class name", self.names)):
-            if len(set(values)) != len(values):
-                twice = next(value for value in values if values.count(value) > 1)
-                raise InputError(f"{what} {twice!r} is given more than once")
+            twice = [value for value, times in Counter(values).items() if times > 1]
+            if twice:
+                raise InputError(f"{what} {twice[0]!r} is given more than once")
         object.__setattr__(self, "_index_of", {id: index for index, id in enumerate(self.ids)})
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def index_of(self, category_id: CategoryId) -> int:
-        """The 0-based index of an original category id; InputError when there is no such category."""
-        if category_id not in self._index_of:
+        """The 0-based index of an original category id; InputError when there is no such category.
+
+        `1`, `"1"` and `True` are three different things, whatever a dict thinks of them.
+        """
+        index = self._index_of.get(_plain_id(category_id))
+        if index is None:
             raise InputError(f"category id {category_id!r} is none of the {len(self)} known ({_some(self.ids)})")
-        return self._index_of[category_id]
+        return index
 
     def id_of(self, index: int) -> CategoryId:
+        """The original category id of a 0-based index; InputError when there is no such class."""
+        if not 0 <= index < len(self):
+            raise InputError(f"class index {index} is not in 0..{len(self) - 1}")
         return self.ids[index]
 
     def matches_by_name(self, other: Classes) -> dict[int, int]:
-        """Index here -> index in `other`, for every name both have (case and outer blanks don't count)."""
-        theirs = {_plain(name): index for index, name in enumerate(other.names)}
-        return {i: theirs[_plain(name)] for i, name in enumerate(self.names) if _plain(name) in theirs}
+        """Index here -> index in `other`, for every name both have.
+
+        Case and outer blanks don't count, unless `other` has names that differ in nothing else: then the very same one.
+        """
+        plain = Counter(_plain(name) for name in other.names)
+        theirs = {_plain(name): index for index, name in enumerate(other.names) if plain[_plain(name)] == 1}
+        theirs |= {name: index for index, name in enumerate(other.names)}
+        found = ((i, theirs.get(name, theirs.get(_plain(name)))) for i, name in enumerate(self.names))
+        return {i: index for i, index in found if index is not None}
 
     def as_dict(self) -> dict[int, str]:
         """Index -> name, as result objects show it."""
@@ -58,7 +78,11 @@ class Classes:
 
     @classmethod
     def from_json(cls, rows: Sequence[Mapping[str, Any]]) -> Classes:
-        return cls(tuple(row["id"] for row in rows), tuple(str(row["name"]) for row in rows))
+        """The inverse of `to_json`, and of COCO's `categories`; InputError for rows that aren't of that kind."""
+        for row in rows if isinstance(rows, Sequence) and not isinstance(rows, str) else [rows]:
+            if not isinstance(row, Mapping) or not {"id", "name"} <= set(row):
+                raise InputError(f"class {row!r:.80} has no id and name")
+        return cls(tuple(row["id"] for row in rows), tuple(row["name"] for row in rows))
 
     @classmethod
     def from_names(cls, names: Iterable[str]) -> Classes:
@@ -68,7 +92,7 @@ class Classes:
     def table(self, counts: Sequence[int] | None = None) -> str:
         """The contract as text: index, original id, name and, where given, how many boxes."""
         head = ["index", "id", "name"] + ([] if counts is None else ["boxes"])
-        rows = [[str(i), str(self.ids[i]), self.names[i]] for i in range(len(self))]
+        rows = [[str(i), _printable(str(self.ids[i])), _printable(self.names[i])] for i in range(len(self))]
         if counts is not None:
             rows = [[*row, str(count)] for row, count in zip(rows, counts, strict=True)]
         widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
@@ -79,6 +103,20 @@ class Classes:
             ).rstrip()
             for row in [head, *rows]
         )
+
+
+def _plain_id(value: Any) -> CategoryId:
+    """A category id as `int` or `str`, NumPy's whole numbers included; InputError for anything else."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InputError(f"category id {value!r:.80} is neither a whole number nor text")
+    return operator.index(value)
+
+
+def _printable(text: str) -> str:
+    """Without line breaks and terminal codes, which an annotation file may hold."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _plain(name: str) -> str:

@@ -18,5 +18,6 @@ class UsageError(InputError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'epochs'?"` for the nearest of `known`, or an empty string where none is near."""
-    nearest = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+    by_plain = {str(name).casefold(): name for name in known}
+    nearest = difflib.get_close_matches(str(word).casefold(), list(by_plain), n=1, cutoff=0.6)
+    return f"; did you mean {by_plain[nearest[0]]!r}?" if nearest else ""

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from detr.errors import InputError, UsageError
+
+_NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "larger than allowed"}
 
 
 @contextmanager
 def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path beside `path` to write to; it takes `path`'s place when the block ends well, and goes when it does not.
 
-    A reader never sees half a file, and a failed write leaves the old file as it was.
+    A reader never sees half a file, and a failed write leaves the old file as it was. Devices and pipes, which can't be
+    replaced, are written to directly. InputError says why `path` can't be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=f".part{path.suffix}", dir=path.parent)
-    os.close(handle)
-    aside = Path(name)
+    if path.exists() and not path.is_file():
+        if path.is_dir():
+            raise InputError(f"cannot write {path}: it is a folder")
+        yield path
+        return
+    aside = path.with_name(f".{path.stem[:80]}-{secrets.token_hex(4)}.part{path.suffix[:40]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as problem:
+        raise InputError(f"cannot write {path}: {problem.strerror}") from problem
     try:
         yield aside
-        umask = os.umask(0)
-        os.umask(umask)
-        aside.chmod(0o666 & ~umask)
         os.replace(aside, path)
+    except OSError as problem:
+        if problem.errno in _NO_ROOM:
+            raise InputError(f"cannot write {path}: {_NO_ROOM[problem.errno]}") from problem
+        raise
     finally:
         aside.unlink(missing_ok=True)
 
@@ -44,19 +58,23 @@ def shipped(folder: str) -> Path:
     return installed if installed.is_dir() else here.parent / folder
 
 
-def new_run(verb: str, name: str | None = None, *, project: str | os.PathLike[str] = "runs", overwrite: bool = False) -> Path:
+def new_run(
+    verb: str, name: str | None = None, *, project: str | os.PathLike[str] = "runs", overwrite: bool = False
+) -> Path:
     """Make and return `project/verb/name`. Without a name: `verb`, then `verb-2`, `verb-3`, ...
 
-    UsageError if a named folder holds something already and `overwrite` is off; InputError if it can't be written.
+    Two programs started together get different folders. UsageError if a named folder holds something already and
+    `overwrite` is off, or the name is empty; InputError if it can't be written.
     """
     parent = Path(project) / verb
     if name is None:
-        numbers = (parent / (verb if n == 1 else f"{verb}-{n}") for n in range(1, 1_000_000))
-        folder = next(folder for folder in numbers if not folder.exists())
-    else:
-        folder = parent / name
-        if not overwrite and folder.is_dir() and any(folder.iterdir()):
-            raise UsageError(f"{folder} already holds a run; choose another --name, or allow it with --overwrite")
+        require_writable(parent)
+        return _first_free(parent, verb)
+    if not name.strip():
+        raise UsageError("the --name of a run is empty")
+    folder = parent / name
+    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{folder} already holds a run; choose another --name, or allow it with --overwrite")
     require_writable(folder)
     return folder
 
@@ -71,3 +89,14 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
             probe.flush()
     except OSError as problem:
         raise InputError(f"cannot write to {folder}: {problem.strerror or problem}") from problem
+
+
+def _first_free(parent: Path, verb: str) -> Path:
+    for number in count(1):
+        folder = parent / (verb if number == 1 else f"{verb}-{number}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            continue
+    raise AssertionError("there is always another number")
