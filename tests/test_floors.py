@@ -34,8 +34,8 @@ SHARE_A_FLOOR = {0, 4}  # the ground floor builds on itself; the engine's files 
 
 DOORS = {
     "click": ["cli/"],
-    "cv2": ["video.py", "draw.py"],
-    "av": ["video.py", "data/shapes_video.py"],
+    "cv2": ["video/", "draw.py"],
+    "av": ["video/", "data/shapes_video.py"],
     "scipy": ["criterion/matcher.py"],
     "pycocotools": ["data/coco.py", "engine/evaluate.py"],
     "yaml": ["config.py"],

@@ -1,0 +1,273 @@
+"""One way to read frames, upright and with their times, from whatever can be seen."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import av
+import cv2
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from detr.errors import InputError
+from detr.image import MOST_PIXELS, RGB, looks_like, read_image
+from detr.video.sources import IMAGE_SUFFIXES, Source, find_sources
+
+PATIENCE = (15.0, 30.0)  # seconds a stream may take to open, and to send the next packet
+LARGEST_DOWNLOAD = 256 * 2**20  # bytes of one image
+USUAL_RATE = Fraction(25)  # for streams that don't say
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """An image, or one picture of a video."""
+
+    image: RGB  # [h, w, 3] uint8, upright
+    source: Source
+    index: int | None = None  # place in the video, from 0, whatever the stride; None for an image
+    pts: int | None = None  # presentation time in units of time_base, as in the file
+    time_base: Fraction | None = None  # seconds
+    rate: Fraction | None = None  # frames per second, on average
+
+    @property
+    def path(self) -> str:
+        return self.source.path
+
+    @property
+    def time(self) -> float | None:
+        """Seconds, as in the file: a video need not begin at 0."""
+        return None if self.pts is None or self.time_base is None else float(self.pts * self.time_base)
+
+
+def frames(
+    source: str | int | os.PathLike[str] | Source | Iterable[str | int | os.PathLike[str]], *, stride: int = 1
+) -> Iterator[Frame]:
+    """Frames of everything `source` stands for (see `find_sources`); of videos, every `stride`-th from the first."""
+    for one in [source] if isinstance(source, Source) else find_sources(source):
+        with FrameReader(one, stride=stride) as reader:
+            yield from reader
+
+
+class FrameReader:
+    """The frames of one source, in order, in constant memory.
+
+    InputError for what can't be opened and what holds no frame. Damaged packets are left out and counted: `notes` says,
+    once the frames are through, what was lost.
+    """
+
+    def __init__(self, source: Source, *, stride: int = 1) -> None:
+        if stride < 1:
+            raise InputError(f"a stride of {stride}; expected 1 or more")
+        self.source = source
+        self.stride = stride
+        self.notes: list[str] = []
+        self.total: int | None = None  # frames to come, as far as the file knows
+        self._image: RGB | None = None
+        self._container: InputContainer | None = None
+        self._camera: cv2.VideoCapture | None = None
+        if source.kind == "image":
+            self.total = 1
+        elif source.kind == "camera":
+            self._camera = _open_camera(source)
+        elif source.kind == "url" and (picture := _fetched_image(source.path)) is not None:
+            self._image, self.total = picture, 1
+        else:
+            self._container = _open_container(source)
+            stream = _picture_stream(self._container, source)
+            stream.thread_type = "AUTO"
+            self.total = _expected(self._container, stream, stride)
+
+    def __enter__(self) -> FrameReader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+        if self._camera is not None:
+            self._camera.release()
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._container is not None:
+            return self._video_frames(self._container)
+        if self._camera is not None:
+            return self._camera_frames(self._camera)
+        return iter([Frame(read_image(self.source.path) if self._image is None else self._image, self.source)])
+
+    def _video_frames(self, container: InputContainer) -> Iterator[Frame]:
+        stream = _picture_stream(container, self.source)
+        rate = _rate(stream)
+        index = -1
+        pts: int | None = None
+        for index, picture in enumerate(self._decoded(container, stream)):
+            time_base = picture.time_base or stream.time_base or 1 / rate
+            if picture.pts is not None:
+                pts = picture.pts
+            else:  # a bare stream without times
+                pts = 0 if pts is None else pts + max(1, round(1 / rate / time_base))
+            if index % self.stride == 0:
+                yield Frame(_upright(picture), self.source, index, pts, time_base, rate)
+        if index < 0:
+            raise InputError(f"{_called(self.source)}: holds no frame that could be decoded")
+        if self.source.kind == "video" and index + 1 < stream.frames:
+            self.notes.append(f"{index + 1} of the {stream.frames} frames it promises could be read")
+
+    def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+        """Decoded pictures. A damaged packet is left out; where the container itself is damaged, we try on a while."""
+        damaged = failures = 0
+        packets = container.demux(stream)
+        while failures < 100:
+            try:
+                packet = next(packets)
+                failures = 0
+                pictures = packet.decode()
+            except StopIteration:
+                break
+            except av.error.InvalidDataError:
+                damaged += 1
+                failures += 1
+                packets = container.demux(stream)  # the old iterator ended with its exception
+                continue
+            except (av.FFmpegError, OSError) as problem:
+                if self.source.is_live:
+                    raise InputError(f"{_called(self.source)}: the stream broke off ({_reason(problem)})") from None
+                self.notes.append(f"reading stopped early ({_reason(problem)})")
+                break
+            for picture in pictures:
+                if picture.width * picture.height > MOST_PIXELS:
+                    raise InputError(
+                        f"{_called(self.source)}: frames of {picture.width}x{picture.height} are too large"
+                    )
+                yield picture
+        if damaged:
+            self.notes.append(f"{damaged} damaged packet{'s' if damaged > 1 else ''} left out")
+
+    def _camera_frames(self, camera: cv2.VideoCapture) -> Iterator[Frame]:
+        rate = Fraction(camera.get(cv2.CAP_PROP_FPS) or 0).limit_denominator(1001) or USUAL_RATE
+        start = time.monotonic()
+        index = 0
+        while True:
+            arrived, picture = camera.read()
+            if not arrived:
+                if index == 0:
+                    raise InputError(f"{_called(self.source)}: opened, but it sends no picture")
+                return
+            if index % self.stride == 0:
+                milliseconds = round(1000 * (time.monotonic() - start))
+                upright = np.ascontiguousarray(picture[:, :, ::-1], dtype=np.uint8)
+                yield Frame(upright, self.source, index, milliseconds, Fraction(1, 1000), rate)
+            index += 1
+
+
+def _open_container(source: Source) -> InputContainer:
+    """A local file may refer to local files only, and what comes from outside may refer to outside only."""
+    remote = "http,https,tcp,tls,udp,rtp,rtsp,rtmp,rtmps,srt,crypto"
+    allowed = {"video": "file,crypto", "pipe": "pipe", "url": remote}[source.kind]
+    options = {"protocol_whitelist": allowed, "rtsp_transport": "tcp"}
+    place: Any = source.path
+    if source.kind == "pipe":
+        place = sys.stdin.buffer
+    elif source.kind == "video":
+        place = str(Path(source.path).absolute())  # an absolute path is never taken for a protocol or an option
+    try:
+        return av.open(place, options=options, timeout=PATIENCE if source.kind == "url" else None)
+    except (av.FFmpegError, OSError, ValueError) as problem:
+        raise InputError(f"{_called(source)}: cannot be opened as video ({_why_not_opened(source, problem)})") from None
+
+
+def _why_not_opened(source: Source, problem: Exception) -> str:
+    unknown = isinstance(problem, (av.error.InvalidDataError, av.error.EOFError))
+    if source.kind == "video" and unknown:
+        with Path(source.path).open("rb") as file:
+            head = file.read(512)
+        known = looks_like(head)
+        return "its index is missing: cut short, or still being written" if "MP4" in known else known
+    if source.kind == "pipe" and unknown:
+        return "nothing, or an unknown format; an MP4 must have its index in front (-movflags +faststart)"
+    return _reason(problem)
+
+
+def _picture_stream(container: InputContainer, source: Source) -> VideoStream:
+    """The first stream that moves: the cover of a song is a video stream too."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    kinds = sorted({stream.type for stream in container.streams})
+    container.close()
+    raise InputError(f"{_called(source)}: holds no video" + (f", only {', '.join(kinds)}" if kinds else ""))
+
+
+def _rate(stream: VideoStream) -> Fraction:
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+    return rate if rate and 0 < rate <= 1000 else USUAL_RATE
+
+
+def _expected(container: InputContainer, stream: VideoStream, stride: int) -> int | None:
+    count = stream.frames
+    if not count and stream.duration and stream.time_base:
+        count = round(stream.duration * stream.time_base * _rate(stream))
+    elif not count and container.duration:
+        count = round(Fraction(container.duration, av.time_base) * _rate(stream))
+    return -(-count // stride) if count and count > 0 else None
+
+
+def _upright(picture: VideoFrame) -> RGB:
+    image: RGB = picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+    quarters = picture.rotation / 90  # counter-clockwise
+    return np.ascontiguousarray(np.rot90(image, round(quarters))) if quarters and quarters == round(quarters) else image
+
+
+def _open_camera(source: Source) -> cv2.VideoCapture:
+    camera = cv2.VideoCapture(int(source.path))
+    if not camera.isOpened():
+        camera.release()
+        raise InputError(f"{_called(source)}: not found, or in use by another program")
+    return camera
+
+
+def _fetched_image(url: str) -> RGB | None:
+    """The image behind an http(s) URL; None where there is a video or a stream."""
+    if not url.lower().startswith(("http://", "https://")):
+        return None
+    request = urllib.request.Request(url, headers={"User-Agent": "detr"})
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE[0]) as answer:
+            kind = answer.headers.get_content_type()
+            suffix = Path(urlsplit(url).path).suffix.lower()
+            if not (kind.startswith("image/") or (kind == "application/octet-stream" and suffix in IMAGE_SUFFIXES)):
+                if kind == "text/html":
+                    raise InputError(f"{url}: is a web page, not an image or a video")
+                return None
+            data = answer.read(LARGEST_DOWNLOAD + 1)
+    except urllib.error.HTTPError as problem:
+        raise InputError(f"{url}: the server answers {problem.code} {problem.reason}") from None
+    except (OSError, ValueError) as problem:
+        raise InputError(f"{url}: cannot be reached ({getattr(problem, 'reason', problem)})") from None
+    if len(data) > LARGEST_DOWNLOAD:
+        raise InputError(f"{url}: more than {LARGEST_DOWNLOAD >> 20} MiB for one image")
+    return read_image(io.BytesIO(data), name=url)
+
+
+def _called(source: Source) -> str:
+    return {"camera": f"camera {source.path}", "pipe": "standard input"}.get(source.kind, source.path)
+
+
+def _reason(problem: Exception) -> str:
+    if isinstance(problem, av.error.ExitError):
+        return "no answer in time"
+    return getattr(problem, "strerror", None) or str(problem)
