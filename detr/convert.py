@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from detr import hugging_face
 from detr.errors import UsageError, did_you_mean
 
 State = dict[str, Tensor]
@@ -116,6 +117,17 @@ TABLES: dict[str, Table] = {
         marks=("decoder.enc_output.proj.*", "decoder.decoder.layers.{layer}.cross_attn.value_proj.*"),
         foreign=("decoder.pre_bbox_head.*", "decoder.query_pos_head.layers.2.*"),
         derived=("decoder.anchors", "decoder.valid_mask", f"{_CROSS}.num_points_scale", *_FUSED),
+    ),
+    "rt_detr-hf": Table(
+        rows=hugging_face.ROWS,
+        marks=hugging_face.MARKS,
+        foreign=(*hugging_face.FOREIGN, hugging_face.POINTS_SCALE),
+    ),
+    "rt_detr_v2-hf": Table(
+        rows=hugging_face.ROWS,
+        marks=(*hugging_face.MARKS, hugging_face.POINTS_SCALE),
+        foreign=hugging_face.FOREIGN,
+        derived=(hugging_face.POINTS_SCALE,),
     ),
 }
 """Every source we read, under the name that `identify` gives."""

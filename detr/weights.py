@@ -20,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from detr.classes import COCO, Classes
+from detr import hugging_face
+from detr.classes import Classes
 from detr.errors import InputError, UsageError
 from detr.files import written_aside
 from detr.releases import RELEASES, Release, resolve
@@ -143,22 +144,8 @@ def _shards(index: Path) -> dict[str, Tensor]:
 
 def _with_config(path: Path, state: dict[str, Tensor], config: Path) -> Checkpoint:
     tree = _json_file(config)
-    return Checkpoint(path, state, None, _classes_of(tree, config), {"config": tree}, "huggingface")
-
-
-def _classes_of(tree: Mapping[str, Any], source: Path) -> Classes | None:
-    """`id2label` as classes. COCO's names in COCO's order are COCO, original ids included."""
-    labels = tree.get("id2label")
-    if labels is None:
-        return None
-    try:
-        by_index = {int(index): str(name) for index, name in labels.items()}
-    except (AttributeError, ValueError):
-        raise InputError(f"{source}: id2label is not a table from indices to names") from None
-    if sorted(by_index) != list(range(len(by_index))):
-        raise InputError(f"{source}: id2label does not count from 0 to {len(by_index) - 1}")
-    classes = Classes.from_names(by_index[index] for index in range(len(by_index)))
-    return COCO if classes.names == COCO.names else classes
+    model, classes = hugging_face.model_of(tree, str(config)), hugging_face.classes_of(tree, str(config))
+    return Checkpoint(path, state, model, classes, {"config": tree}, "huggingface")
 
 
 def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

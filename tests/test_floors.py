@@ -21,6 +21,7 @@ FLOORS = [
         "releases",
         "download",
         "convert",
+        "hugging_face",
         "ops",
     ],
     ["layers"],
