@@ -179,7 +179,7 @@ def _blocks(keys: NDArray[np.int64], counts: NDArray[np.int64]) -> Iterator[slic
     starts = np.flatnonzero(np.diff(keys, prepend=-1))
     pairs_before = np.cumsum(counts)[starts] - counts[starts]
     cuts = starts[np.flatnonzero(np.diff(pairs_before // _PAIRS_AT_ONCE, prepend=-1))].tolist()
-    for start, stop in zip(cuts, [*cuts[1:], len(keys)], strict=True):
+    for start, stop in pairwise([*cuts, len(keys)]):
         yield slice(start, stop)
 
 
