@@ -98,6 +98,11 @@ def validated(kind: type[AnyConfig], tree: Mapping[str, Any], source: str) -> An
         raise UsageError(f"{source}: {_in_one_line(problem, kind, tree)}") from None
 
 
+def as_yaml(tree: Mapping[str, Any]) -> str:
+    """A tree of plain values as the text of a recipe file."""
+    return yaml.safe_dump(dict(tree), sort_keys=False, width=120)
+
+
 def _find_recipe(name_or_path: str | os.PathLike[str]) -> Path:
     text = os.fspath(name_or_path)
     ours = recipe_names()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detr.errors import UsageError
+
+Anything = TypeVar("Anything")
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,13 @@ class Team:
         """Whether this is the process that prints and writes."""
         return self.rank == 0
 
-    def any(self, flag: bool) -> bool:
-        """True in every process when it is so in at least one."""
+    def largest(self, value: float) -> float:
+        """The largest of the processes' values."""
         if self.size == 1:
-            return flag
-        shared = torch.tensor(float(flag), device=self.device)
+            return value
+        shared = torch.tensor(value, device=self.device, dtype=torch.float64)
         dist.all_reduce(shared, dist.ReduceOp.MAX)
-        return bool(shared)
+        return float(shared)
 
     def total(self, value: float) -> float:
         """The sum over the processes."""
@@ -43,6 +46,14 @@ class Team:
         shared = torch.tensor(value, device=self.device, dtype=torch.float64)
         dist.all_reduce(shared)
         return float(shared)
+
+    def agreed(self, decide: Callable[[], Anything]) -> Anything:
+        """What the leading process decides, in all."""
+        if self.size == 1:
+            return decide()
+        box = [decide() if self.leads else None]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return cast(Anything, box[0])
 
     def wait(self) -> None:
         if self.size > 1:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -16,8 +17,17 @@ class Interruption:
 
     number = 0
 
-    def __bool__(self) -> bool:
-        return self.number != 0
+    def __init__(self, before: dict[int, Any]) -> None:
+        self._before = before
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def act(self, number: int) -> None:
+        """Let the signal do what it would have done."""
+        self.restore()
+        signal.raise_signal(number)
 
 
 @contextmanager
@@ -26,23 +36,18 @@ def noticed() -> Iterator[Interruption]:
 
     Outside the main thread signals can't be noted, and act as ever.
     """
-    interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
-        yield interruption
+        yield Interruption({})
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    interruption = Interruption({number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS})
 
     def note(number: int, frame: FrameType | None) -> None:
         interruption.number = number
-        restore()
+        interruption.restore()
 
     for number in _SIGNALS:
         signal.signal(number, note)
     try:
         yield interruption
     finally:
-        restore()
+        interruption.restore()

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from detr.config import Config
+from detr.models.rtdetr import RTDETRNetwork
 
 Role = Literal["backbone", "backbone norms", "norms", "projection norms", "biases", "rest"]
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -31,7 +32,9 @@ class OptimizerConfig(Config):
     betas: tuple[float, float] = (0.9, 0.999)
     decay_norms: bool = False
     decay_biases: bool = True  # of linear and convolution layers outside the backbone
-    decay_projection_norms: bool = False  # RT-DETR v1 decays the scales of the norms in its input and memory projections
+    decay_projection_norms: bool = (
+        False  # RT-DETR v1 decays the scales of the norms in its input and memory projections
+    )
 
 
 class ScheduleConfig(Config):
@@ -54,7 +57,7 @@ class Group:
     parameters: list[nn.Parameter] = field(default_factory=list)
 
 
-def groups_by_role(network: nn.Module, config: OptimizerConfig) -> list[Group]:
+def groups_by_role(network: RTDETRNetwork, config: OptimizerConfig) -> list[Group]:
     """Every parameter that learns, once, in the groups of the recipe; frozen ones are left out."""
     groups: dict[Role, Group] = {}
     for role, name, parameter in roles(network):
@@ -68,17 +71,21 @@ def groups_by_role(network: nn.Module, config: OptimizerConfig) -> list[Group]:
     return list(groups.values())
 
 
-def roles(network: nn.Module) -> Iterator[tuple[Role, str, nn.Parameter]]:
+def roles(network: RTDETRNetwork) -> Iterator[tuple[Role, str, nn.Parameter]]:
     """(role, name, parameter) for each parameter, a shared one under its first name."""
     backbone = set(network.backbone.modules())
-    projections = {norm for part in network.projections() for norm in part.modules()}
+    projections = {*network.encoder.projections.modules(), *network.queries.modules()}
     seen: set[nn.Parameter] = set()
     for prefix, module in network.named_modules():
         for name, parameter in module.named_parameters(prefix, recurse=False):
             if parameter in seen:
                 continue
             seen.add(parameter)
-            yield _role(module, name, in_backbone=module in backbone, in_projection=module in projections), name, parameter
+            yield (
+                _role(module, name, in_backbone=module in backbone, in_projection=module in projections),
+                name,
+                parameter,
+            )
 
 
 def _role(module: nn.Module, name: str, *, in_backbone: bool, in_projection: bool) -> Role:

@@ -27,7 +27,9 @@ class TrainConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     average: AverageConfig | None = AverageConfig()
-    scales: tuple[int, ...] = ()  # sides of the square inputs, one drawn for each batch; none: the model's own input size
+    scales: tuple[
+        int, ...
+    ] = ()  # sides of the square inputs, one drawn for each batch; none: the model's own input size
     freeze: Frozen = "nothing"
     channels_last: bool = False
     seed: int = Field(0, ge=0)

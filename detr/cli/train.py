@@ -1,0 +1,176 @@
+"""`detr train`: a recipe and a data set make a folder with weights, journal and pictures."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from detr.errors import InputError, UsageError
+from detr.files import new_run
+
+if TYPE_CHECKING:
+    from detr.data.coco import CocoDataset
+    from detr.engine.recipe import Recipe
+    from detr.engine.train import Summary
+
+BEST, RECIPE = "best.safetensors", "recipe.yaml"  # as in detr.engine.checkpoint, which would load torch
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("recipe", required=False)
+@click.argument("settings", nargs=-1, metavar="[key=value ...]")
+@click.option("--data", type=click.Path(), help="Data set: a folder, an annotation file, or a YAML with train and val.")
+@click.option("--weights", help="Release or file to start from; classes are matched by name.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Folder of a run to go on with, exactly.")
+@click.option("--epochs", type=click.IntRange(min=1), help="[default: the recipe's]")
+@click.option(
+    "--batch", type=click.IntRange(min=1), help="Images of one step, over all processes.  [default: the recipe's]"
+)
+@click.option("--accumulate", type=click.IntRange(min=1), help="Pieces to compute a batch in, when memory is short.")
+@click.option("--imgsz", type=click.IntRange(min=32), help="Side of the square input; a multiple of 32.")
+@click.option(
+    "--amp", type=click.Choice(["off", "auto", "bf16", "fp16"]), help="Mixed precision.  [default: the recipe's]"
+)
+@click.option("--freeze", help="nothing, stem, stage1, stage2, stage3, backbone, or 'all but heads'.")
+@click.option(
+    "--patience", type=click.IntRange(min=0), help="Evaluations without a better AP until it stops; 0: never."
+)
+@click.option("--seed", type=click.IntRange(min=0), help="[default: the recipe's]")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: the cores, at most 8]")
+@click.option("--name", help="Name of the run.  [default: train, train-2, ...]")
+@click.option("--project", default="runs", help="Folder that holds the runs.")
+@click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
+@click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout, all else on stderr.")
+def command(
+    recipe: str | None,
+    settings: tuple[str, ...],
+    data: str | None,
+    weights: str | None,
+    resume: Path | None,
+    device: str,
+    workers: int | None,
+    name: str | None,
+    project: str,
+    overwrite: bool,
+    as_json: bool,
+    imgsz: int | None,
+    **options: Any,
+) -> None:
+    """Train RECIPE (a name such as rtdetr-r18, or a YAML file) on --data.
+
+    Words such as train.epochs=12 or augment.flip=0 change single settings of the recipe. With --resume the run's own
+    recipe is taken where none is given. Several GPUs: torchrun --nproc-per-node N -m detr train ...
+
+    \b
+      detr train rtdetr-tiny --data shapes
+      detr train rtdetr-r18 --data my-data --weights rtdetr-r18 --epochs 24
+      detr train --resume runs/train/train --data shapes
+    """
+    if data is None:
+        raise UsageError("train needs --data: a folder, an annotation file, or a YAML with train and val")
+    if resume is not None and (weights or name):
+        raise UsageError("--resume goes on with a run as it is; --weights and --name belong to a new one")
+    words = [*settings, *_as_words(options)]
+    if recipe is not None and "=" in recipe:  # with --resume the recipe may be left out
+        recipe, words = None, [recipe, *words]
+    if recipe is None and resume is None:
+        raise UsageError("which recipe? Such as: detr train rtdetr-r18 --data ...; `detr models` lists them")
+
+    from detr.engine.device import choose_device
+    from detr.engine.distributed import joined
+    from detr.engine.train import train
+
+    with joined(choose_device(device)) as team:
+
+        def say(line: str) -> None:
+            if team.leads:
+                click.echo(line, err=as_json)
+
+        chosen = _recipe(recipe, resume, words, imgsz)
+        train_set, val_set = _splits(data)
+        out = team.agreed(lambda: resume or new_run("train", name, project=project, overwrite=overwrite))
+        if val_set is None:
+            say(f"warning: {data} has no val split: no epoch is evaluated, and the last one counts as the best")
+        result = train(
+            chosen,
+            train_set=train_set,
+            val_set=val_set,
+            out=out,
+            weights=weights,
+            resume=resume is not None,
+            device=device,
+            workers=workers,
+            say=say,
+        )
+        say(_conclusion(result, data))
+        if as_json and team.leads:
+            click.echo(json.dumps(result.to_json()))
+
+
+_PLACES = {
+    "epochs": "train.epochs",
+    "batch": "train.batch",
+    "accumulate": "train.accumulate",
+    "amp": "train.amp",
+    "freeze": "train.freeze",
+    "patience": "train.patience",
+    "seed": "train.seed",
+}
+
+
+def _as_words(options: dict[str, Any]) -> list[str]:
+    """Options as `key.sub=value` words; JSON is YAML, so that `off` stays a word."""
+    return [f"{_PLACES[key]}={json.dumps(value)}" for key, value in options.items() if value is not None]
+
+
+def _recipe(name: str | None, resume: Path | None, words: Sequence[str], imgsz: int | None) -> Recipe:
+    from detr.engine.recipe import load_recipe
+
+    if name is None:
+        assert resume is not None
+        if not (resume / RECIPE).is_file():
+            raise UsageError(f"--resume {resume}: no run is there ({RECIPE} is missing)")
+        name = str(resume / RECIPE)
+    recipe = load_recipe(name, words)
+    if imgsz is None:
+        return recipe
+    if imgsz % 32:
+        raise UsageError(f"--imgsz {imgsz}: expected a multiple of 32; the nearest is {max(1, round(imgsz / 32)) * 32}")
+    factor = imgsz / recipe.model.input.height
+    scales = [max(1, round(side * factor / 32)) * 32 for side in recipe.train.scales]
+    sized = [f"model.input.height={imgsz}", f"model.input.width={imgsz}", f"train.scales={scales}"]
+    return load_recipe(name, [*words, *sized])
+
+
+def _splits(data: str) -> tuple[CocoDataset, CocoDataset | None]:
+    """The data sets to train on and to evaluate on; the second must have the first one's classes."""
+    from detr.data.coco import CocoDataset, read_annotations
+    from detr.data.sources import find_splits
+
+    sources = find_splits(data)
+    if "train" not in sources:
+        raise InputError(f"{data} has no train split; found {', '.join(sources) or 'none'}")
+    annotations = read_annotations(sources["train"].annotations)
+    train_set = CocoDataset(annotations, sources["train"].images)
+    if "val" not in sources:
+        return train_set, None
+    of_val = read_annotations(sources["val"].annotations, classes=annotations.classes)
+    return train_set, CocoDataset(of_val, sources["val"].images)
+
+
+def _conclusion(result: Summary, data: str) -> str:
+    from detr.engine.train import in_words
+
+    best = "" if result.best is None else f", best AP {result.best:.4f} in epoch {result.best_epoch}"
+    file = shlex.quote(str(result.out / BEST))
+    return (
+        f"{result.epochs} epochs in {in_words(result.seconds)}{best}; everything is in {result.out}\n"
+        f"  detr val --weights {file} --data {shlex.quote(data)}\n"
+        f"  detr predict SOURCE --weights {file}"
+    )

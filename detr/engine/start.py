@@ -1,0 +1,78 @@
+"""Where a training starts: weights of the same classes as they are, or of others, class by class by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from detr.classes import COCO, Classes
+from detr.engine.checkpoint import load_same
+from detr.models import load_model
+from detr.models.rtdetr import RTDETRNetwork
+
+
+@dataclass(frozen=True)
+class Start:
+    """What came from where; `text` says it in one line."""
+
+    source: str
+    num_classes: int
+    matched: tuple[str, ...]  # names of the classes that start from the source's
+    theirs: Classes
+
+    @property
+    def text(self) -> str:
+        from_where = "COCO" if self.theirs.names == COCO.names else f"those of {self.source}"
+        if not self.matched:
+            return f"none of the {self.num_classes} classes is among {from_where}: all class heads start fresh"
+        fresh = self.num_classes - len(self.matched)
+        some = ", ".join(self.matched[:8]) + (", ..." if len(self.matched) > 8 else "")
+        return f"{len(self.matched)} of {self.num_classes} classes start from {from_where}: {some}" + (
+            f"; {fresh} start fresh" if fresh else ""
+        )
+
+
+def start_from(network: RTDETRNetwork, name_or_path: str, *, model: str | None = None) -> Start:
+    """Load weights into a freshly built network, in place.
+
+    Everything but the rows of the class heads must fit. Rows of classes that the source knows by name come from there;
+    the others stay as they were built. InputError names the first tensors that don't fit.
+    """
+    source = load_model(name_or_path, model=model)
+    matches = network.classes.matches_by_name(source.classes)
+    state = source.state_dict()
+    if network.classes.names != source.classes.names:
+        by_class = set(class_entries(network))
+        ours = network.state_dict()
+        for name in by_class & state.keys():
+            state[name] = _by_name(ours[name], state[name], matches, len(network.classes), len(source.classes))
+    load_same(network, state, str(name_or_path))
+    return Start(
+        str(name_or_path), len(network.classes), tuple(network.classes.names[i] for i in matches), source.classes
+    )
+
+
+def class_entries(network: RTDETRNetwork) -> Iterator[str]:
+    """Names of the state's entries that have a row for each class."""
+    layers: set[nn.Module] = {network.queries.score_head, *network.decoder.score_heads}
+    if network.denoising is not None:
+        layers.add(network.denoising.class_embedding)
+    for prefix, module in network.named_modules():
+        if module in layers:
+            yield from (name for name, _ in module.named_parameters(prefix, recurse=False))
+
+
+def _by_name(ours: Tensor, theirs: Tensor, matches: dict[int, int], num_ours: int, num_theirs: int) -> Tensor:
+    """Our rows, those of matched classes taken from theirs. Rows after the classes (the denoising's "no class") go along."""
+    if ours.shape[1:] != theirs.shape[1:]:
+        return theirs  # another model altogether, which `load_same` says better
+    result = ours.clone()
+    here, there = list(matches), list(matches.values())
+    with torch.no_grad():
+        result[here] = theirs[there].to(result.dtype)
+        if len(ours) - num_ours == len(theirs) - num_theirs:
+            result[num_ours:] = theirs[num_theirs:].to(result.dtype)
+    return result

@@ -1,0 +1,143 @@
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from detr.convert import to_theirs
+from detr.engine.optimizer import (
+    OptimizerConfig,
+    ScheduleConfig,
+    build_optimizer,
+    groups_by_role,
+    rate_factor,
+    roles,
+    set_rates,
+    table,
+)
+from detr.engine.recipe import load_recipe
+from detr.models import build_model
+
+RECORDED = json.loads((Path(__file__).parent.parent / "golden" / "optimizer_groups.json").read_text())
+
+
+def official_groups(preset):
+    """Our groups of a recipe under official names, those with the same rate and decay joined."""
+    recipe = load_recipe(preset)
+    with torch.device("meta"):
+        network = build_model(recipe.model)
+    table_name = "rtdetr-official" if recipe.model.version == 1 else "rtdetrv2-official"
+    joined = {}
+    for group in groups_by_role(network, recipe.train.optimizer):
+        state = dict(zip(group.names, group.parameters, strict=True))
+        joined.setdefault((group.lr, group.weight_decay), []).extend(to_theirs(state, table_name))
+    return joined
+
+
+@pytest.mark.parametrize("preset", RECORDED)
+def test_groups_are_the_official_ones(preset):
+    ours = [
+        {
+            "lr": lr,
+            "weight_decay": decay,
+            "tensors": len(names),
+            "sha256": hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest(),
+        }
+        for (lr, decay), names in sorted(official_groups(preset).items())
+    ]
+    assert ours == RECORDED[preset]
+
+
+def tiny():
+    return build_model(load_recipe("rtdetr-tiny").model)
+
+
+def test_each_parameter_has_one_role():
+    network = tiny()
+    names = [name for _, name, _ in roles(network)]
+    assert sorted(names) == sorted(name for name, _ in network.named_parameters())
+
+
+def test_roles_follow_types_and_places():
+    network = tiny()
+    role_of = {name: role for role, name, _ in roles(network)}
+    assert role_of["backbone.stem.0.conv.weight"] == "backbone"
+    assert role_of["backbone.stem.0.norm.bias"] == "backbone norms"
+    assert role_of["encoder.projections.0.norm.weight"] == "projection norms"
+    assert role_of["encoder.projections.0.norm.bias"] == "norms"
+    assert role_of["queries.norm.weight"] == "projection norms"
+    assert role_of["queries.score_head.bias"] == "biases"
+    assert role_of["denoising.class_embedding.weight"] == "rest"
+
+
+def test_frozen_parameters_are_in_no_group():
+    network = tiny()
+    network.backbone.requires_grad_(False)
+    assert not any(group.role.startswith("backbone") for group in groups_by_role(network, OptimizerConfig()))
+
+
+def test_the_table_counts_every_parameter():
+    network = tiny()
+    groups = groups_by_role(network, OptimizerConfig())
+    counted = [int(line.split()[-3].replace(",", "")) for line in table(groups).splitlines()[1:]]
+    assert sum(counted) == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_the_schedule_multiplies_each_groups_own_rate():
+    groups = groups_by_role(tiny(), OptimizerConfig(lr=1e-3, backbone_lr=1e-4))
+    optimizer = build_optimizer(groups, OptimizerConfig(), torch.device("cpu"))
+    set_rates(optimizer, 0.5)
+    assert {group["role"]: group["lr"] for group in optimizer.param_groups}["backbone"] == pytest.approx(5e-5)
+    assert {group["role"]: group["lr"] for group in optimizer.param_groups}["rest"] == pytest.approx(5e-4)
+
+
+def test_an_optimizer_told_of_a_broken_step_leaves_the_weights():
+    layer = nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
+    layer(torch.ones(1, 2)).sum().backward()
+    before = layer.weight.clone()
+    optimizer.found_inf = torch.ones(())
+    optimizer.step()
+    assert torch.equal(layer.weight, before)
+    optimizer.found_inf = torch.zeros(())
+    optimizer.step()
+    assert not torch.equal(layer.weight, before)
+
+
+@given(
+    shape=st.sampled_from(["constant", "multistep", "cosine", "flat-cosine"]),
+    warmup=st.integers(0, 50),
+    epochs=st.integers(1, 20),
+    steps=st.integers(1, 20),
+)
+@settings(deadline=None, max_examples=80)
+def test_rates_rise_in_the_warm_up_and_never_after(shape, warmup, epochs, steps):
+    config = ScheduleConfig(shape=shape, warmup=warmup, milestones=(epochs // 2,))
+    factors = [rate_factor(config, step, steps_per_epoch=steps, epochs=epochs) for step in range(epochs * steps)]
+    assert all(0 < factor <= 1 for factor in factors)
+    assert factors[:warmup] == sorted(factors[:warmup])
+    assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
+
+
+def test_warm_up_is_linear_and_ends_at_the_full_rate():
+    config = ScheduleConfig(warmup=4)
+    assert [rate_factor(config, step, steps_per_epoch=10, epochs=1) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+
+
+def test_multistep_falls_at_its_epochs():
+    config = ScheduleConfig(shape="multistep", milestones=(2, 3), gamma=0.1)
+    factors = [rate_factor(config, step, steps_per_epoch=2, epochs=4) for step in range(8)]
+    assert factors == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_flat_cosine_stays_and_then_falls_to_the_last_rate():
+    config = ScheduleConfig(shape="flat-cosine", flat=0.5, last=0.1)
+    factors = [rate_factor(config, step, steps_per_epoch=10, epochs=10) for step in range(101)]
+    assert factors[:51] == [1.0] * 51
+    assert factors[75] == pytest.approx(0.55)
+    assert math.isclose(factors[100], 0.1)
