@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.distributed
+from numpy.typing import NDArray
 from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
@@ -90,12 +92,12 @@ class Criterion(nn.Module):
     def _match(self, matched: list[_Head], noised: list[_Head], truth: Truth) -> list[Pairs]:
         """The pairs of each head, after a look at everything that could poison them: one transfer for both."""
         num_classes = matched[0].logits.shape[-1]
-        cost = costs(matched, truth, self.config.matcher)
-        wrong = faults(truth, num_classes)
         parts = [(head, part) for head in matched + noised for part in ("logits", "boxes")]
-        broken = torch.stack([_is_broken(getattr(head, part)).any() for head, part in parts])
-
-        cost, wrong, broken = _to_host(cost, wrong, broken)
+        cost, wrong, broken = _to_host(
+            costs(matched, truth, self.config.matcher),
+            faults(truth, num_classes),
+            torch.stack([_is_broken(getattr(head, part)).any() for head, part in parts]),
+        )
         if wrong.any():
             raise refuse(truth, int(wrong.argmax()), num_classes)
         if broken.any():
@@ -192,11 +194,11 @@ def _mean_over_processes(count: int, like: Tensor) -> Tensor | float:
     return (total / torch.distributed.get_world_size()).clamp(min=1)
 
 
-def _to_host(*tensors: Tensor) -> list[Tensor]:
+def _to_host(*tensors: Tensor) -> list[NDArray[np.floating]]:
     """Several tensors in one transfer, as the type of the first."""
-    row = torch.cat([tensor.reshape(-1).to(tensors[0].dtype) for tensor in tensors]).cpu()
-    parts = row.split([tensor.numel() for tensor in tensors])
-    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+    row = torch.cat([tensor.reshape(-1).to(tensors[0].dtype) for tensor in tensors]).cpu().numpy()
+    parts = np.split(row, np.cumsum([tensor.numel() for tensor in tensors])[:-1])
+    return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def _is_broken(values: Tensor) -> Tensor:

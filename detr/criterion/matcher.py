@@ -43,7 +43,7 @@ def match(heads: Sequence[Predictions], truth: Truth, config: MatcherConfig) -> 
 
     Predictions must be finite and labels in range; the result is on the device of the truth.
     """
-    return assign(costs(heads, truth, config).cpu(), [head.boxes.shape[1] for head in heads], truth)
+    return assign(costs(heads, truth, config).cpu().numpy(), [head.boxes.shape[1] for head in heads], truth)
 
 
 @torch.no_grad()
@@ -66,12 +66,12 @@ def costs(heads: Sequence[Predictions], truth: Truth, config: MatcherConfig) -> 
     return cost
 
 
-def assign(cost: Tensor, num_queries: Sequence[int], truth: Truth) -> list[Pairs]:
+def assign(cost: NDArray[np.floating], num_queries: Sequence[int], truth: Truth) -> list[Pairs]:
     """The cheapest pairs by `costs` [T, sum(num_queries)] on the host; one `Pairs` a head, on the device of the truth.
 
     All indices travel to the device in one piece, without waiting for it.
     """
-    by_head = np.split(cost.numpy(), np.cumsum(num_queries)[:-1], axis=1)
+    by_head = np.split(cost, np.cumsum(num_queries)[:-1], axis=1)
     found = [_cheapest(block, truth) for block in by_head]
     row = torch.from_numpy(np.concatenate(found, axis=1)).to(truth.labels.device, non_blocking=True)
     return [Pairs(*part) for part in row.split([pairs.shape[1] for pairs in found], dim=1)]
