@@ -153,7 +153,7 @@ def _write_split(out: Path, split: str, count: int, size: int, seed: int, progre
         name = f"{index:06d}.jpg"
         (folder / name).write_bytes(_jpeg(image))
         images.append({"id": index + 1, "file_name": name, "width": image.shape[1], "height": image.shape[0]})
-        annotations.extend(_row(len(annotations) + 1 + i, index + 1, thing) for i, thing in enumerate(things))
+        annotations.extend([_row(len(annotations) + 1 + i, index + 1, thing) for i, thing in enumerate(things)])
     description = f"shapes, generated: seed {seed}, split {split}, size {size}"
     return {
         "info": {"description": description},
@@ -174,7 +174,7 @@ def _write_video(path: Path, seed: int, progress: Progress | None) -> dict[str, 
             index = len(images)
             name = f"{path.name}#{index}"
             images.append({"id": index + 1, "file_name": name, "width": WIDTH, "height": HEIGHT, "frame_index": index})
-            annotations.extend(_row(len(annotations) + 1 + i, index + 1, thing) for i, thing in enumerate(things))
+            annotations.extend([_row(len(annotations) + 1 + i, index + 1, thing) for i, thing in enumerate(things)])
             yield image
 
     with written_aside(path) as aside:
