@@ -24,3 +24,8 @@ class Annotations:
     boxes: NDArray[np.float64]  # [A, 4] xywh in pixels, as in the file
     areas: NDArray[np.float64]  # [A] the file's own area, else w * h
     crowd: NDArray[np.bool_]  # [A]
+    notes: tuple[str, ...] = ()  # what reading found worth saying, one short line each
+
+    def counts(self) -> NDArray[np.int64]:
+        """[C] how many boxes each class has, crowds apart."""
+        return np.bincount(self.labels[~self.crowd], minlength=len(self.classes))

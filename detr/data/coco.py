@@ -1,0 +1,298 @@
+"""COCO data sets: the annotation file as arrays, and the images with their boxes."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision import tv_tensors
+
+from detr.classes import Classes
+from detr.data.annotations import Annotations
+from detr.data.coco_rows import areas_of, boxes_of, categories_of, crowd_of, indices_of, refuse_repeated, sizes_of
+from detr.data.folders import inside, require_images
+from detr.data.transforms import Sample
+from detr.errors import InputError, UsageError, did_you_mean
+from detr.image import read_image
+
+_MOST_FLAT = 0.05  # a larger share of boxes without an area is a mistake in the file, not a slip
+
+
+def read_annotations(
+    path: str | os.PathLike[str], *, classes: Classes | None = None, strict: bool = False
+) -> Annotations:
+    """Read and validate a COCO annotation file.
+
+    Class indices count the categories in order of their ids, or are those of `classes` (say, a checkpoint's), matched
+    by name. Boxes without width or height are dropped with a note (with `strict`, or when they are many, that is an
+    error); all others stay exactly as the file has them. InputError says what is wrong, where, and how often.
+    """
+    path = Path(path)
+    tree = _read_tree(path)
+    images, rows, categories = (_list(tree, key, path) for key in ("images", "annotations", "categories"))
+    notes: list[str] = []
+    if not images:
+        raise InputError(f"{path}: lists 0 images")
+    image_ids = refuse_repeated(images, "images", path)
+    own, own_names = categories_of(categories, path)
+    image_indices = indices_of(rows, "image_id", image_ids, "images", path)
+    category_indices = indices_of(rows, "category_id", own, "categories", path)
+    refuse_repeated(rows, "annotations", path, may_lack=True)
+    boxes = boxes_of(rows, path, notes)
+    areas = areas_of(rows, boxes, path, notes)
+    crowd = crowd_of(rows, path)
+    used = np.bincount(category_indices, minlength=len(own))
+    index_of, classes = _contract(own, own_names, categories, used, classes, path, notes)
+    kept = _with_area(boxes, path, strict, notes)
+    labels = index_of[category_indices]
+    found = Annotations(
+        classes=classes,
+        image_ids=image_ids,
+        file_names=_file_names(images, path),
+        heights=sizes_of(images, "height", path),
+        widths=sizes_of(images, "width", path),
+        image_indices=image_indices[kept],
+        labels=labels[kept],
+        boxes=boxes[kept],
+        areas=areas[kept],
+        crowd=crowd[kept],
+    )
+    object.__setattr__(found, "notes", (*notes, *_remarks(found)))
+    return found
+
+
+class CocoDataset:
+    """Images and their boxes, as training sees them.
+
+    Boxes are clipped to the image; crowds and what lies outside the image are left out (the evaluator takes the raw
+    boxes from `annotations`). Missing images and file names that leave the folder are an InputError at once.
+    """
+
+    def __init__(self, annotations: Annotations, images: str | os.PathLike[str]) -> None:
+        self.annotations = annotations
+        self.images = Path(images)
+        require_images(self.images, annotations.file_names)
+        usable = np.flatnonzero(~annotations.crowd)
+        order = usable[np.argsort(annotations.image_indices[usable], kind="stable")]
+        self._rows = order  # of the annotations, image after image
+        self._starts = np.searchsorted(annotations.image_indices[order], np.arange(len(self) + 1))
+        # Shared with the loader's processes, so that together they warn once.
+        self._has_warned = torch.zeros(1, dtype=torch.uint8).share_memory_()
+
+    @property
+    def classes(self) -> Classes:
+        return self.annotations.classes
+
+    def __len__(self) -> int:
+        return len(self.annotations.image_ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`; InputError names the file if it cannot be read."""
+        known = self.annotations
+        path = self.images / inside(known.file_names[index])
+        pixels = read_image(path)
+        height, width = pixels.shape[:2]
+        self._warn_of_other_size(path, index, height, width)
+        rows = self._rows[self._starts[index] : self._starts[index + 1]]
+        boxes, kept = clipped(known.boxes[rows], height, width)
+        return Sample(
+            image=tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)),
+            boxes=tv_tensors.BoundingBoxes(
+                torch.from_numpy(boxes[kept].astype(np.float32)), format="XYXY", canvas_size=(height, width)
+            ),
+            labels=torch.from_numpy(known.labels[rows][kept]),
+            image_id=known.image_ids[index],
+            size=(height, width),
+        )
+
+    def notes(self) -> list[str]:
+        """What is worth saying about the boxes as training will see them, besides `annotations.notes`."""
+        known = self.annotations
+        sized = (known.heights > 0)[known.image_indices] & (known.widths > 0)[known.image_indices] & ~known.crowd
+        images = known.image_indices[sized]
+        before = known.boxes[sized]
+        after, kept = clipped(before, known.heights[images], known.widths[images])
+        corners = np.concatenate([before[:, :2], before[:, :2] + before[:, 2:]], 1)
+        num_clipped = int((np.abs(after - corners).max(1, initial=0) > 0.5)[kept].sum())
+        lines = []
+        if num_clipped:
+            lines.append(f"{num_clipped:,} boxes reach over the edge of their image and are clipped for training")
+        if not kept.all():
+            lines.append(f"{int((~kept).sum()):,} boxes lie outside of their image and are left out of training")
+        return lines
+
+    def _warn_of_other_size(self, path: Path, index: int, height: int, width: int) -> None:
+        said = int(self.annotations.heights[index]), int(self.annotations.widths[index])
+        if 0 in said or said == (height, width) or self._has_warned.item():
+            return
+        self._has_warned.fill_(1)
+        warnings.warn(
+            f"{path} is {width} x {height} pixels but the annotation file says {said[1]} x {said[0]}; "
+            "taking sizes from the images (said once)",
+            stacklevel=3,
+        )
+
+
+def clipped(
+    boxes: NDArray[np.float64], height: int | NDArray[np.int64], width: int | NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """[N, 4] xywh -> [N, 4] xyxy within the image, and [N] whether anything of the box is left."""
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    corners[:, 0::2] = np.clip(corners[:, 0::2], 0, np.reshape(width, (-1, 1)))
+    corners[:, 1::2] = np.clip(corners[:, 1::2], 0, np.reshape(height, (-1, 1)))
+    return corners, (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such annotation file") from None
+    except OSError as problem:
+        raise UsageError(f"cannot read {path}: {problem.strerror}") from None
+    except UnicodeDecodeError as problem:
+        raise InputError(f"{path}: not text in UTF-8 (byte {problem.start}), so not a COCO annotation file") from None
+    collecting = gc.isenabled()
+    gc.disable()  # millions of small lists are made, none of them garbage
+    try:
+        tree = json.loads(text, object_hook=_without_outline)
+    except json.JSONDecodeError as problem:
+        raise InputError(f"{path}:{problem.lineno}:{problem.colno}: not valid JSON: {problem.msg}") from None
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply to be a COCO annotation file") from None
+    except ValueError as problem:
+        raise InputError(f"{path}: not valid JSON: {problem}") from None
+    finally:
+        if collecting:
+            gc.enable()
+    if not isinstance(tree, dict):
+        hint = "; a list of detections is given with --predictions" if isinstance(tree, list) else ""
+        raise InputError(f"{path}: expected an object with images, annotations and categories{hint}")
+    return tree
+
+
+def _without_outline(row: dict[str, Any]) -> dict[str, Any]:
+    """Outlines are most of a file; where there is a box they aren't needed, and memory is saved at once."""
+    if row.get("bbox") is not None:
+        row.pop("segmentation", None)
+    return row
+
+
+def _list(tree: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
+    if key not in tree:
+        raise InputError(
+            f"{path}: has no {key!r}{did_you_mean(key, tree) or '; found ' + (', '.join(tree) or 'nothing')}"
+        )
+    rows = tree[key]
+    if not isinstance(rows, list):
+        raise InputError(f"{path}: {key!r} is {type(rows).__name__}; expected a list")
+    wrong = next((i for i, row in enumerate(rows) if not isinstance(row, dict)), None)
+    if wrong is not None:
+        raise InputError(f"{path}: {key}[{wrong}] is {type(rows[wrong]).__name__}; expected an object")
+    return rows
+
+
+def _file_names(images: list[dict[str, Any]], path: Path) -> tuple[str, ...]:
+    for position, row in enumerate(images):
+        name = row.get("file_name")
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{path}: images[{position}] has file_name {name!r}; expected the name of a file")
+    return tuple(row["file_name"] for row in images)
+
+
+def _with_area(boxes: NDArray[np.float64], path: Path, strict: bool, notes: list[str]) -> NDArray[np.bool_]:
+    kept = (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
+    dropped = np.flatnonzero(~kept)
+    if len(dropped):
+        x, y, w, h = boxes[dropped[0]].tolist()
+        what = f"{len(dropped):,} of {len(boxes):,} boxes have no width or height; first: annotations[{dropped[0]}]"
+        what += f" [{x:g}, {y:g}, {w:g}, {h:g}]"
+        if strict or len(dropped) > _MOST_FLAT * len(boxes):
+            raise InputError(f"{path}: {what} (expected x, y, width, height)")
+        notes.append(f"{what}; left out")
+    return kept
+
+
+def _contract(
+    ids: tuple[int | str, ...],
+    names: tuple[str, ...],
+    rows: Sequence[dict[str, Any]],
+    used: NDArray[np.int64],
+    classes: Classes | None,
+    path: Path,
+    notes: list[str],
+) -> tuple[NDArray[np.int64], Classes]:
+    """[categories in file order] class indices (-1: not a class), and the classes."""
+    if classes is not None:
+        return _matched(ids, names, used, classes, path)
+    order = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
+    heading = _heading(names, rows, used)
+    if heading is not None:
+        order.remove(heading)
+        notes.append(
+            f"category {ids[heading]!r} {names[heading]!r} is the heading of the others, without boxes; left out"
+        )
+    index_of = np.full(len(ids), -1)
+    index_of[order] = np.arange(len(order))
+    return index_of, Classes(tuple(ids[i] for i in order), tuple(names[i] for i in order))
+
+
+def _heading(names: tuple[str, ...], rows: Sequence[dict[str, Any]], used: NDArray[np.int64]) -> int | None:
+    """Roboflow lists the name of the whole project as a category, of which all others are kinds."""
+    above = {row.get("supercategory") for row in rows} - {None, "none", ""}
+    if len(above) == 1 and len(rows) > 1:
+        name = above.pop()
+        if name in names:
+            index = names.index(name)
+            others = [row for i, row in enumerate(rows) if i != index]
+            if not used[index] and all(row.get("supercategory") == name for row in others):
+                return index
+    return None
+
+
+def _matched(
+    ids: tuple[int | str, ...], names: tuple[str, ...], used: NDArray[np.int64], classes: Classes, path: Path
+) -> tuple[NDArray[np.int64], Classes]:
+    """The indices of `classes` by name. The ids become those of this file, for results are written in its terms."""
+    exact = {name: index for index, name in enumerate(classes.names)}
+    plain = Classes(ids, names).matches_by_name(classes)
+    index_of = np.array([exact.get(name, plain.get(i, -1)) for i, name in enumerate(names)])
+    missing = [names[i] for i in np.flatnonzero((index_of < 0) & (used > 0))]
+    if missing:
+        known = ", ".join(classes.names[:5]) + (", ..." if len(classes) > 5 else "")
+        raise InputError(
+            f"{path}: {len(missing)} categories with boxes are none of the {len(classes)} expected classes ({known}); "
+            f"first: {missing[0]!r}{did_you_mean(missing[0], classes.names)}"
+        )
+    id_of = dict(zip(index_of.tolist(), ids, strict=True))
+    if len(set(index_of[index_of >= 0].tolist())) < int((index_of >= 0).sum()):
+        raise InputError(
+            f"{path}: two categories are one and the same of the expected classes ({', '.join(classes.names)})"
+        )
+    taken = set(ids)
+    free = (number for number in range(len(ids) + len(classes) + 1) if number not in taken)
+    new_ids = []
+    for index, old in enumerate(classes.ids):
+        new_ids.append(id_of[index] if index in id_of else old if old not in taken else next(free))
+        taken.add(new_ids[-1])
+    return index_of, Classes(tuple(new_ids), classes.names)
+
+
+def _remarks(found: Annotations) -> list[str]:
+    counts = found.counts()
+    lines = []
+    if len(found.boxes) and not counts.any():
+        lines.append("all annotations are crowds: nothing to learn, nothing to find")
+    empty = [found.classes.names[i] for i in np.flatnonzero(counts == 0)]
+    if empty and counts.any():
+        some = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+        lines.append(f"{len(empty)} of {len(found.classes)} classes have no boxes: {some}")
+    return lines

@@ -1,0 +1,168 @@
+"""Columns out of the rows of a COCO file, each checked; errors give the position, the value and how often.
+
+The straight way is fast (a list comprehension per column); only when it stumbles are rows looked at one by one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detr.data.outlines import box_of_outline
+from detr.errors import InputError
+
+Row = dict[str, Any]
+Id = int | str
+
+
+def refuse_repeated(rows: Sequence[Row], what: str, path: Path, *, may_lack: bool = False) -> tuple[Id, ...]:
+    """The ids of all rows, whole numbers or text; without those that lack one if they may."""
+    ids = [row.get("id") for row in rows]
+    if not set(map(type, ids)) <= {int, str}:
+        ids = [_id(id, f"{what}[{position}]", path, may_lack) for position, id in enumerate(ids)]
+        if may_lack:
+            ids = [id for id in ids if id is not None]
+    if len(set(ids)) < len(ids):
+        first: dict[Any, int] = {}
+        repeated = []
+        for position, row in enumerate(rows):
+            id = row.get("id")
+            if id in first and id is not None:
+                repeated.append(f"id {id!r} at {what}[{first[id]}] and [{position}]")
+            first.setdefault(id, position)
+        raise InputError(f"{path}: {len(repeated):,} {what} repeat an id; first: {'; '.join(repeated[:3])}")
+    return tuple(ids)
+
+
+def categories_of(rows: Sequence[Row], path: Path) -> tuple[tuple[Id, ...], tuple[str, ...]]:
+    """Ids and names, in file order."""
+    if not rows:
+        raise InputError(f"{path}: lists 0 categories")
+    ids = refuse_repeated(rows, "categories", path)
+    first: dict[str, int] = {}
+    for position, row in enumerate(rows):
+        name = row.get("name")
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"{path}: categories[{position}] has name {name!r}; expected text")
+        if name in first:
+            raise InputError(f"{path}: categories[{first[name]}] and [{position}] have one name, {name!r}")
+        first[name] = position
+    return ids, tuple(first)
+
+
+def indices_of(rows: Sequence[Row], key: str, known: Sequence[Id], what: str, path: Path) -> NDArray[np.int64]:
+    """[A] the position in `known` of each row's `key`."""
+    position_of = {id: position for position, id in enumerate(known)}
+    try:
+        found = np.fromiter((position_of.get(row.get(key), -1) for row in rows), np.int64, len(rows))
+    except TypeError:
+        found = np.array(
+            [position_of.get(_id(row.get(key), f"annotations[{i}]", path), -1) for i, row in enumerate(rows)]
+        )
+    unknown = np.flatnonzero(found < 0)
+    if len(unknown):
+        samples = ", ".join(f"annotations[{i}] has {rows[i].get(key)!r}" for i in unknown[:3])
+        raise InputError(
+            f"{path}: the {key} of {len(unknown):,} annotations is none of the {len(known):,} {what}; "
+            f"{samples}{_other_kind(rows[unknown[0]].get(key), known)}"
+        )
+    return found
+
+
+def boxes_of(rows: Sequence[Row], path: Path, notes: list[str]) -> NDArray[np.float64]:
+    """[A, 4] xywh of four finite numbers; where there is only an outline, the box around it."""
+    given = [row.get("bbox") for row in rows]
+    outlined = [position for position, box in enumerate(given) if box is None and rows[position].get("segmentation")]
+    for position in outlined:
+        given[position] = box_of_outline(rows[position]["segmentation"], f"{path}: annotations[{position}]")
+    if outlined:
+        notes.append(f"{len(outlined):,} annotations have an outline but no box; the box around it is taken")
+    if not given:
+        return np.zeros((0, 4))
+    try:
+        boxes = np.array(given)
+    except (ValueError, OverflowError):  # rows of unequal length
+        boxes = np.zeros(0)
+    if boxes.shape == (len(rows), 4) and boxes.dtype.kind in "iuf" and np.isfinite(boxes).all():
+        return boxes.astype(np.float64)
+    wrong = [position for position, box in enumerate(given) if not _is_box(box)]
+    if wrong:
+        position = wrong[0]
+        raise InputError(
+            f"{path}: {len(wrong):,} annotations have no bbox of four finite numbers; first: annotations[{position}]"
+            f" (id {rows[position].get('id')!r}) has {_short(given[position])}"
+        )
+    return np.array([[float(value) for value in box] for box in given])  # type: ignore[union-attr]
+
+
+def areas_of(rows: Sequence[Row], boxes: NDArray[np.float64], path: Path, notes: list[str]) -> NDArray[np.float64]:
+    """[A] the file's area, or w * h where it has none."""
+    given = [row.get("area") for row in rows]
+    missing = np.array([area is None for area in given], bool)
+    if missing.any():
+        notes.append(f"{int(missing.sum()):,} annotations have no area; width times height is taken")
+        around = boxes[:, 2] * boxes[:, 3]
+        given = [around[i] if area is None else area for i, area in enumerate(given)]
+    for position, area in enumerate(given):
+        if not _is_number(area) or not math.isfinite(area) or (area < 0 and not missing[position]):  # type: ignore[arg-type]
+            raise InputError(f"{path}: annotations[{position}] has area {_short(area)}; expected a number, 0 or more")
+    return np.array(given, np.float64)
+
+
+def crowd_of(rows: Sequence[Row], path: Path) -> NDArray[np.bool_]:
+    """[A] whether the row marks a group; a row that doesn't say is none."""
+    given = [row.get("iscrowd", 0) or 0 for row in rows]
+    try:
+        odd = set(given) - {0, 1}
+    except TypeError:
+        odd = {""}
+    if odd:
+        position = next(i for i, value in enumerate(given) if value not in (0, 1))
+        raise InputError(f"{path}: annotations[{position}] has iscrowd {_short(given[position])}; expected 0 or 1")
+    return np.array(given, bool)
+
+
+def sizes_of(rows: Sequence[Row], key: str, path: Path) -> NDArray[np.int64]:
+    """[I] the images' `height` or `width`, 0 where the file doesn't say."""
+    for position, row in enumerate(rows):
+        value = row.get(key)
+        if value is not None and (not _is_number(value) or not 0 <= value <= 2**31 or value != int(value)):
+            raise InputError(f"{path}: images[{position}] has {key} {_short(value)}; expected a whole number of pixels")
+    return np.array([int(row.get(key) or 0) for row in rows], np.int64)
+
+
+def _id(value: Any, place: str, path: Path, may_lack: bool = False) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if (may_lack and value is None) or (isinstance(value, (int, str)) and not isinstance(value, bool)):
+        return value
+    raise InputError(f"{path}: {place} has id {_short(value)}; expected a whole number or text")
+
+
+def _other_kind(value: Any, known: Sequence[Id]) -> str:
+    """The hint for `"7"` where ids are numbers, or 7 where they are text."""
+    if isinstance(value, str) and value.lstrip("-").isdecimal() and int(value) in known:
+        return " (text, where the ids are numbers)"
+    if isinstance(value, int) and str(value) in known:
+        return " (a number, where the ids are text)"
+    return ""
+
+
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(_is_number(v) and math.isfinite(v) for v in box)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return isinstance(value, float) or abs(value) < 2**1000  # what a float can hold
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

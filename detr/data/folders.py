@@ -1,0 +1,70 @@
+"""Images on disk: all there before the work begins, and none outside of its folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from detr.errors import InputError, UsageError
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def inside(file_name: str) -> PurePosixPath:
+    """A file name of an annotation file as a path below the image folder; `\\` separates as `/` does.
+
+    InputError for a name that would lead out of the folder.
+    """
+    path = PurePosixPath(file_name.replace("\\", "/"))
+    if "\0" in file_name or path.is_absolute() or ".." in path.parts or _DRIVE.match(file_name) or not path.parts:
+        raise InputError(f"file_name {file_name!r} leaves the image folder; expected a path inside of it")
+    return path
+
+
+def require_images(folder: Path, file_names: Iterable[str]) -> None:
+    """All images are in the folder: InputError counts the missing ones and names the first five.
+
+    UsageError if there is no such folder, or nothing in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"image folder {folder}: {'is a file' if folder.exists() else 'no such folder'}")
+    if not any(folder.iterdir()):
+        raise UsageError(f"image folder {folder} is empty")
+    names_in: dict[PurePosixPath, list[str]] = defaultdict(list)
+    for file_name in file_names:
+        path = inside(file_name)
+        names_in[path.parent].append(path.name)
+    root = folder.resolve()
+    missing: list[str] = []
+    for parent, names in names_in.items():
+        missing += _missing(root, parent, names)
+    if missing:
+        more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
+        raise InputError(f"{len(missing):,} images are missing in {folder}: {', '.join(missing[:5])}{more}")
+
+
+def _missing(root: Path, parent: PurePosixPath, names: list[str]) -> list[str]:
+    folder = root / parent
+    if not folder.is_dir():
+        return [str(parent / name) for name in names]
+    _require_below(root, folder)
+    with os.scandir(folder) as entries:
+        is_link = {entry.name: entry.is_symlink() for entry in entries}
+    missing = []
+    for name in names:
+        # A name may be spelt otherwise on disk (case, accents) and still be found by the system.
+        if is_link.get(name, True):
+            if not (folder / name).is_file():
+                missing.append(str(parent / name))
+            else:
+                _require_below(root, folder / name)
+    return missing
+
+
+def _require_below(root: Path, path: Path) -> None:
+    real = path.resolve()
+    if not real.is_relative_to(root):
+        raise InputError(f"{path} is a link to {real}, outside of the image folder; expected a file inside of it")

@@ -1,0 +1,170 @@
+"""Batches for training and validation. What is in them depends on the seed, the epoch and the step, never on workers."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+from torch.utils.data import DataLoader, Dataset
+
+from detr.data.coco import CocoDataset
+from detr.data.transforms import AugmentConfig, augment, to_network
+from detr.errors import InputError
+from detr.image import InputConfig
+from detr.records import Batch
+
+_ORDER, _SCALE = 1, 2  # keep the draws of order and size apart
+_STRIDE = 32  # sides of the input are multiples of this
+
+Step = tuple[int, list[int]]  # (number of the step, indices of its images)
+
+
+def train_loader(
+    dataset: CocoDataset,
+    *,
+    input: InputConfig,
+    augment: AugmentConfig,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+    scales: Sequence[int] = (),
+    first_step: int = 0,
+) -> DataLoader[Batch]:
+    """The batches of one epoch: `batch_size` images on each of `world_size` processes, in an order drawn for the epoch.
+
+    The last, smaller batch is left out, as in the official recipe; where there is only that one, it is used. `scales`
+    are sides of the input, one drawn for each step (nearest interpolation, as upstream); none after
+    `augment.stop_epoch`. `first_step` goes on within an epoch. InputError if no image has a box.
+    """
+    if not len(dataset.annotations.boxes) or dataset.annotations.crowd.all():
+        raise InputError(f"none of the {len(dataset):,} training images has a box")
+    steps = steps_of_epoch(
+        len(dataset), batch_size=batch_size, seed=seed, epoch=epoch, rank=rank, world_size=world_size
+    )
+    drawn = tuple(scales) if augment.is_strong(epoch) else ()
+    batches = _TrainingBatches(dataset, input, augment, seed, epoch, drawn)
+    return _Batches(batches, list(enumerate(steps))[first_step:], workers)
+
+
+def val_loader(
+    dataset: CocoDataset,
+    *,
+    input: InputConfig,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> DataLoader[Batch]:
+    """Each image once, in file order, over all processes together: process `rank` takes every `world_size`-th."""
+    indices = list(range(len(dataset)))[rank::world_size]
+    steps = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+    return _Batches(_PlainBatches(dataset, input), list(enumerate(steps)), workers)
+
+
+def steps_of_epoch(
+    count: int, *, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1
+) -> list[list[int]]:
+    """The indices of each step of this process. The images of a step are the same for any split over processes."""
+    order = np.random.default_rng([_ORDER, seed, epoch]).permutation(count)
+    whole = batch_size * world_size
+    if count < whole:  # one step, in which no process may be left without an image
+        own = order[rank::world_size]
+        return [(own if len(own) else order[rank % count :][:1]).tolist()]
+    return [order[start : start + whole][rank::world_size].tolist() for start in range(0, count - whole + 1, whole)]
+
+
+def input_size(input: InputConfig, scale: int) -> tuple[int, int]:
+    """(height, width) of the input with `scale` as its longer side, in the input's own aspect."""
+    longer = max(input.height, input.width)
+    height, width = (
+        max(_STRIDE, round(scale * side / longer / _STRIDE) * _STRIDE) for side in (input.height, input.width)
+    )
+    return height, width
+
+
+class _TrainingBatches(Dataset[Batch]):
+    def __init__(
+        self,
+        dataset: CocoDataset,
+        input: InputConfig,
+        augment: AugmentConfig,
+        seed: int,
+        epoch: int,
+        scales: tuple[int, ...],
+    ) -> None:
+        self.dataset, self.input, self.augment = dataset, input, augment
+        self.seed, self.epoch, self.scales = seed, epoch, scales
+
+    def __getitem__(self, step: Step) -> Batch:
+        number, indices = step
+        pairs = []
+        for index in indices:
+            sample = augment(self.dataset[index], self.augment, seed=self.seed, epoch=self.epoch, index=index)
+            pairs.append(to_network(sample, self.input, min_size=self.augment.min_size))
+        images = torch.stack([image for image, _ in pairs])
+        if self.scales:
+            scale = np.random.default_rng([_SCALE, self.seed, self.epoch, number]).choice(self.scales)
+            images = interpolate(images, size=input_size(self.input, int(scale)))
+        return Batch(images, None, [target for _, target in pairs])
+
+
+class _PlainBatches(Dataset[Batch]):
+    def __init__(self, dataset: CocoDataset, input: InputConfig) -> None:
+        self.dataset, self.input = dataset, input
+
+    def __getitem__(self, step: Step) -> Batch:
+        pairs = [to_network(self.dataset[index], self.input) for index in step[1]]
+        return Batch(torch.stack([image for image, _ in pairs]), None, [target for _, target in pairs])
+
+
+class _Batches(DataLoader[Batch]):
+    """A loader of whole batches. A user's mistake found by a worker arrives as itself, without the worker's traceback."""
+
+    def __init__(self, batches: Dataset[Batch], steps: list[Step], workers: int) -> None:
+        super().__init__(
+            _Answering(batches),
+            batch_size=None,
+            sampler=steps,
+            num_workers=workers,
+            collate_fn=_as_is,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_leave_signals_to_parent,
+            # A loader without its own generator draws from the global one, and a resumed run would differ.
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for answer in super().__iter__():
+            if isinstance(answer, InputError):
+                raise answer
+            yield answer
+
+
+class _Answering(Dataset[Any]):
+    """Answers with the InputError instead of raising it: a loader would wrap it in the text of a traceback."""
+
+    def __init__(self, batches: Dataset[Batch]) -> None:
+        self.batches = batches
+
+    def __getitem__(self, step: Step) -> Batch | InputError:
+        try:
+            return self.batches[step]
+        except InputError as problem:
+            return problem.with_traceback(None)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the parent alone decides, and ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

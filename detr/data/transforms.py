@@ -1,0 +1,126 @@
+"""Augmentation: a sample in, a sample out. Every draw is a pure function of (seed, epoch, sample index)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from detr.boxes import xyxy_to_cxcywh
+from detr.config import Config
+from detr.image import InputConfig, prepare
+from detr.records import Target
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image of a data set with what is to be found in it."""
+
+    image: tv_tensors.Image  # [3, h, w] uint8 RGB
+    boxes: tv_tensors.BoundingBoxes  # [N, 4] xyxy in pixels of the image
+    labels: Tensor  # [N] int64
+    image_id: int | str
+    size: tuple[int, int]  # (height, width) on disk, upright; stays when the image is cropped
+
+
+class AugmentConfig(Config):
+    """What happens to a training image before it is resized, as in RT-DETR's recipe; a probability of 0 is off."""
+
+    distort: float = Field(0.5, ge=0, le=1)  # brightness, contrast, saturation, hue: each with this probability
+    zoom_out: float = Field(0.5, ge=0, le=1)  # into a canvas up to four times as wide and high
+    zoom_fill: int = Field(0, ge=0, le=255)  # grey of the canvas
+    iou_crop: float = Field(0.8, ge=0, le=1)  # to a part that keeps a drawn overlap with some box (SSD, section 2.2)
+    flip: float = Field(0.5, ge=0, le=1)  # left to right
+    min_size: float = Field(1.0, ge=0)  # boxes that end up smaller than this many pixels are left out
+    stop_epoch: int | None = Field(None, ge=0)  # from this epoch on only flips, and one size; none: never
+
+    def is_strong(self, epoch: int) -> bool:
+        """Whether epoch (from 0) still has distortion, zoom, crops and several sizes."""
+        return self.stop_epoch is None or epoch < self.stop_epoch
+
+
+def augment(sample: Sample, config: AugmentConfig, *, seed: int, epoch: int, index: int) -> Sample:
+    """The sample as epoch `epoch` sees it. Torch's own random numbers go on afterwards as if nothing had been drawn."""
+    with drawing_from(seed, epoch, index):
+        image, boxes, labels = sample.image, sample.boxes, sample.labels
+        for transform in _transforms(config, config.is_strong(epoch)):
+            # Without a box no crop can overlap one: the search would only end by a lucky draw.
+            if len(boxes) or not _crops(transform):
+                image, boxes, labels = transform(image, boxes, labels)
+        boxes, kept = _kept(boxes, config.min_size)
+        return replace(sample, image=image, boxes=boxes, labels=labels[kept])
+
+
+def to_network(sample: Sample, config: InputConfig, *, min_size: float = 0.0) -> tuple[Tensor, Target]:
+    """The network's input [3, height, width], resized as in prediction, and its target.
+
+    Boxes smaller than `min_size` pixels of the input are left out.
+    """
+    height, width = sample.image.shape[-2:]
+    image = prepare(sample.image.permute(1, 2, 0).contiguous().numpy(), config)
+    corners = (sample.boxes.as_subclass(Tensor) / torch.tensor([width, height, width, height])).clamp(0, 1)
+    boxes = xyxy_to_cxcywh(corners)
+    kept = (boxes[:, 2:] * torch.tensor([config.width, config.height]) >= min_size).all(1) & (boxes[:, 2:] > 0).all(1)
+    return image, Target(sample.labels[kept], boxes[kept], sample.image_id, sample.size)
+
+
+@contextmanager
+def drawing_from(*key: int) -> Iterator[None]:
+    """Within the block torch's CPU generator draws as `key` says; after it, as if the block had not been."""
+    before = torch.get_rng_state()
+    # Not torch.manual_seed: that would set the generators of all GPUs as well, and they'd stay so.
+    torch.default_generator.manual_seed(
+        int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    )
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
+
+
+@cache
+def _transforms(config: AugmentConfig, strong: bool) -> tuple[v2.Transform, ...]:
+    chain: list[v2.Transform] = []
+    if strong and config.distort:
+        chain.append(v2.RandomPhotometricDistort(p=config.distort))
+    if strong and config.zoom_out:
+        chain.append(v2.RandomZoomOut(fill=config.zoom_fill, p=config.zoom_out))
+    if strong and config.iou_crop:
+        chain.append(_CropAndForget(config.iou_crop))
+    if config.flip:
+        chain.append(v2.RandomHorizontalFlip(config.flip))
+    return tuple(chain)
+
+
+def _crops(transform: v2.Transform) -> bool:
+    return isinstance(transform, _CropAndForget)
+
+
+class _CropAndForget(v2.Transform):
+    """A random IoU crop, and the boxes that it emptied left out."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.crop = v2.RandomApply([v2.RandomIoUCrop()], p=probability)
+
+    def forward(
+        self, image: tv_tensors.Image, boxes: tv_tensors.BoundingBoxes, labels: Tensor
+    ) -> tuple[tv_tensors.Image, tv_tensors.BoundingBoxes, Tensor]:
+        image, boxes = self.crop(image, boxes)
+        boxes, kept = _kept(boxes, 0.0)
+        return image, boxes, labels[kept]
+
+
+def _kept(boxes: tv_tensors.BoundingBoxes, min_size: float) -> tuple[tv_tensors.BoundingBoxes, Tensor]:
+    """The boxes of at least `min_size` pixels and more than nothing, and which they are."""
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    kept = ((sizes >= min_size) & (sizes > 0)).all(1).as_subclass(Tensor)
+    return tv_tensors.wrap(boxes[kept], like=boxes), kept
