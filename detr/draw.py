@@ -1,0 +1,199 @@
+"""Boxes and labels on a picture, and a window to look at it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageFont
+
+from detr.errors import InputError
+from detr.image import RGB
+from detr.records import Detections
+
+Colour = tuple[int, int, int]  # RGB
+
+_OKABE_ITO: tuple[Colour, ...] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (213, 94, 0),
+    (204, 121, 167),
+    (0, 114, 178),
+)
+"""Okabe & Ito 2008, "Color Universal Design": seven colours that colour-blind people tell apart as well."""
+
+
+def colour_of(label: int) -> Colour:
+    """The colour of a class: always the same, and another than that of its 20 neighbours."""
+    base = _OKABE_ITO[label % len(_OKABE_ITO)]
+    towards, share = ((0, 0.0), (255, 0.45), (0, 0.4))[label // len(_OKABE_ITO) % 3]
+    red, green, blue = (round(value + (towards - value) * share) for value in base)
+    return red, green, blue
+
+
+def text_colour_on(background: Colour) -> Colour:
+    """Black or white, whichever stands out more (WCAG 2.2, contrast ratio): always 4.5 : 1 or more."""
+    luminance = _luminance(background)
+    return (0, 0, 0) if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else (255, 255, 255)
+
+
+def draw(
+    image: RGB,
+    detections: Detections,
+    names: Mapping[int, str] | Sequence[str],
+    *,
+    line_width: int | None = None,
+    font_size: int | None = None,
+    labels: bool = True,
+    scores: bool = True,
+) -> RGB:
+    """A copy of `image` with a box and a label for each detection, the best on top.
+
+    Lines and letters grow with the image unless their size in pixels is given.
+    """
+    picture = np.ascontiguousarray(image).copy()
+    height, width = picture.shape[:2]
+    line_width = line_width or max(1, round((height + width) / 2 * 0.003))
+    font_size = font_size or min(64, max(10, round((height + width) / 2 * 0.02)))
+    boxes = detections.boxes.detach().cpu().double().numpy()
+    for index in range(len(detections) - 1, -1, -1):
+        label = int(detections.labels[index])
+        colour = colour_of(label)
+        left, top, right, bottom = _inside(boxes[index], width, height)
+        cv2.rectangle(picture, (left, top), (right, bottom), colour, line_width)
+        if labels:
+            track = "" if detections.track_ids is None else f"#{int(detections.track_ids[index])} "
+            score = f" {float(detections.scores[index]):.2f}" if scores else ""
+            text = f"{track}{_legible(str(names[label]), label)}{score}"
+            _put_label(picture, text, left - line_width // 2, top, colour, font_size)
+    return picture
+
+
+def _inside(box: NDArray[np.float64], width: int, height: int) -> tuple[int, int, int, int]:
+    """The pixels a box covers, within the picture."""
+    left, right = np.clip(np.rint(box[0::2]), 0, width - 1).astype(int)
+    top, bottom = np.clip(np.rint(box[1::2]), 0, height - 1).astype(int)
+    return int(left), int(top), int(right), int(bottom)
+
+
+def _put_label(picture: RGB, text: str, left: int, top: int, colour: Colour, font_size: int) -> None:
+    """A filled plate with text, standing on the box; hanging into it where there is no room above."""
+    mask = _written(text, font_size)
+    pad = max(2, font_size // 5)
+    high, wide = mask.shape[0] + 2 * pad, mask.shape[1] + 2 * pad
+    height, width = picture.shape[:2]
+    left = max(0, min(left, width - wide))
+    up = top - high if top - high >= 0 else top
+    up = max(0, min(up, height - high))
+    plate = np.empty((high, wide, 3), np.float32)
+    plate[:] = colour
+    share = mask[:, :, None].astype(np.float32) / 255
+    inner = plate[pad : pad + mask.shape[0], pad : pad + mask.shape[1]]
+    inner += (np.array(text_colour_on(colour), np.float32) - inner) * share
+    visible = picture[up : up + high, left : left + wide]
+    visible[:] = np.rint(plate[: visible.shape[0], : visible.shape[1]])
+
+
+@lru_cache(maxsize=4096)
+def _written(text: str, font_size: int) -> NDArray[np.uint8]:
+    """[h, w] how much of each pixel the letters cover; all texts of one size are equally high."""
+    font = _font(font_size)
+    ascent, descent = font.getmetrics()
+    mask, (x, y) = font.getmask2(text, mode="L", anchor="ls")
+    letters = np.array(mask, dtype=np.uint8).reshape(mask.size[1], mask.size[0])
+    canvas = np.zeros((ascent + descent, max(0, x) + letters.shape[1]), np.uint8)
+    top = max(0, ascent + y)
+    rows = min(letters.shape[0], canvas.shape[0] - top)
+    canvas[top : top + rows, max(0, x) : max(0, x) + letters.shape[1]] = letters[:rows]
+    return canvas
+
+
+_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "NotoSans-Regular.ttf",
+    "PingFang.ttc",
+    "msyh.ttc",
+    "Arial Unicode.ttf",
+    "DejaVuSans.ttf",
+    "arial.ttf",
+)
+"""Fonts of common systems with many scripts, widest first. Pillow's own knows Latin letters only."""
+
+
+@lru_cache(maxsize=64)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    for name in _FONTS:
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:  # not on this system
+            continue
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow's wheels come with FreeType"
+    return font
+
+
+@lru_cache(maxsize=4096)
+def _legible(name: str, label: int) -> str:
+    """The name, or `class 17` where the font lacks its letters: a row of empty boxes tells nobody anything."""
+    font = _font(32)
+    missing = bytes(font.getmask("\U0010fffe"))
+    shown = all(character.isspace() or bytes(font.getmask(character)) != missing for character in name)
+    return " ".join(name.split()) if shown else f"class {label}"
+
+
+def _luminance(colour: Colour) -> float:
+    red, green, blue = (
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+        for value in (channel / 255 for channel in colour)
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+class Window:
+    """A window on the screen. `show` says whether it is still wanted: Escape or q, or closing it, says no."""
+
+    def __init__(self, title: str) -> None:
+        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise InputError("there is no screen to show pictures on; leave out --show")
+        self._title = title
+        self._open = False
+
+    def show(self, image: RGB, *, wait: bool = False) -> bool:
+        """`wait`: until a key is pressed, as for a single picture."""
+        try:
+            if not self._open:
+                cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+                cv2.resizeWindow(self._title, image.shape[1], image.shape[0])
+            elif cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:
+                return False
+            self._open = True
+            cv2.imshow(self._title, image[:, :, ::-1])
+            return cv2.waitKey(0 if wait else 1) & 0xFF not in (27, ord("q"))
+        except cv2.error as problem:
+            raise InputError(f"OpenCV cannot open a window ({problem.err}); leave out --show") from None
+
+    def close(self) -> None:
+        if self._open:
+            cv2.destroyWindow(self._title)
+
+
+def crop(image: RGB, box: Sequence[float]) -> RGB | None:
+    """What a box of xyxy pixels shows, None where nothing of it lies in the picture."""
+    height, width = image.shape[:2]
+    left, right = np.clip((np.floor(box[0]), np.ceil(box[2])), 0, width).astype(int)
+    top, bottom = np.clip((np.floor(box[1]), np.ceil(box[3])), 0, height).astype(int)
+    return image[top:bottom, left:right] if right > left and bottom > top else None
+
+
+def file_safe(name: str) -> str:
+    """A class name as the name of a folder: no separators, nothing hidden, never empty."""
+    plain = "".join(c if c.isalnum() or c in " -_.()" else "_" for c in name).strip(" .")
+    return Path(plain).name[:100] or "class"
