@@ -5,22 +5,10 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from torch import nn
+from detr.models.loading import load_model, network_of
+from detr.models.presets import MODELS, ModelConfig, build_model, models, preset
 
-from detr.classes import COCO, Classes
-from detr.models.presets import models, preset
-from detr.models.rtdetr import RTDETRConfig, RTDETRNetwork
-
-MODELS: dict[str, tuple[type[RTDETRConfig], type[RTDETRNetwork]]] = {"rtdetr": (RTDETRConfig, RTDETRNetwork)}
-"""Every architecture: its settings and its network."""
-
-ModelConfig = RTDETRConfig  # a union told apart by `arch` once there is a second architecture
-
-
-def build_model(model: str | ModelConfig, *, classes: Classes | None = None) -> nn.Module:
-    """A network with fresh weights, in training mode; for COCO's 80 classes unless told."""
-    config = preset(model) if isinstance(model, str) else model
-    return MODELS[config.arch][1](config, COCO if classes is None else classes)
+__all__ = ["MODELS", "ModelConfig", "build_model", "load_model", "models", "network_of", "preset"]
 
 
 class _Callable(ModuleType):

@@ -1,10 +1,18 @@
-"""Models by name: each is the `model` section of the recipe of that name."""
+"""Models by name, and a network with fresh weights."""
 
 from __future__ import annotations
 
+from torch import nn
+
+from detr.classes import COCO, Classes
 from detr.config import read_recipe, recipe_names, validated
 from detr.errors import UsageError, did_you_mean
-from detr.models.rtdetr import RTDETRConfig
+from detr.models.rtdetr import RTDETRConfig, RTDETRNetwork
+
+MODELS: dict[str, tuple[type[RTDETRConfig], type[RTDETRNetwork]]] = {"rtdetr": (RTDETRConfig, RTDETRNetwork)}
+"""Every architecture: its settings and its network."""
+
+ModelConfig = RTDETRConfig  # a union told apart by `arch` once there is a second architecture
 
 
 def models() -> list[str]:
@@ -12,8 +20,14 @@ def models() -> list[str]:
     return recipe_names()
 
 
-def preset(name: str) -> RTDETRConfig:
-    """The configuration of a named model; UsageError where there is none."""
+def preset(name: str) -> ModelConfig:
+    """The `model` section of the recipe of that name; UsageError where there is none."""
     if name not in models():
         raise UsageError(f"no model is called {name!r}{did_you_mean(name, models())} Known: {', '.join(models())}")
-    return validated(RTDETRConfig, read_recipe(name).get("model", {}), f"recipe {name}, model")
+    return validated(ModelConfig, read_recipe(name).get("model", {}), f"recipe {name}, model")
+
+
+def build_model(model: str | ModelConfig, *, classes: Classes | None = None) -> nn.Module:
+    """A network with fresh weights, in training mode; for COCO's 80 classes unless told."""
+    config = preset(model) if isinstance(model, str) else model
+    return MODELS[config.arch][1](config, COCO if classes is None else classes)

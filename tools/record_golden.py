@@ -1,0 +1,68 @@
+"""Record in tests/golden the few reference outputs of the official code that the test-suite compares with.
+
+    python tools/record_golden.py FOLDER
+
+FOLDER is the one of tools/check_golden.py, which compares all of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+from check_golden import MODELS
+
+RECORDED = HERE.parent / "tests" / "golden"
+SLICES: dict[str, tuple[slice, ...]] = {
+    "topk_indices": (),
+    "topk_scores": (),
+    "pred_boxes": (),
+    "pred_logits": (slice(None), slice(16)),
+    "aifi_first4_tokens": (),
+    "layers_boxes": (slice(None), slice(None), slice(32)),
+    "enc_topk_boxes": (slice(None), slice(32)),
+} | {
+    f"{room}{level}_{what}": ()
+    for room in ("backbone", "encoder")
+    for level in range(3)
+    for what in ("mean", "std", "channel_mean")
+}
+DENOISING_SLICES: dict[str, tuple[slice, ...]] = {
+    "dn_class_ids": (),
+    "dn_boxes_unact": (),
+    "dn_layers_boxes": (slice(None), slice(None), slice(32)),
+}
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def main(folder: Path) -> None:
+    """Record slices of the reference outputs in FOLDER."""
+    for official, name in (("rtdetr_r18vd", "rtdetr-r18"), ("rtdetrv2_r18vd", "rtdetrv2-r18")):
+        outputs = np.load(folder / f"{official}.npz")
+        arrays = {key: outputs[key][part] for key, part in SLICES.items()}
+        denoising = np.load(folder / f"{official}.dn.npz")
+        arrays |= {key: denoising[key][part] for key, part in DENOISING_SLICES.items()}
+        np.savez_compressed(RECORDED / f"{name}.npz", **arrays)
+    names = {}
+    for official, name in MODELS.items():
+        keys = json.loads((folder / f"{official}.keys.json").read_text())
+        rows = sorted(f"{row['name']} {tuple(row['shape'])}" for row in keys["keys"] if not row["derived"])
+        names[name] = {
+            "entries": len(rows),
+            "sha256": hashlib.sha256("\n".join(rows).encode()).hexdigest(),
+            "parameters": keys["total_parameters"],
+            "learnable": keys["learnable_parameters"],
+        }
+    (RECORDED / "official_names.json").write_text(json.dumps(names, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
