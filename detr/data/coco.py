@@ -188,9 +188,8 @@ def _without_outline(row: dict[str, Any]) -> dict[str, Any]:
 
 def _list(tree: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
     if key not in tree:
-        raise InputError(
-            f"{path}: has no {key!r}{did_you_mean(key, tree) or '; found ' + (', '.join(tree) or 'nothing')}"
-        )
+        hint = did_you_mean(key, tree) or f"; it has {', '.join(tree) or 'nothing'}"
+        raise InputError(f"{path}: no {key!r} in this annotation file{hint}")
     rows = tree[key]
     if not isinstance(rows, list):
         raise InputError(f"{path}: {key!r} is {type(rows).__name__}; expected a list")
@@ -237,9 +236,7 @@ def _contract(
     heading = _heading(names, rows, used)
     if heading is not None:
         order.remove(heading)
-        notes.append(
-            f"category {ids[heading]!r} {names[heading]!r} is the heading of the others, without boxes; left out"
-        )
+        notes.append(f"category {ids[heading]!r} {names[heading]!r} has no boxes and only heads the others; left out")
     index_of = np.full(len(ids), -1)
     index_of[order] = np.arange(len(order))
     return index_of, Classes(tuple(ids[i] for i in order), tuple(names[i] for i in order))
@@ -274,9 +271,7 @@ def _matched(
         )
     id_of = dict(zip(index_of.tolist(), ids, strict=True))
     if len(set(index_of[index_of >= 0].tolist())) < int((index_of >= 0).sum()):
-        raise InputError(
-            f"{path}: two categories are one and the same of the expected classes ({', '.join(classes.names)})"
-        )
+        raise InputError(f"{path}: two of its categories are one and the same of the {len(classes)} expected classes")
     taken = set(ids)
     free = (number for number in range(len(ids) + len(classes) + 1) if number not in taken)
     new_ids = []

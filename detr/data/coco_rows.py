@@ -22,7 +22,7 @@ Id = int | str
 
 def refuse_repeated(rows: Sequence[Row], what: str, path: Path, *, may_lack: bool = False) -> tuple[Id, ...]:
     """The ids of all rows, whole numbers or text; without those that lack one if they may."""
-    ids = [row.get("id") for row in rows]
+    ids: list[Any] = [row.get("id") for row in rows]
     if not set(map(type, ids)) <= {int, str}:
         ids = [_id(id, f"{what}[{position}]", path, may_lack) for position, id in enumerate(ids)]
         if may_lack:
@@ -57,13 +57,12 @@ def categories_of(rows: Sequence[Row], path: Path) -> tuple[tuple[Id, ...], tupl
 
 def indices_of(rows: Sequence[Row], key: str, known: Sequence[Id], what: str, path: Path) -> NDArray[np.int64]:
     """[A] the position in `known` of each row's `key`."""
-    position_of = {id: position for position, id in enumerate(known)}
+    position_of: dict[Any, int] = {id: position for position, id in enumerate(known)}
     try:
         found = np.fromiter((position_of.get(row.get(key), -1) for row in rows), np.int64, len(rows))
-    except TypeError:
-        found = np.array(
-            [position_of.get(_id(row.get(key), f"annotations[{i}]", path), -1) for i, row in enumerate(rows)]
-        )
+    except TypeError:  # a value no id can be
+        given = (_id(row.get(key), f"annotations[{position}]", path) for position, row in enumerate(rows))
+        found = np.array([position_of.get(id, -1) for id in given])
     unknown = np.flatnonzero(found < 0)
     if len(unknown):
         samples = ", ".join(f"annotations[{i}] has {rows[i].get(key)!r}" for i in unknown[:3])
@@ -102,14 +101,14 @@ def boxes_of(rows: Sequence[Row], path: Path, notes: list[str]) -> NDArray[np.fl
 
 def areas_of(rows: Sequence[Row], boxes: NDArray[np.float64], path: Path, notes: list[str]) -> NDArray[np.float64]:
     """[A] the file's area, or w * h where it has none."""
-    given = [row.get("area") for row in rows]
+    given: list[Any] = [row.get("area") for row in rows]
     missing = np.array([area is None for area in given], bool)
     if missing.any():
         notes.append(f"{int(missing.sum()):,} annotations have no area; width times height is taken")
         around = boxes[:, 2] * boxes[:, 3]
         given = [around[i] if area is None else area for i, area in enumerate(given)]
     for position, area in enumerate(given):
-        if not _is_number(area) or not math.isfinite(area) or (area < 0 and not missing[position]):  # type: ignore[arg-type]
+        if not _is_number(area) or not math.isfinite(area) or (area < 0 and not missing[position]):
             raise InputError(f"{path}: annotations[{position}] has area {_short(area)}; expected a number, 0 or more")
     return np.array(given, np.float64)
 

@@ -1,4 +1,4 @@
-"""Batches for training and validation. What is in them depends on the seed, the epoch and the step, never on workers."""
+"""Batches for training and validation: a function of the seed, the epoch and the step, whatever the workers."""
 
 from __future__ import annotations
 
@@ -62,10 +62,13 @@ def val_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader[Batch]:
-    """Each image once, in file order, over all processes together: process `rank` takes every `world_size`-th."""
-    indices = list(range(len(dataset)))[rank::world_size]
+    """Each image once, in file order, over all processes together: process `rank` takes every `world_size`-th batch.
+
+    Batches are shared out whole, so that each is computed alike however many processes there are.
+    """
+    indices = list(range(len(dataset)))
     steps = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-    return _Batches(_PlainBatches(dataset, input), list(enumerate(steps)), workers)
+    return _Batches(_PlainBatches(dataset, input), list(enumerate(steps))[rank::world_size], workers)
 
 
 def steps_of_epoch(
@@ -83,10 +86,8 @@ def steps_of_epoch(
 def input_size(input: InputConfig, scale: int) -> tuple[int, int]:
     """(height, width) of the input with `scale` as its longer side, in the input's own aspect."""
     longer = max(input.height, input.width)
-    height, width = (
-        max(_STRIDE, round(scale * side / longer / _STRIDE) * _STRIDE) for side in (input.height, input.width)
-    )
-    return height, width
+    height, width = (round(scale * side / longer / _STRIDE) * _STRIDE for side in (input.height, input.width))
+    return max(_STRIDE, height), max(_STRIDE, width)
 
 
 class _TrainingBatches(Dataset[Batch]):
@@ -125,7 +126,7 @@ class _PlainBatches(Dataset[Batch]):
 
 
 class _Batches(DataLoader[Batch]):
-    """A loader of whole batches. A user's mistake found by a worker arrives as itself, without the worker's traceback."""
+    """A loader of whole batches. A user's mistake met by a worker arrives as itself, without the worker's traceback."""
 
     def __init__(self, batches: Dataset[Batch], steps: list[Step], workers: int) -> None:
         super().__init__(

@@ -34,7 +34,8 @@ def _is_polygon(points: Any) -> bool:
 
 
 def _around_runs(outline: dict[str, Any], place: str) -> list[float]:
-    size, counts = outline.get("size"), outline.get("counts")
+    size: Any = outline.get("size")
+    counts: Any = outline.get("counts")
     if isinstance(counts, str):
         counts = _decoded(counts)
     whole = isinstance(counts, list) and all(isinstance(v, int) and 0 <= v <= 2**31 for v in counts)

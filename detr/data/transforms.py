@@ -77,9 +77,7 @@ def drawing_from(*key: int) -> Iterator[None]:
     """Within the block torch's CPU generator draws as `key` says; after it, as if the block had not been."""
     before = torch.get_rng_state()
     # Not torch.manual_seed: that would set the generators of all GPUs as well, and they'd stay so.
-    torch.default_generator.manual_seed(
-        int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    )
+    torch.default_generator.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
     try:
         yield
     finally:
