@@ -1,0 +1,100 @@
+"""`detr data`: make the generated set, and look into any other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from detr.errors import InputError
+
+if TYPE_CHECKING:
+    from detr.data.check import SplitReport
+
+_MOST_SHOWN = 20  # problems of images listed one by one
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """Make and look at data sets."""
+
+
+@command.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--images", default=2000, show_default=True, help="Training images.")
+@click.option("--val-images", default=500, show_default=True, help="Validation images.")
+@click.option("--size", default=320, show_default=True, help="About the side of an image, in pixels.")
+@click.option("--seed", default=0, show_default=True, help="Another seed makes another set.")
+@click.option("--no-video", is_flag=True, help="Leave out the moving picture.")
+@click.option("--overwrite", is_flag=True, help="Write to OUT although it holds something.")
+def shapes(out: Path, images: int, val_images: int, size: int, seed: int, no_video: bool, overwrite: bool) -> None:
+    """Make the `shapes` detection set in the folder OUT.
+
+    Ten classes of textured, overlapping shapes on cluttered scenes, and a video with ground truth.
+    The same seed gives the same files.
+    """
+    from detr.data.shapes import make_shapes
+    from detr.engine.progress import progress
+
+    make_shapes(
+        out,
+        images=images,
+        val_images=val_images,
+        size=size,
+        seed=seed,
+        video=not no_video,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    video = "" if no_video else f", {out / 'video' / 'moving.mp4'}"
+    click.echo(f"{out}: {images} training and {val_images} validation images{video}")
+
+
+@command.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--images", type=click.Path(path_type=Path), help="Image folder of a single annotation file.")
+@click.option("--quick", is_flag=True, help="Do not decode the images.")
+@click.option("--strict", is_flag=True, help="A box without width or height is an error, not a note.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(data: Path, images: Path | None, quick: bool, strict: bool, as_json: bool) -> None:
+    """Show what DATA holds and what is wrong with it.
+
+    DATA is a folder in COCO's or Roboflow's layout, an annotation file, or a YAML naming the files. Images are all
+    decoded; exit code 1 if one is damaged or not of the size that is said.
+    """
+    from detr.data.check import check_split
+    from detr.data.sources import find_splits
+    from detr.engine.progress import progress
+
+    reports: dict[str, SplitReport] = {}
+    for split, source in find_splits(data, images=images).items():
+        if any(source == report.source for report in reports.values()):
+            continue
+        classes = next(iter(reports.values())).classes if reports else None
+        reports[split] = check_split(source, classes=classes, strict=strict, decode=not quick, progress=progress)
+    if as_json:
+        click.echo(json.dumps({split: report.to_json() for split, report in reports.items()}, indent=2))
+    else:
+        for split, report in reports.items():
+            _print(split, report)
+    wrong = sum(len(report.problems) for report in reports.values())
+    if wrong:
+        raise InputError(f"{data}: {wrong:,} images are damaged or not of the size that is said")
+
+
+def _print(split: str, report: SplitReport) -> None:
+    click.echo(f"{split}: {report.source.annotations}, images in {report.source.images}")
+    click.echo(
+        f"{report.num_images:,} images ({report.num_empty:,} without boxes), {report.num_boxes:,} boxes, "
+        f"{report.num_crowds:,} crowds, {len(report.classes)} classes"
+    )
+    click.echo(report.classes.table(report.counts))
+    for note in report.notes:
+        click.echo(f"note: {note}")
+    for problem in report.problems[:_MOST_SHOWN]:
+        click.echo(f"problem: {problem}")
+    if len(report.problems) > _MOST_SHOWN:
+        click.echo(f"problem: ... and {len(report.problems) - _MOST_SHOWN:,} more")
+    click.echo()
