@@ -228,9 +228,8 @@ class _Reader:
                 np.fromiter(scores, float, len(rows)),
             )
         except OverflowError:
-            raise InputError(
-                f"{self.path}: a number in records {start}..{start + len(rows) - 1} is too large"
-            ) from None
+            last = start + len(rows) - 1
+            raise InputError(f"{self.path}: a number in records {start} to {last} is too large") from None
 
     @staticmethod
     def _indices(ids: Sequence[Any], index: Mapping[Id, int], unknown: dict[Any, None]) -> NDArray[np.int64]:

@@ -1,0 +1,178 @@
+"""`detr val`: how good a model, or a file of predictions, is on a data set."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from detr.errors import UsageError
+from detr.files import new_run, require_writable, write_text
+
+if TYPE_CHECKING:
+    from detr.data.annotations import Annotations
+    from detr.data.sources import Source
+    from detr.engine.distributed import Team
+    from detr.engine.metrics import Metrics
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--weights", help="The model: a release's name or a file.")
+@click.option("--model", help="Preset of the weights, where the file does not say.")
+@click.option("--predictions", type=click.Path(path_type=Path), help="In place of a model: a COCO results file.")
+@click.option("--data", type=click.Path(path_type=Path), help="Data set: a folder, an annotation file, or a YAML.")
+@click.option("--images", type=click.Path(path_type=Path), help="Image folder, where --data is an annotation file.")
+@click.option("--split", default="val", help="train, val or test.")
+@click.option("--batch", default=8, type=click.IntRange(min=1), help="Images at once, in each process.")
+@click.option("--imgsz", type=click.IntRange(min=32), help="Side of the square input.  [default: the model's]")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: the cores, at most 8]")
+@click.option("--half", is_flag=True, help="Half precision: float16 on a GPU, bfloat16 on a CPU.")
+@click.option("--conf", default=0.0, type=click.FloatRange(0, 1), help="Leave out scores below; 0 as COCO does.")
+@click.option("--max-dets", default=100, help="Detections that count per class and image.")
+@click.option("--evaluator", type=click.Choice(["detr", "pycocotools"]), default="detr")
+@click.option(
+    "--allow-extra-images", is_flag=True, help="Leave out predictions for images that the data does not have."
+)
+@click.option("--save-json", "--predictions-out", type=click.Path(path_type=Path), help="Write predictions here too.")
+@click.option("--name", help="Name of the run in PROJECT/val.  [default: val, val-2, ...; none with --predictions]")
+@click.option("--project", default="runs", help="Folder that holds the runs.")
+@click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
+@click.option("--json", "as_json", is_flag=True, help="All numbers as JSON on stdout, all else on stderr.")
+def command(weights: str | None, predictions: Path | None, data: Path | None, **options: Any) -> None:
+    """Measure a model, or a file of predictions, on --data: COCO's twelve numbers and those of each class.
+
+    The run's folder gets metrics.json and, with a model, predictions.json. Several GPUs:
+    torchrun --nproc-per-node N -m detr val ... gives the same numbers.
+
+    \b
+      detr val --weights rtdetr-r18 --data coco
+      detr val --weights runs/train/train/best.safetensors --data my-data --json
+      detr val --predictions results.json --data instances_val2017.json
+    """
+    if data is None:
+        raise UsageError("val needs --data: a folder, an annotation file, or a YAML")
+    if (weights is None) == (predictions is None):
+        raise UsageError("val needs either --weights or --predictions")
+    if options["max_dets"] < 1:
+        raise UsageError(f"--max-dets {options['max_dets']}: expected 1 or more")
+    if predictions is not None:
+        _measure_predictions(predictions, data, **options)
+    else:
+        assert weights is not None
+        _measure_model(weights, data, **options)
+
+
+def _measure_predictions(predictions: Path, data: Path, **options: Any) -> None:
+    from detr.engine.evaluate import evaluate
+    from detr.engine.predictions import read_predictions, write_predictions
+
+    # The images aren't needed here, so they need not be found.
+    annotations = _annotations(data if data.suffix == ".json" else _source(data, options["split"]).annotations)
+    found = read_predictions(predictions, annotations, allow_extra_images=options["allow_extra_images"])
+    metrics = evaluate(annotations, found, max_dets=options["max_dets"], evaluator=options["evaluator"])
+    report = {"predictions": str(predictions), "data": str(data), **metrics.to_json()}
+    _show(metrics, report, as_json=options["as_json"])
+    if options["save_json"]:
+        write_predictions(options["save_json"], found, annotations.classes)
+    if options["name"]:
+        folder = new_run("val", options["name"], project=options["project"], overwrite=options["overwrite"])
+        write_text(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
+
+
+def _measure_model(weights: str, data: Path, **options: Any) -> None:
+    from detr.engine.device import choose_device
+    from detr.engine.distributed import joined
+
+    with joined(choose_device(options["device"])) as team:
+        _measure_model_as(team, weights, data, **options)
+
+
+def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> None:
+    import torch
+
+    from detr.data.coco import CocoDataset
+    from detr.engine.device import default_workers
+    from detr.engine.predictions import write_predictions
+    from detr.engine.validate import OtherClasses, validate
+    from detr.models import load_model
+
+    network = load_model(weights, options["model"], device=team.device)
+    source = _source(data, options["split"], options["images"])
+    dataset = CocoDataset(_annotations(source.annotations), source.images)
+    name, project, overwrite = options["name"], options["project"], options["overwrite"]
+    folder = team.agreed(lambda: new_run("val", name, project=project, overwrite=overwrite))
+    if options["save_json"] and team.leads:
+        require_writable(options["save_json"].parent)
+    workers = default_workers(team.size) if options["workers"] is None else options["workers"]
+    half = torch.float16 if team.device.type == "cuda" else torch.bfloat16
+    start = time.perf_counter()
+    try:
+        metrics, found = validate(
+            network,
+            dataset,
+            device=team.device,
+            batch_size=options["batch"],
+            workers=workers,
+            amp=half if options["half"] else None,
+            conf=options["conf"],
+            max_dets=options["max_dets"],
+            evaluator=options["evaluator"],
+            input=_input(network, options["imgsz"]),
+        )
+    except OtherClasses as problem:
+        if team.leads:
+            click.echo(problem.table, err=True)
+        raise
+    seconds = time.perf_counter() - start
+    if not team.leads:
+        return
+    settings = {key: options[key] for key in ("split", "batch", "imgsz", "half", "conf")} | {"device": str(team.device)}
+    report = {"weights": weights, "data": str(data), "run": settings, "seconds": seconds, **metrics.to_json()}
+    _show(metrics, report, as_json=options["as_json"])
+    for path in filter(None, (folder / "predictions.json", options["save_json"])):
+        write_predictions(path, found, dataset.classes)
+    write_text(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
+    speed = len(dataset) / seconds
+    click.echo(f"{folder}: metrics.json, predictions.json ({speed:.1f} images/s, evaluation included)", err=True)
+
+
+def _source(data: Path, split: str, images: Path | None = None) -> Source:
+    from detr.data.sources import find_splits
+
+    splits = find_splits(data, images=images)
+    if split not in splits:
+        raise UsageError(f"{data} has no split {split!r}; there is {', '.join(splits) or 'none'} (choose with --split)")
+    return splits[split]
+
+
+def _annotations(path: Path) -> Annotations:
+    from detr.data.coco import read_annotations
+
+    annotations = read_annotations(path)
+    for note in annotations.notes:
+        click.echo(f"note: {note}", err=True)
+    return annotations
+
+
+def _input(network: Any, side: int | None) -> Any:
+    """The network's own input, or one with another side."""
+    if side is None:
+        return None
+    if side % 32:
+        raise UsageError(f"--imgsz {side}: expected a multiple of 32; the nearest is {max(1, round(side / 32)) * 32}")
+    return network.config.input.model_copy(update={"height": side, "width": side})
+
+
+def _show(metrics: Metrics, report: dict[str, Any], *, as_json: bool) -> None:
+    for note in metrics.notes:
+        click.echo(f"note: {note}", err=True)
+    if as_json:
+        click.echo(json.dumps(report, allow_nan=False))
+    else:
+        click.echo(f"{metrics.class_table()}\n\n{metrics.table()}")
+    sys.stdout.flush()
