@@ -1,0 +1,282 @@
+"""What was found in one image, in the shape that users of other detectors know.
+
+The attributes and methods carry the names of Ultralytics' result objects, so code written for those, and
+`supervision.Detections.from_ultralytics`, takes ours. As there, arrays that leave are BGR, as OpenCV wants them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from detr.boxes import xyxy_to_cxcywh
+from detr.draw import crop, draw, file_safe
+from detr.errors import InputError
+from detr.files import write_text, written_aside
+from detr.image import RGB
+from detr.records import Detections
+
+Values: TypeAlias = Tensor | NDArray[Any]
+Index: TypeAlias = int | slice | list[int] | Tensor | NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The boxes of one image, best first. Tensors, or arrays after `.numpy()`."""
+
+    data: Values  # [N, 6] x1 y1 x2 y2 conf cls in pixels; [N, 7] with the track before conf
+    orig_shape: tuple[int, int]  # (height, width) of the image
+
+    @property
+    def xyxy(self) -> Values:
+        """[N, 4] corners in pixels."""
+        return self.data[:, :4]
+
+    @property
+    def xywh(self) -> Values:
+        """[N, 4] centre and size in pixels."""
+        if isinstance(self.data, Tensor):
+            return xyxy_to_cxcywh(self.data[:, :4])
+        return xyxy_to_cxcywh(torch.from_numpy(self.data[:, :4])).numpy()
+
+    @property
+    def xyxyn(self) -> Values:
+        """[N, 4] corners as shares of the image."""
+        return self.xyxy / self._sizes()
+
+    @property
+    def xywhn(self) -> Values:
+        """[N, 4] centre and size as shares of the image."""
+        return self.xywh / self._sizes()
+
+    @property
+    def conf(self) -> Values:
+        """[N] scores in [0, 1]."""
+        return self.data[:, -2]
+
+    @property
+    def cls(self) -> Values:
+        """[N] class indices, as floats."""
+        return self.data[:, -1]
+
+    @property
+    def id(self) -> Values | None:
+        """[N] tracks, as floats; None where nothing was tracked."""
+        return self.data[:, 4] if self.is_track else None
+
+    @property
+    def is_track(self) -> bool:
+        return self.data.shape[1] == 7
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.data.shape)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: Index) -> Boxes:
+        data = self.data[index]
+        return Boxes(data[None] if data.ndim == 1 else data, self.orig_shape)
+
+    def __iter__(self) -> Iterator[Boxes]:
+        return (self[index] for index in range(len(self)))
+
+    def to(self, *args: Any, **options: Any) -> Boxes:
+        return Boxes(torch.as_tensor(self.data).to(*args, **options), self.orig_shape)
+
+    def cpu(self) -> Boxes:
+        return Boxes(self.data.cpu() if isinstance(self.data, Tensor) else self.data, self.orig_shape)
+
+    def cuda(self) -> Boxes:
+        return self.to("cuda")
+
+    def numpy(self) -> Boxes:
+        return Boxes(self.data.cpu().numpy() if isinstance(self.data, Tensor) else self.data, self.orig_shape)
+
+    def _sizes(self) -> Any:
+        height, width = self.orig_shape
+        sizes = (width, height, width, height)
+        return self.data.new_tensor(sizes) if isinstance(self.data, Tensor) else np.array(sizes, self.data.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """One image and what was found in it."""
+
+    image: RGB = field(repr=False)  # [h, w, 3] RGB, upright
+    path: str  # file or URL it came from, or what it is called
+    names: dict[int, str] = field(repr=False)
+    boxes: Boxes = field(repr=False)
+    speed: dict[str, float] = field(default_factory=dict)  # milliseconds of preprocess, inference, postprocess
+    frame: int | None = None  # place in its video
+    time: float | None = None  # seconds, in its video
+
+    masks = obb = keypoints = probs = None  # what other kinds of models find
+
+    @classmethod
+    def of(
+        cls,
+        image: RGB,
+        detections: Detections,
+        *,
+        path: str,
+        names: Mapping[int, str],
+        speed: Mapping[str, float] | None = None,
+        frame: int | None = None,
+        time: float | None = None,
+    ) -> Results:
+        columns = [detections.boxes, detections.scores[:, None], detections.labels[:, None]]
+        if detections.track_ids is not None:
+            columns.insert(1, detections.track_ids[:, None])
+        data = torch.cat([column.to(torch.float32) for column in columns], 1)
+        boxes = Boxes(data, (image.shape[0], image.shape[1]))
+        return cls(image, path, dict(names), boxes, dict(speed or {}), frame, time)
+
+    @property
+    def orig_img(self) -> RGB:
+        """[h, w, 3] BGR."""
+        return np.ascontiguousarray(self.image[:, :, ::-1])
+
+    @property
+    def orig_shape(self) -> tuple[int, int]:
+        return self.boxes.orig_shape
+
+    @property
+    def detections(self) -> Detections:
+        data = torch.as_tensor(self.boxes.data)
+        tracks = data[:, 4].long() if self.boxes.is_track else None
+        return Detections(data[:, :4], data[:, -2], data[:, -1].long(), tracks)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index: Index) -> Results:
+        return replace(self, boxes=self.boxes[index])
+
+    def __iter__(self) -> Iterator[Results]:
+        return (self[index] for index in range(len(self)))
+
+    def to(self, *args: Any, **options: Any) -> Results:
+        return replace(self, boxes=self.boxes.to(*args, **options))
+
+    def cpu(self) -> Results:
+        return replace(self, boxes=self.boxes.cpu())
+
+    def cuda(self) -> Results:
+        return replace(self, boxes=self.boxes.cuda())
+
+    def numpy(self) -> Results:
+        return replace(self, boxes=self.boxes.numpy())
+
+    def verbose(self) -> str:
+        """`2 persons, 1 car`, most frequent first."""
+        counts = Counter(self.names[int(label)] for label in self.boxes.cls)
+        return ", ".join(f"{n} {name}{'s' if n > 1 else ''}" for name, n in counts.most_common()) or "nothing"
+
+    def plot(
+        self,
+        *,
+        labels: bool = True,
+        conf: bool = True,
+        line_width: int | None = None,
+        font_size: int | None = None,
+        channels: str = "bgr",
+    ) -> RGB:
+        """The image with its boxes, [h, w, 3] uint8: BGR as OpenCV shows and writes it, or `channels="rgb"`."""
+        if channels not in ("bgr", "rgb"):
+            raise InputError(f"channels {channels!r}; expected 'bgr' or 'rgb'")
+        options = {"line_width": line_width, "font_size": font_size}
+        drawn = draw(self.image, self.detections, self.names, labels=labels, scores=conf, **options)
+        return drawn if channels == "rgb" else np.ascontiguousarray(drawn[:, :, ::-1])
+
+    def save(self, filename: str | os.PathLike[str] | None = None, **plot: Any) -> str:
+        """Write the drawn image; the ending says how. Without a name: `results_` and the name of the image, here."""
+        target = Path(filename) if filename is not None else Path(f"results_{Path(self.path).stem or 'image'}.jpg")
+        write_image(target, self.plot(**plot, channels="rgb"))
+        return str(target)
+
+    def show(self, **plot: Any) -> None:
+        """Open the drawn image in the system's picture viewer."""
+        Image.fromarray(self.plot(**plot, channels="rgb")).show(title=self.path)
+
+    def save_txt(self, txt_file: str | os.PathLike[str], save_conf: bool = False) -> str:
+        """Write YOLO lines: `class cx cy w h [conf]`, boxes as shares of the image. No box, no line."""
+        rows = zip(self.boxes.cls.tolist(), self.boxes.xywhn.tolist(), self.boxes.conf.tolist(), strict=True)
+        lines = []
+        for label, box, score in rows:
+            numbers = [f"{value:.6g}" for value in (*box, *([score] if save_conf else []))]
+            lines.append(" ".join([str(int(label)), *numbers]) + "\n")
+        write_text(txt_file, "".join(lines))
+        return str(txt_file)
+
+    def save_crop(self, save_dir: str | os.PathLike[str], file_name: str | None = None) -> list[Path]:
+        """Write what each box shows to `save_dir/<class>/<name>-<n>.jpg`; a box outside the image shows nothing."""
+        stem = Path(file_name if file_name is not None else self.path).stem or "image"
+        written = []
+        for number, (box, label) in enumerate(zip(self.boxes.xyxy.tolist(), self.boxes.cls.tolist(), strict=True)):
+            shown = crop(self.image, box)
+            if shown is not None:
+                written.append(Path(save_dir) / file_safe(self.names[int(label)]) / f"{stem}-{number}.jpg")
+                write_image(written[-1], shown)
+        return written
+
+    def summary(self, normalize: bool = False, decimals: int = 5) -> list[dict[str, Any]]:
+        """A plain dict for each box: name, class, confidence, box (x1 y1 x2 y2), and track_id where there is one."""
+        corners = (self.boxes.xyxyn if normalize else self.boxes.xyxy).tolist()
+        tracks = [None] * len(self) if self.boxes.id is None else self.boxes.id.tolist()
+        rows = []
+        for box, label, score, track in zip(
+            corners, self.boxes.cls.tolist(), self.boxes.conf.tolist(), tracks, strict=True
+        ):
+            row: dict[str, Any] = {"name": self.names[int(label)], "class": int(label)}
+            row["confidence"] = round(score, decimals)
+            row["box"] = {key: round(value, decimals) for key, value in zip(("x1", "y1", "x2", "y2"), box, strict=True)}
+            rows.append(row if track is None else {**row, "track_id": int(track)})
+        return rows
+
+    def to_json(self, normalize: bool = False, decimals: int = 5) -> str:
+        return json.dumps(self.summary(normalize, decimals), ensure_ascii=False, indent=2)
+
+    def to_df(self, normalize: bool = False, decimals: int = 5) -> Any:
+        """A pandas DataFrame: name, class, confidence, x1, y1, x2, y2 (and track_id)."""
+        try:
+            import pandas
+        except ImportError:
+            raise InputError("to_df() needs pandas: pip install pandas") from None
+        rows = [{**row, **row.pop("box")} for row in self.summary(normalize, decimals)]
+        columns = ["name", "class", "confidence", "x1", "y1", "x2", "y2"]
+        return pandas.DataFrame(rows, columns=[*columns, "track_id"] if self.boxes.is_track else columns)
+
+    def to_supervision(self) -> Any:
+        """`supervision.Detections`."""
+        try:
+            from supervision import Detections as Supervised
+        except ImportError:
+            raise InputError("to_supervision() needs supervision: pip install supervision") from None
+        return Supervised.from_ultralytics(self)
+
+
+def write_image(path: Path, image: RGB) -> None:
+    """Write RGB pixels in the format the ending of `path` names; whole or not at all."""
+    Image.init()
+    form = Image.EXTENSION.get(path.suffix.lower())
+    if form not in Image.SAVE:
+        raise InputError(f"{path}: {path.suffix or 'no ending'} is no image format we can write; try .jpg or .png")
+    try:
+        with written_aside(path) as aside:
+            options = {"quality": 95} if form == "JPEG" else {}
+            Image.fromarray(image).save(aside, format=form, **options)
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be written ({problem.strerror or problem})") from problem

@@ -1,0 +1,236 @@
+import types
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import detr
+from detr.classes import Classes
+from detr.engine.detector import RTDETR, Detector
+from detr.errors import InputError, UsageError
+from detr.image import InputConfig, prepare
+from detr.records import Output, Predictions
+
+CLASSES = Classes.from_names(["red", "green", "blue"])
+
+
+@dataclass
+class Config:
+    arch: str
+    input: InputConfig
+
+
+class ColourFinder(nn.Module):
+    """A network of two queries: one box per image, of the class of its strongest colour; the other query is unsure."""
+
+    def __init__(self, arch="rtdetr"):
+        super().__init__()
+        self.config, self.classes = Config(arch, InputConfig(height=64, width=64)), CLASSES
+        self.seen = []
+        self.logit = 3.0
+
+    def forward(self, images, padding=None, targets=None):
+        assert not self.training and not torch.is_grad_enabled()
+        self.seen.append(images)
+        logits = torch.full((len(images), 2, 3), -4.0)
+        strongest = images.mean((2, 3)).argmax(1)
+        logits[torch.arange(len(images)), 0, strongest] = self.logit
+        boxes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [1.0, 1.0, 0.5, 0.5]]).expand(len(images), 2, 4)
+        return Output((Predictions(logits, boxes),))
+
+
+@pytest.fixture
+def detector():
+    return Detector(ColourFinder(), device="cpu")
+
+
+def plain(colour, height=48, width=96):
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+RED, GREEN, BLUE = plain((200, 10, 20)), plain((20, 200, 10)), plain((10, 20, 200))
+
+
+def said(results):
+    return [[one.names[int(label)] for label in one.boxes.cls] for one in results]
+
+
+def test_boxes_are_in_the_pixels_of_the_picture(detector):
+    (result,) = detector(Image.fromarray(RED))
+    assert result.boxes.xyxy.tolist() == [[24, 12, 72, 36]]
+    assert result.orig_shape == (48, 96) and result.names == {0: "red", 1: "green", 2: "blue"}
+    assert result.boxes.conf.item() == pytest.approx(torch.tensor(3.0).sigmoid().item())
+    assert set(result.speed) == {"preprocess", "inference", "postprocess"}
+
+
+def test_boxes_are_clipped_to_the_picture(detector):
+    (result,) = detector(Image.fromarray(RED), conf=0.01)
+    assert result.boxes.xyxy[:, 2].max() <= 96 and result.boxes.xyxy[:, 3].max() <= 48
+    assert len(result) == 6 and result.boxes.xyxy.min() >= 0
+
+
+def test_every_kind_of_source_sees_the_same_colours(detector, tmp_path):
+    path = tmp_path / "red.png"
+    Image.fromarray(RED).save(path)
+    tensor = torch.from_numpy(RED).permute(2, 0, 1)
+    sources = [
+        *(path, str(path), Image.fromarray(RED), RED[:, :, ::-1], tensor, tensor / 255),
+        *([path], (Image.fromarray(RED),), tmp_path, str(tmp_path / "*.png"), tensor[None]),
+        np.dstack([RED[:, :, ::-1], np.zeros((48, 96), np.uint8)]),
+    ]
+    for source in sources:
+        results = detector(source)
+        assert said(results) == [["red"]]
+        np.testing.assert_array_equal(results[0].image, RED)
+
+
+def test_arrays_are_bgr_unless_said_otherwise(detector):
+    assert said(detector(RED)) == [["blue"]]
+    assert said(detector(RED, channels="rgb")) == [["red"]]
+    assert said(detector([RED[:, :, ::-1], GREEN])) == [["red"], ["green"]]
+    with pytest.raises(UsageError, match="expected 'bgr' or 'rgb'"):
+        detector(RED, channels="hsv")
+
+
+def test_a_list_gives_a_result_each_in_order_whatever_the_batch(detector):
+    pictures = [Image.fromarray(image) for image in (RED, plain((0, 0, 200), 30, 20), GREEN, BLUE, RED)]
+    for batch in (1, 2, 5, 8):
+        results = detector(pictures, batch=batch)
+        assert said(results) == [["red"], ["blue"], ["green"], ["blue"], ["red"]]
+        assert [one.orig_shape for one in results][:2] == [(48, 96), (30, 20)]
+        assert [one.path for one in results] == [f"image{n}" for n in range(5)]
+
+
+def test_grey_arrays_are_pictures_too(detector):
+    (result,) = detector(np.zeros((20, 30), np.uint8))
+    assert result.orig_shape == (20, 30)
+
+
+def test_the_network_sees_what_training_sees(detector):
+    detector(Image.fromarray(RED))
+    torch.testing.assert_close(
+        detector.network.seen[-1][0], prepare(RED, detector.network.config.input), rtol=0, atol=0
+    )
+
+
+def test_a_video_gives_a_result_for_each_frame_or_one_by_one(detector, tmp_path):
+    from detr.video import VideoWriter
+
+    with VideoWriter(tmp_path / "a.mp4", rate=10) as writer:
+        for index in range(9):
+            writer.write((RED, GREEN, BLUE)[index // 3])
+    results = detector(tmp_path / "a.mp4")
+    assert said(results) == [["red"]] * 3 + [["green"]] * 3 + [["blue"]] * 3
+    assert [one.frame for one in results] == list(range(9)) and results[5].time == pytest.approx(0.5)
+    stream = detector(tmp_path / "a.mp4", stream=True, vid_stride=4)
+    assert isinstance(stream, types.GeneratorType)
+    assert said([next(stream)]) == [["red"]]
+    stream.close()
+    assert [one.frame for one in detector(tmp_path / "a.mp4", vid_stride=4)] == [0, 4, 8]
+
+
+def test_classes_are_chosen_by_index_or_name(detector):
+    pictures = [Image.fromarray(image) for image in (RED, GREEN, BLUE)]
+    assert said(detector(pictures, classes=[0, "BLUE"])) == [["red"], [], ["blue"]]
+    assert said(detector(pictures, classes="green")) == [[], ["green"], []]
+    assert said(detector(pictures, classes=2)) == [[], [], ["blue"]]
+
+
+def test_conf_and_max_det_leave_out(detector):
+    picture = Image.fromarray(RED)
+    assert len(detector(picture, conf=0.99)[0]) == 0
+    assert len(detector(picture, conf=0.0)[0]) == 6
+    assert len(detector(picture, conf=0.0, max_det=2)[0]) == 2
+
+
+def test_the_input_size_can_be_changed_for_a_call(detector):
+    detector(Image.fromarray(RED), imgsz=96)
+    detector(Image.fromarray(RED), imgsz=(32, 64))
+    detector(Image.fromarray(RED))
+    assert [tuple(images.shape[-2:]) for images in detector.network.seen] == [(96, 96), (32, 64), (64, 64)]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"conf": 2.0}, "conf 2.0: expected a number from 0 to 1"),
+        ({"conf": -1}, "from 0 to 1"),
+        ({"conf": float("nan")}, "from 0 to 1"),
+        ({"conf": "high"}, "from 0 to 1"),
+        ({"classes": [7]}, "numbered 0 to 2"),
+        ({"classes": [-1]}, "numbered 0 to 2"),
+        ({"classes": "gren"}, "did you mean 'green'"),
+        ({"classes": []}, "empty list"),
+        ({"max_det": 0}, "max_det 0"),
+        ({"batch": 0}, "batch 0"),
+        ({"vid_stride": 0}, "vid_stride 0"),
+        ({"imgsz": 100}, "multiple of 32; the nearest is 96"),
+        ({"imgsz": (64, 64, 64)}, "a side, or a height and a width"),
+        ({"half": True}, "half needs a GPU"),
+        ({"device": "cuda:99"}, "cuda:99"),
+        ({"device": "gpu"}, "gpu"),
+    ],
+)
+def test_settings_that_make_no_sense_are_wrong_usage_at_once(detector, options, words):
+    with pytest.raises(UsageError, match=words):
+        detector(Image.fromarray(RED), stream=True, **options)
+    assert detector.network.seen == []
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [
+        (np.zeros((4, 4, 3), np.float32), "expected uint8"),
+        (np.zeros((4, 4, 2), np.uint8), "shape"),
+        (np.zeros((0, 4, 3), np.uint8), "shape"),
+        (torch.zeros(4, 4, 3), "shape"),
+        (torch.full((3, 4, 4), 255.0), r"expected \[0, 1\]"),
+        (torch.full((3, 4, 4), float("nan")), "floats from nan"),
+        (torch.zeros((3, 4, 4), dtype=torch.int64), "int64"),
+        (None, "cannot look for objects in a NoneType"),
+        ([None], "picture 0 is a NoneType"),
+        ("gone.png", "no such file"),
+    ],
+)
+def test_what_is_no_picture_is_said(detector, picture, words):
+    with pytest.raises(InputError, match=words):
+        detector(picture)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (10, 3000), (3000, 10)])
+def test_extreme_shapes_give_boxes_inside(detector, size):
+    (result,) = detector(Image.fromarray(plain((200, 0, 0), *size)), conf=0.0)
+    boxes = result.boxes.xyxy
+    assert torch.isfinite(boxes).all() and (boxes >= 0).all()
+    assert boxes[:, 2].max() <= size[1] and boxes[:, 3].max() <= size[0]
+
+
+def test_a_network_that_answers_nan_is_an_error(detector):
+    detector.network.logit = float("nan")
+    with pytest.raises(InputError, match="its weights are damaged"):
+        detector(Image.fromarray(RED))
+
+
+def test_rtdetr_takes_only_its_own_kind():
+    RTDETR(ColourFinder(), device="cpu")
+    with pytest.raises(InputError, match="of kind 'dfine', not 'rtdetr'"):
+        RTDETR(ColourFinder(arch="dfine"), device="cpu")
+
+
+def test_a_name_that_is_nothing_is_wrong_usage():
+    with pytest.raises(UsageError, match="rtdetr-r81"):
+        RTDETR("rtdetr-r81")
+
+
+def test_the_public_name_is_this_class():
+    assert detr.RTDETR is RTDETR and detr.Detector is Detector
+
+
+def test_a_real_network_finds_boxes_inside_the_picture():
+    network = detr.build_model("rtdetr-tiny", classes=CLASSES)
+    (result,) = RTDETR(network, device="cpu")(Image.fromarray(RED), conf=0.0, max_det=50, imgsz=(64, 96))
+    assert len(result) == 50 and torch.isfinite(result.boxes.data).all()
+    assert set(result.boxes.cls.tolist()) <= {0, 1, 2}
