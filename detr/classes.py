@@ -63,10 +63,10 @@ class Classes:
 
         Case and outer blanks don't count, unless `other` has names that differ in nothing else: then the very same one.
         """
-        plain = Counter(_plain(name) for name in other.names)
-        theirs = {_plain(name): index for index, name in enumerate(other.names) if plain[_plain(name)] == 1}
-        theirs |= {name: index for index, name in enumerate(other.names)}
-        found = ((i, theirs.get(name, theirs.get(_plain(name)))) for i, name in enumerate(self.names))
+        same = {name: index for index, name in enumerate(other.names)}
+        times = Counter(_plain(name) for name in other.names)
+        alike = {_plain(name): index for name, index in same.items() if times[_plain(name)] == 1}
+        found = ((i, same.get(name, alike.get(_plain(name)))) for i, name in enumerate(self.names))
         return {i: index for i, index in found if index is not None}
 
     def as_dict(self) -> dict[int, str]:
@@ -79,7 +79,9 @@ class Classes:
     @classmethod
     def from_json(cls, rows: Sequence[Mapping[str, Any]]) -> Classes:
         """The inverse of `to_json`, and of COCO's `categories`; InputError for rows that aren't of that kind."""
-        for row in rows if isinstance(rows, Sequence) and not isinstance(rows, str) else [rows]:
+        if not isinstance(rows, Sequence) or isinstance(rows, str):
+            raise InputError(f"expected a list of classes, each with id and name, found {type(rows).__name__}")
+        for row in rows:
             if not isinstance(row, Mapping) or not {"id", "name"} <= set(row):
                 raise InputError(f"class {row!r:.80} has no id and name")
         return cls(tuple(row["id"] for row in rows), tuple(row["name"] for row in rows))
