@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -145,7 +147,8 @@ def read_predictions(
     """
     path = Path(path)
     reader = _Reader(path, annotations)
-    parts = [reader.arrays(rows, start) for start, rows in _batches(_text(path), path)]
+    with _no_garbage_collection():
+        parts = [reader.arrays(rows, start) for start, rows in _batches(_text(path), path)]
     images, labels, boxes, scores = (np.concatenate(column) for column in zip(reader.nothing, *parts, strict=True))
     notes = []
     known = images >= 0
@@ -189,6 +192,18 @@ def _of_other_kind(key: str, given: Mapping[Any, None], known: Sequence[Id]) -> 
 def _some(ids: Mapping[Any, None]) -> str:
     shown = ", ".join(repr(id) for id in list(ids)[:3])
     return shown + (", ..." if len(ids) > 3 else "")
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Millions of small objects come and go, none of them in circles; looking for circles takes a fifth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class _Reader:
