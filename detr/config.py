@@ -170,7 +170,8 @@ def _parsed(text: str, source: str) -> Any:
     except ValueError:
         raise UsageError(f"{source}: not readable as YAML: a number has too many digits") from None
     except yaml.YAMLError as problem:
-        said = getattr(problem, "problem", None) or " ".join(str(problem).split())
+        parts = [getattr(problem, part, None) for part in ("context", "problem")]
+        said = ", ".join(part for part in parts if part) or " ".join(str(problem).split())
         mark = getattr(problem, "problem_mark", None)
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise UsageError(f"{source}: not readable as YAML: {said}{where}") from None

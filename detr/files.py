@@ -7,7 +7,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -24,26 +24,24 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
     replaced, are written to directly. InputError says why `path` can't be written.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
-        if path.is_dir():
-            raise InputError(f"cannot write {path}: it is a folder")
-        yield path
-        return
-    aside = path.with_name(f".{path.stem[:80]}-{secrets.token_hex(4)}.part{path.suffix[:40]}")
+    if os.path.isdir(path):
+        raise InputError(f"cannot write {path}: it is a folder")
+    replaceable = os.path.isfile(path) or not os.path.exists(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        aside = _new_beside(path) if replaceable else path
     except OSError as problem:
         raise InputError(f"cannot write {path}: {problem.strerror}") from problem
     try:
         yield aside
-        os.replace(aside, path)
+        if replaceable:
+            os.replace(aside, path)
     except OSError as problem:
         if problem.errno in _NO_ROOM:
             raise InputError(f"cannot write {path}: {_NO_ROOM[problem.errno]}") from problem
         raise
     finally:
-        aside.unlink(missing_ok=True)
+        if replaceable:
+            aside.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -89,6 +87,16 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
             probe.flush()
     except OSError as problem:
         raise InputError(f"cannot write to {folder}: {problem.strerror or problem}") from problem
+
+
+def _new_beside(path: Path) -> Path:
+    """An empty hidden file in the folder of `path`, with the rights of any new file, and a name as long at most."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        os.lstat(path)  # a name too long shows here, before any work
+    aside = path.with_name(f".{path.stem[:80]}-{secrets.token_hex(4)}.part{path.suffix[:40]}")
+    os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return aside
 
 
 def _first_free(parent: Path, verb: str) -> Path:

@@ -1,0 +1,153 @@
+"""Files are whole or absent, and runs never lie in each other's way."""
+
+import errno
+import multiprocessing
+import os
+import stat
+import threading
+
+import pytest
+
+from detr.errors import InputError, UsageError
+from detr.files import new_run, require_writable, shipped, write_text, written_aside
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_when_its_block_ends_well(tmp_path):
+    path = tmp_path / "new" / "folder" / "a.json"
+    with written_aside(path) as aside:
+        aside.write_text("{}")
+        assert not path.exists()
+        assert aside.parent == path.parent and aside.suffix == ".json"
+    assert path.read_text() == "{}"
+    assert names_in(path.parent) == ["a.json"]
+
+
+@pytest.mark.parametrize("problem", [ValueError("no"), KeyboardInterrupt(), OSError(errno.EIO, "bad disk")])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, problem):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(type(problem)), written_aside(path) as aside:
+        aside.write_text("half")
+        raise problem
+    assert path.read_text() == "old"
+    assert names_in(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "quota"), (errno.EFBIG, "larger than allowed")],
+)
+def test_no_room_is_said_with_the_name_of_the_file(tmp_path, number, said):
+    with pytest.raises(InputError, match=rf"cannot write .*a\.txt: .*{said}"), written_aside(tmp_path / "a.txt"):
+        raise OSError(number, os.strerror(number))
+    assert names_in(tmp_path) == []
+
+
+def test_a_full_disk_is_said():
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    with pytest.raises(InputError, match="cannot write /dev/full: the disk is full"):
+        write_text("/dev/full", "x")
+
+
+@pytest.mark.parametrize("path", ["file.txt/below.txt", "x" * 300, "folder"])
+def test_a_path_that_cannot_be_written_is_said(tmp_path, path):
+    (tmp_path / "file.txt").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="cannot write"):
+        write_text(tmp_path / path, "x")
+    assert names_in(tmp_path) == ["file.txt", "folder"]
+
+
+def test_new_files_have_the_rights_that_the_user_chose(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a.txt", "x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+
+
+def test_devices_and_pipes_are_written_to_and_stay_what_they_are(tmp_path):
+    write_text("/dev/null", "x")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    write_text(pipe, "through")
+    reader.join(timeout=10)
+    assert read == ["through"] and names_in(tmp_path) == ["pipe"]
+
+
+def test_what_is_shipped_is_there():
+    assert (shipped("configs") / "rtdetr-r18.yaml").is_file()
+
+
+def test_runs_without_a_name_are_numbered(tmp_path):
+    assert [new_run("train", project=tmp_path).name for _ in range(3)] == ["train", "train-2", "train-3"]
+
+
+def test_runs_started_together_get_different_folders(tmp_path):
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(new_run("val", project=tmp_path))) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 12
+
+
+def test_a_named_run_is_not_written_over_unless_allowed(tmp_path):
+    folder = new_run("train", "mine", project=tmp_path)
+    assert new_run("train", "mine", project=tmp_path) == folder  # nothing in it yet
+    (folder / "last.safetensors").write_text("")
+    with pytest.raises(UsageError, match="already holds a run; choose another --name"):
+        new_run("train", "mine", project=tmp_path)
+    assert new_run("train", "mine", project=tmp_path, overwrite=True) == folder
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_a_run_has_a_name_or_none(tmp_path, name):
+    with pytest.raises(UsageError, match="empty"):
+        new_run("train", name, project=tmp_path)
+
+
+def test_a_file_in_the_way_of_a_run_is_said(tmp_path):
+    (tmp_path / "train").write_text("")
+    for name in (None, "mine"):
+        with pytest.raises(InputError, match="cannot write to"):
+            new_run("train", name, project=tmp_path)
+
+
+def _try_read_only(folder, answers):
+    os.setuid(65534)
+    try:
+        require_writable(folder)
+        answers.put("wrote")
+    except InputError as problem:
+        answers.put(str(problem))
+
+
+def test_a_read_only_folder_is_found_before_the_work(tmp_path):
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    folder.chmod(0o555)
+    if os.geteuid() != 0:
+        with pytest.raises(InputError, match="Permission denied"):
+            require_writable(folder)
+        return
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    context = multiprocessing.get_context("fork")  # root may write everywhere: ask as nobody
+    answers = context.SimpleQueue()
+    child = context.Process(target=_try_read_only, args=(folder, answers))
+    child.start()
+    child.join()
+    assert "cannot write to" in answers.get()
