@@ -226,6 +226,19 @@ def config_of(model: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
     return config
 
 
+def processor_of(height: int, width: int) -> dict[str, Any]:
+    """The preprocessor_config.json of a model without normalisation: resized to one size, scaled to [0, 1]."""
+    return {
+        "image_processor_type": "RTDetrImageProcessor",
+        "size": {"height": height, "width": width},
+        "resample": 2,
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": False,
+        "do_pad": False,
+    }
+
+
 def classes_of(config: Mapping[str, Any], source: str) -> Classes | None:
     """`id2label` as classes. COCO's names in COCO's order are COCO, original ids included."""
     labels = config.get("id2label")

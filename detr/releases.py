@@ -38,7 +38,7 @@ class Release:
 
 
 RELEASES: dict[str, Release] = {
-    "rtdetr-tiny": Release("rtdetr-tiny", None, None, None, dataset="shapes", note="comes with the toolkit"),
+    "rtdetr-tiny": Release("rtdetr-tiny", None, None, None, dataset="shapes"),
     "rtdetr-r18": Release("rtdetr-r18", f"{_STORAGE}/v0.1/rtdetr_r18vd_dec3_6x_coco_from_paddle.pth", 46.4, 63.7),
     "rtdetr-r34": Release("rtdetr-r34", f"{_STORAGE}/v0.1/rtdetr_r34vd_dec4_6x_coco_from_paddle.pth", 48.9, 66.8),
     "rtdetr-r50m": Release("rtdetr-r50m", f"{_STORAGE}/v0.1/rtdetr_r50vd_m_6x_coco_from_paddle.pth", 51.3, 69.5),
@@ -132,7 +132,8 @@ def _of_release(name: str, *, progress: Progress | None, say: Callable[[str], No
         return path
     if os.environ.get("DETR_OFFLINE", "0") not in ("", "0"):
         raise InputError(f"{name} is not in the cache and DETR_OFFLINE is set; get {release.url} and put it at {path}")
-    fetch(release.url, path, sha256=recorded_hash(name), progress=progress, opener=opener)
+        say(f"{name}: downloading {release.url} to {path}")
+    fetch(release.url, path, sha256=recorded_hash(name), progress=progress or _shown, opener=opener)
     _check(name, path, say)
     return path
 
@@ -165,6 +166,13 @@ def _embedded(release: Release) -> Path:
 
 def _record(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
+
+
+def _shown(done: int, total: int | None) -> None:
+    """One line on a terminal, moved along as bytes come."""
+    if sys.stderr.isatty():
+        share = f" of {total / 1e6:,.1f} MB ({done / total:.0%})" if total else " MB"
+        print(f"\r{done / 1e6:,.1f}{share}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def _to_stderr(text: str) -> None:

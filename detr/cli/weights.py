@@ -1,0 +1,131 @@
+"""`detr weights`: list, download, inspect and convert."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from detr.errors import UsageError, did_you_mean
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """List, download, inspect and convert weights."""
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_releases(as_json: bool) -> None:
+    """Show all releases: what they reach on COCO val2017 as published, and where they are."""
+    from detr.releases import RELEASES, cached_at, recorded_hash, where
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "model": release.model,
+            "ap": release.ap,
+            "ap50": release.ap50,
+            "trained_on": release.dataset,
+            "where": where(name),
+            "url": release.url,
+            "sha256": recorded_hash(name),
+            "path": str(cached_at(name)) if where(name) == "cached" else None,
+            "note": release.note,
+        }
+        for name, release in RELEASES.items()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        shown = ("name", "model", "ap", "ap50", "trained_on", "where")
+        click.echo(
+            _table([[row[key] for key in shown] for row in rows], ["NAME", "MODEL", "AP", "AP50", "DATA", "WHERE"])
+        )
+
+
+@command.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def download(names: tuple[str, ...]) -> None:
+    """Fetch releases into the cache, or check those that are there."""
+    from detr.releases import RELEASES, resolve
+
+    for name in names:
+        if name not in RELEASES:
+            raise UsageError(
+                f"no release is called {name!r}{did_you_mean(name, RELEASES)} `detr weights list` shows all"
+            )
+    for name in names:
+        click.echo(resolve(name))
+
+
+@command.command()
+@click.argument("file")
+@click.option("--model", help="The preset it is for, where the file does not say.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(file: str, model: str | None, as_json: bool) -> None:
+    """Say what FILE (or a release) is: its format, model, classes, parameters, metadata, and whether it is whole."""
+    from detr.models.inspection import inspect as inspected
+
+    report = inspected(file, model)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    classes = report["classes"]
+    lines = {
+        "file": f"{report['file']} ({report['bytes'] / 1e6:,.1f} MB)",
+        "format": f"{report['format']}{f', names of {names}' if (names := report['names']) else ''}",
+        "model": report["model"] or f"none of ours: {report['problem']}",
+        "classes": f"{len(classes)}: {_some(classes)}" if classes else "not said",
+        "parameters": f"{report['parameters']:,}" if report["parameters"] else "",
+        "tensors": f"{report['tensors']:,} ({', '.join(report['dtypes'])})",
+        "metadata": ", ".join(f"{key} {_short(value)}" for key, value in report["metadata"].items()),
+        "sha256": report["sha256"] or "a folder has none",
+        "checked": report["checked"],
+    }
+    width = max(map(len, lines))
+    for name, text in lines.items():
+        if text:
+            click.echo(f"{name.ljust(width)}  {text}")
+
+
+@command.command()
+@click.argument("file")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--model", help="The preset FILE is for, where it does not say.")
+@click.option(
+    "--to",
+    type=click.Choice(["detr", "official", "hf"]),
+    default="detr",
+    show_default=True,
+    help="Ours; the authors' .pth; or a folder for Hugging Face's transformers.",
+)
+def convert(file: str, out: Path, model: str | None, to: Any) -> None:
+    """Read FILE (or a release) strictly and write it to OUT in another format."""
+    from detr.models.inspection import read_network
+    from detr.models.saving import save_model
+
+    checkpoint, network = read_network(file, model)
+    metadata = {key: value for key, value in checkpoint.metadata.items() if key != "config"}
+    metadata["converted_from"] = checkpoint.path.name
+    save_model(network, out, to, metadata=metadata)
+    click.echo(f"{out}: {len(network.state_dict()):,} tensors from {checkpoint.path}")
+
+
+def _table(rows: list[list[Any]], head: list[str]) -> str:
+    cells = [head, *[["-" if cell is None else str(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."

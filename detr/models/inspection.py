@@ -1,0 +1,78 @@
+"""What a file of weights is, told without trusting its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from detr import convert, releases, weights
+from detr.errors import InputError
+from detr.models.loading import network_of
+from detr.models.presets import ModelConfig, models, preset
+from detr.models.structure import presets_like, structure_of
+
+
+def read_network(name_or_path: str, model: str | None = None) -> tuple[weights.Checkpoint, nn.Module]:
+    """The file behind a release or path as it is, and the network it makes."""
+    checkpoint = weights.read(weights.resolve(name_or_path))
+    return checkpoint, network_of(checkpoint, model or _said_by_release(name_or_path, checkpoint))
+
+
+def inspect(name_or_path: str, model: str | None = None) -> dict[str, Any]:
+    """A report as plain values. `model` is None, and `problem` says why, where the file is no model of ours.
+
+    Errors are those of reading; a file that can be read but not used is reported, not refused.
+    """
+    path = weights.resolve(name_or_path)
+    checkpoint = weights.read(path)
+    name, problem, parameters, classes = None, None, None, checkpoint.classes
+    try:
+        network = network_of(checkpoint, model or _said_by_release(name_or_path, checkpoint))
+    except InputError as reason:
+        problem = str(reason)
+    else:
+        config: Any = network.config
+        name, classes = _described(config), network.classes  # type: ignore[assignment]
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+    return {
+        "file": str(path),
+        "bytes": sum(part.stat().st_size for part in (path.iterdir() if path.is_dir() else [path]) if part.is_file()),
+        "format": checkpoint.format,
+        "names": convert.identify(checkpoint.state),
+        "model": name,
+        "problem": problem,
+        "classes": list(classes.names) if classes else None,
+        "parameters": parameters,
+        "tensors": len(checkpoint.state),
+        "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.values()}),
+        "metadata": {key: value for key, value in checkpoint.metadata.items() if key != "config"},
+        "sha256": None if path.is_dir() else releases.file_sha256(path),
+        "checked": _checked(name_or_path, checkpoint),
+    }
+
+
+def name_of(config: ModelConfig) -> str | None:
+    """The preset that `config` is, or one of the same structure, version and sampling; None for a model of your own."""
+    names = models()
+    like = presets_like(structure_of(config), config.version)
+    like = [name for name in like if preset(name).decoder.sampling == config.decoder.sampling]
+    return next((name for name in names if preset(name) == config), like[0] if like else None)
+
+
+def _described(config: ModelConfig) -> str:
+    return name_of(config) or f"{config.arch} version {config.version}, like no preset"
+
+
+def _said_by_release(name_or_path: str, checkpoint: weights.Checkpoint) -> str | None:
+    release = weights.RELEASES.get(name_or_path)
+    return release.model if release and checkpoint.model is None else None
+
+
+def _checked(name_or_path: str, checkpoint: weights.Checkpoint) -> str:
+    if checkpoint.format == "detr":
+        return "every tensor against its SHA-256"
+    release = weights.RELEASES.get(name_or_path)
+    if release:
+        return f"against the {'published' if release.sha256 else 'recorded'} SHA-256"
+    return "the archive's checksums only" if checkpoint.format == "torch" else "nothing to check against"

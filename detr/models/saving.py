@@ -1,0 +1,94 @@
+"""A network -> a file: ours, as the official code loads it, or as a folder that Hugging Face's transformers loads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from detr import convert, hugging_face, weights
+from detr.errors import InputError, UsageError, did_you_mean
+from detr.files import write_text, written_aside
+from detr.layers.position import anchors
+
+Form = Literal["detr", "official", "hf"]
+
+_STRIDES = (8, 16, 32)
+
+
+def save_model(
+    network: nn.Module, path: str | os.PathLike[str], form: Form = "detr", *, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write `network` to `path`: a file, or for "hf" a folder with config.json beside the weights.
+
+    The other two forms have no room for `metadata`. InputError where a form can't hold the model or the file can't be
+    written; UsageError for an unknown form.
+    """
+    path = Path(path)
+    if form == "detr":
+        model = network.config.model_dump(mode="json")  # type: ignore[union-attr,operator]
+        weights.write(path, network.state_dict(), model=model, classes=network.classes, metadata=metadata)  # type: ignore[arg-type]
+    elif form == "official":
+        _save_official(network, path)
+    elif form == "hf":
+        _save_hugging_face(network, path)
+    else:
+        raise UsageError(f"no form {form!r}{did_you_mean(form, get_args(Form))} Known: {', '.join(get_args(Form))}")
+
+
+def official_state(network: nn.Module) -> dict[str, Tensor]:
+    """Under the official names, with the buffers that version 2 keeps there and we compute."""
+    config: Any = network.config
+    if config.version == 1:
+        return convert.to_theirs(network.state_dict(), "rtdetr-official")
+    state = convert.to_theirs(network.state_dict(), "rtdetrv2-official")
+    shapes = tuple((config.input.height // stride, config.input.width // stride) for stride in _STRIDES)
+    places, valid = anchors(shapes, like=torch.empty(0))
+    state |= {"decoder.anchors": places[None], "decoder.valid_mask": valid[None]}
+    name = "decoder.decoder.layers.{layer}.cross_attn.num_points_scale"
+    return state | _points_scales(config, name)
+
+
+def hugging_face_state(network: nn.Module) -> dict[str, Tensor]:
+    """Under the names of transformers' files."""
+    config: Any = network.config
+    if config.version == 1:
+        return convert.to_theirs(network.state_dict(), "rt_detr-hf")
+    state = convert.to_theirs(network.state_dict(), "rt_detr_v2-hf")
+    return state | _points_scales(config, hugging_face.POINTS_SCALE)
+
+
+def _points_scales(config: Any, name: str) -> dict[str, Tensor]:
+    scale = torch.tensor([1 / count for count in config.decoder.points for _ in range(count)])
+    return {name.format(layer=layer): scale.clone() for layer in range(config.decoder.num_layers)}
+
+
+def _save_official(network: nn.Module, path: Path) -> None:
+    try:
+        with written_aside(path) as aside, aside.open("wb") as file:
+            torch.save({"model": official_state(network)}, file)
+    except (OSError, RuntimeError) as problem:
+        raise InputError(f"cannot write {path}: {' '.join(str(problem).split())}") from None
+
+
+def _save_hugging_face(network: nn.Module, folder: Path) -> None:
+    config: Any = network.config
+    about = hugging_face.config_of(config.model_dump(mode="json"), network.classes)  # type: ignore[arg-type]
+    processor = hugging_face.processor_of(config.input.height, config.input.width)
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; Hugging Face's form is a folder")
+    tensors = {name: tensor.detach().cpu().clone() for name, tensor in hugging_face_state(network).items()}
+    try:
+        with written_aside(folder / "model.safetensors") as aside:
+            save_file(tensors, aside, metadata={"format": "pt"})
+    except (SafetensorError, OSError) as problem:
+        raise InputError(f"cannot write {folder}: {' '.join(str(problem).split())}") from None
+    write_text(folder / "config.json", json.dumps(about, indent=2) + "\n")
+    write_text(folder / "preprocessor_config.json", json.dumps(processor, indent=2) + "\n")
