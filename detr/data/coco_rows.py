@@ -106,7 +106,10 @@ def areas_of(rows: Sequence[Row], boxes: NDArray[np.float64], path: Path, notes:
     if missing.any():
         notes.append(f"{int(missing.sum()):,} annotations have no area; width times height is taken")
         around = boxes[:, 2] * boxes[:, 3]
-        given = [around[i] if area is None else area for i, area in enumerate(given)]
+        given = [float(around[i]) if area is None else area for i, area in enumerate(given)]
+    areas = np.array(given) if len(set(map(type, given)) - {int, float}) == 0 else np.zeros(0)
+    if areas.dtype.kind in "iuf" and len(areas) == len(rows) and np.isfinite(areas).all() and (areas >= 0).all():
+        return areas.astype(np.float64)
     for position, area in enumerate(given):
         if not _is_number(area) or not math.isfinite(area) or (area < 0 and not missing[position]):
             raise InputError(f"{path}: annotations[{position}] has area {_short(area)}; expected a number, 0 or more")
