@@ -98,36 +98,31 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
     from detr.data.coco import CocoDataset
     from detr.engine.device import default_workers
     from detr.engine.predictions import write_predictions
-    from detr.engine.validate import OtherClasses, validate
+    from detr.engine.validate import validate
     from detr.models import load_model
 
     network = load_model(weights, options["model"], device=team.device)
     source = _source(data, options["split"], options["images"])
     dataset = CocoDataset(_annotations(source.annotations), source.images)
+    _require_known_classes(network, dataset.annotations, say=team.leads)
     name, project, overwrite = options["name"], options["project"], options["overwrite"]
     folder = team.agreed(lambda: new_run("val", name, project=project, overwrite=overwrite))
     if options["save_json"] and team.leads:
         require_writable(options["save_json"].parent)
-    workers = default_workers(team.size) if options["workers"] is None else options["workers"]
     half = torch.float16 if team.device.type == "cuda" else torch.bfloat16
     start = time.perf_counter()
-    try:
-        metrics, found = validate(
-            network,
-            dataset,
-            device=team.device,
-            batch_size=options["batch"],
-            workers=workers,
-            amp=half if options["half"] else None,
-            conf=options["conf"],
-            max_dets=options["max_dets"],
-            evaluator=options["evaluator"],
-            input=_input(network, options["imgsz"]),
-        )
-    except OtherClasses as problem:
-        if team.leads:
-            click.echo(problem.table, err=True)
-        raise
+    metrics, found = validate(
+        network,
+        dataset,
+        device=team.device,
+        batch_size=options["batch"],
+        workers=default_workers(team.size) if options["workers"] is None else options["workers"],
+        amp=half if options["half"] else None,
+        conf=options["conf"],
+        max_dets=options["max_dets"],
+        evaluator=options["evaluator"],
+        input=_input(network, options["imgsz"]),
+    )
     seconds = time.perf_counter() - start
     if not team.leads:
         return
@@ -139,6 +134,17 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
     write_text(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
     speed = len(dataset) / seconds
     click.echo(f"{folder}: metrics.json, predictions.json ({speed:.1f} images/s, evaluation included)", err=True)
+
+
+def _require_known_classes(network: Any, annotations: Annotations, *, say: bool) -> None:
+    from detr.engine.validate import OtherClasses, matched_classes
+
+    try:
+        matched_classes(network.classes, annotations)
+    except OtherClasses as problem:
+        if say:
+            click.echo(problem.table, err=True)
+        raise
 
 
 def _source(data: Path, split: str, images: Path | None = None) -> Source:
