@@ -131,7 +131,7 @@ def detr_from_arrays(folder: Path) -> list[float]:
 
 
 def detr_from_files(folder: Path) -> list[float]:
-    from detr.data.coco import read_annotations
+    from detr.data.coco_file import read_annotations
 
     annotations = read_annotations(folder / "truth.json")
     return evaluate(annotations, read_predictions(folder / "found.json", annotations)).stats.tolist()

@@ -157,7 +157,7 @@ def _source(data: Path, split: str, images: Path | None = None) -> Source:
 
 
 def _annotations(path: Path) -> Annotations:
-    from detr.data.coco import read_annotations
+    from detr.data.coco_file import read_annotations
 
     annotations = read_annotations(path)
     for note in annotations.notes:
