@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -240,3 +241,10 @@ def test_a_missing_picture_ends_with_1(detr_val, truth, model_file):
     code, out, err = detr_val("--weights", model_file, "--data", truth.parent.parent, "--workers", 0)
     assert (code, out) == (1, "")
     assert "9.png" in err
+
+
+def test_measuring_predictions_does_not_load_torch(truth, results):
+    words = ["detr", "val", "--predictions", str(results(RESULTS)), "--data", str(truth), "--json"]
+    code = f"import atexit, sys; sys.argv = {words}; atexit.register(lambda: print('torch' in sys.modules)); "
+    done = subprocess.run([sys.executable, "-c", code + "from detr.cli import main; main()"], capture_output=True)
+    assert done.stdout.decode().splitlines()[-1] == "False", done.stderr
