@@ -74,6 +74,15 @@ def read_image(source: str | os.PathLike[str] | BinaryIO, *, name: str | None = 
         raise InputError(f"{name}: damaged or cut short ({reason})") from problem
 
 
+def count_pictures(path: str | os.PathLike[str]) -> int:
+    """How many pictures a file that `read_image` could read holds: more than one in animations and multi-page TIFF.
+
+    The views of one scene that some cameras pack into a JPEG count as one.
+    """
+    with Image.open(Path(path), formats=FORMATS) as picture:
+        return 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+
+
 def to_rgb(picture: Image.Image, *, name: str = "image") -> RGB:
     """An open Pillow image -> [h, w, 3] RGB, upright by its EXIF."""
     return _as_rgb(_upright(picture, name), name)

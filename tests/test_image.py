@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from detr.errors import InputError, UsageError
-from detr.image import MOST_PIXELS, InputConfig, prepare, read_image, to_rgb
+from detr.image import MOST_PIXELS, InputConfig, count_pictures, prepare, read_image, to_rgb
 
 RAMP = np.stack([np.tile(np.linspace(0, 255, 60), (40, 1))] * 3, -1).astype(np.uint8)  # [40, 60, 3], mean 127
 
@@ -109,6 +109,8 @@ def test_an_animation_gives_its_first_picture(tmp_path):
     pictures = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (10, 200)]
     path = saved(tmp_path / "a.webp", pictures[0], save_all=True, append_images=pictures[1:], lossless=True)
     assert (read_image(path) == 10).all()
+    assert count_pictures(path) == 2
+    assert count_pictures(saved(tmp_path / "b.png", pictures[0])) == 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (30_000, 10), (10, 65_500)])

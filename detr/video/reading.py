@@ -23,7 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from detr.errors import InputError
-from detr.image import MOST_PIXELS, RGB, looks_like, read_image
+from detr.image import MOST_PIXELS, RGB, count_pictures, looks_like, read_image
 from detr.video.sources import IMAGE_SUFFIXES, Source, find_sources
 
 PATIENCE = (15.0, 30.0)  # seconds a stream may take to open, and to send the next packet
@@ -107,7 +107,14 @@ class FrameReader:
             return self._video_frames(self._container)
         if self._camera is not None:
             return self._camera_frames(self._camera)
-        return iter([Frame(read_image(self.source.path) if self._image is None else self._image, self.source)])
+        return self._one_image()
+
+    def _one_image(self) -> Iterator[Frame]:
+        if self._image is None:
+            self._image = read_image(self.source.path)
+            if (count := count_pictures(self.source.path)) > 1:
+                self.notes.append(f"the first of its {count} pictures was taken")
+        yield Frame(self._image, self.source)
 
     def _video_frames(self, container: InputContainer) -> Iterator[Frame]:
         stream = _picture_stream(container, self.source)

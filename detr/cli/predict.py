@@ -1,0 +1,192 @@
+"""`detr predict`: find objects in images, videos, cameras and streams."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from detr.errors import InputError, UsageError
+from detr.files import new_run, require_writable
+
+if TYPE_CHECKING:
+    from detr.engine.predict import Summary
+    from detr.engine.saving import Wanted
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--weights", default="rtdetr-tiny", help="A release (see `detr weights list`) or a file of weights.")
+@click.option("--model", help="The preset, where a file of weights doesn't say what it is.")
+@click.option("--conf", "--threshold", default="0.25", help="Leave out detections scored below, from 0 to 1.")
+@click.option("--classes", multiple=True, metavar="NAME|N", help="Only these classes; several with commas or repeated.")
+@click.option("--max-det", type=click.IntRange(min=1), default=300, help="At most so many detections per picture.")
+@click.option("--vid-stride", type=click.IntRange(min=1), default=1, help="Of videos, every so manieth frame.")
+@click.option("--imgsz", metavar="N|H,W", help="Size the network sees, multiples of 32.  [default: the model's]")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--half", is_flag=True, help="Compute in 16 bits, on a GPU.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, help="Pictures the network sees at once.")
+@click.option("--save-json", is_flag=True, help="Images: predictions.json, as COCO has it. Videos: NAME.jsonl.")
+@click.option("--save-txt", is_flag=True, help="labels/*.txt, YOLO's lines.")
+@click.option("--save-conf", is_flag=True, help="Scores in those lines.")
+@click.option("--save-crop", is_flag=True, help="What each box shows, as crops/CLASS/*.jpg.")
+@click.option("--show", is_flag=True, help="A window with the pictures; Escape or q closes it.")
+@click.option("--no-save", is_flag=True, help="No drawn pictures or videos.")
+@click.option("--no-video", is_flag=True, help="No drawn videos.")
+@click.option("--line-width", type=click.IntRange(min=1), help="Of boxes, in pixels.  [default: by the picture's size]")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first source that can't be read.")
+@click.option("--iou", hidden=True, help="Accepted for the sake of old habits; there is no suppression to set.")
+@click.option("--name", help="Name of the run.  [default: predict, predict-2, ...]")
+@click.option("--project", default="runs", help="Folder that holds the runs.")
+@click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
+@click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout, all else on stderr.")
+@click.option("--quiet", is_flag=True, help="No progress bar, and no line for each source.")
+def command(
+    sources: tuple[str, ...],
+    weights: str,
+    model: str | None,
+    conf: str,
+    classes: tuple[str, ...],
+    max_det: int,
+    vid_stride: int,
+    imgsz: str | None,
+    device: str,
+    half: bool,
+    batch: int,
+    save_json: bool,
+    save_txt: bool,
+    save_conf: bool,
+    save_crop: bool,
+    show: bool,
+    no_save: bool,
+    no_video: bool,
+    line_width: int | None,
+    fail_fast: bool,
+    iou: str | None,
+    name: str | None,
+    project: str,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Find objects in each SOURCE: an image, a video, a folder, a glob, a .txt list of them, a URL (http, https, rtsp),
+    the number of a camera, or - for a stream on standard input.
+
+    Drawn pictures and videos go to runs/predict/NAME. Sources that can't be read are listed at the end; the others are
+    done all the same.
+    """
+    threshold = _share("--conf", conf)
+    size = None if imgsz is None else _sides(imgsz)
+    if iou is not None:
+        click.echo("--iou has no effect: the model gives each object once, and nothing is suppressed", err=True)
+
+    from detr.engine.detector import Detector
+    from detr.engine.device import choose_device
+    from detr.engine.predict import predict
+    from detr.engine.saving import Wanted
+    from detr.video import find_sources
+
+    found = find_sources(sources)
+    choose_device(device)
+    folder = new_run("predict", name, project=project, overwrite=overwrite)
+    require_writable(folder)
+    wanted = Wanted(
+        images=not no_save,
+        videos=not (no_save or no_video),
+        json=save_json,
+        txt=save_txt,
+        crop=save_crop,
+        conf=save_conf,
+        line_width=line_width,
+    )
+    summary = None
+    try:
+        detector = Detector(weights, model=model, device=device)
+        words = [word for words in classes for word in words.split(",") if word.strip()]
+        settings = detector.settings(
+            conf=threshold, classes=words if classes else None, max_det=max_det, imgsz=size, half=half
+        )
+        say = _say_nothing if quiet else _to_stderr if as_json else click.echo
+        summary = predict(
+            detector,
+            found,
+            settings,
+            folder,
+            wanted=wanted,
+            show=show,
+            stride=vid_stride,
+            batch=batch,
+            fail_fast=fail_fast,
+            quiet=quiet,
+            say=say,
+        )
+    except BaseException as problem:
+        _keep_or_remove(folder, problem)
+        raise
+    _report(summary, len(found), wanted, as_json=as_json)
+
+
+def _report(summary: Summary, num_sources: int, wanted: Wanted, *, as_json: bool) -> None:
+    """What was done and what was lost; InputError where a source failed."""
+    for note in summary.notes:
+        click.echo(f"note: {note}", err=True)
+    if as_json:
+        click.echo(json.dumps(summary.to_json(), ensure_ascii=False))
+    pictures = [
+        f"{count:,} {what}{'s' if count != 1 else ''}"
+        for count, what in ((summary.images, "image"), (summary.videos, "video"))
+        if count
+    ]
+    saved = any(summary.folder.iterdir())
+    if summary.frames:
+        rate = summary.frames / summary.seconds
+        line = f"{' and '.join(pictures) or 'part of a video'}, {summary.detections:,} detections, {rate:.1f} frames/s"
+        click.echo(f"{line}{f': {summary.folder}' if saved else ''}", err=as_json)
+    if not saved:
+        with suppress(OSError):
+            summary.folder.rmdir()
+    if not summary.failures:
+        return
+    if num_sources == 1:
+        raise InputError(summary.failures[0][1])
+    for _, error in summary.failures:
+        click.echo(f"failed: {' '.join(error.split())}", err=True)
+    raise InputError(f"{len(summary.failures)} of {num_sources} sources failed")
+
+
+def _keep_or_remove(folder: Path, problem: BaseException) -> None:
+    """A folder with nothing in it goes; where there is something, whoever stopped us wants to know where."""
+    try:
+        folder.rmdir()
+    except OSError:
+        if not isinstance(problem, Exception):
+            click.echo(f"stopped; what was done so far is in {folder}", err=True)
+
+
+def _share(flag: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:  # NaN is not either
+        raise UsageError(f"{flag} {text}: expected a number from 0 to 1")
+    return value
+
+
+def _sides(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(side) for side in text.lower().replace("x", ",").split(","))
+    except ValueError:
+        raise UsageError(f"--imgsz {text}: expected a side such as 640, or height,width such as 480,640") from None
+
+
+def _to_stderr(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _say_nothing(line: str) -> None:
+    pass

@@ -1,0 +1,185 @@
+"""Prediction over files, videos and streams: reading, inference and writing at the same time, in constant memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detr.draw import Window
+from detr.engine.ahead import ahead
+from detr.engine.detector import Detector, Prepared, Settings
+from detr.engine.progress import progress
+from detr.engine.results import Results
+from detr.engine.saving import Saver, Wanted
+from detr.errors import InputError
+from detr.video import Frame, FrameReader, Source
+
+Say = Callable[[str], None]
+DRAWN = Wanted()
+
+
+@dataclass(eq=False)
+class Summary:
+    """What was done."""
+
+    folder: Path
+    images: int = 0
+    videos: int = 0
+    frames: int = 0  # of images and videos
+    detections: int = 0
+    seconds: float = 0.0
+    failures: list[tuple[str, str]] = field(default_factory=list)  # source, what was wrong
+    notes: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        failures = [{"source": source, "error": error} for source, error in self.failures]
+        return {**vars(self), "folder": str(self.folder), "seconds": round(self.seconds, 3), "failures": failures}
+
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    source: Source
+    total: int | None  # frames to come, where that is known
+
+
+@dataclass(frozen=True, eq=False)
+class _Ended:
+    source: Source
+    notes: list[str]
+    problem: InputError | None  # why it ended before its end
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    frame: Frame
+    result: Results
+
+
+def predict(
+    detector: Detector,
+    sources: list[Source],
+    settings: Settings,
+    folder: Path,
+    *,
+    wanted: Wanted = DRAWN,
+    show: bool = False,
+    stride: int = 1,
+    batch: int = 1,
+    fail_fast: bool = False,
+    quiet: bool = False,
+    say: Say = print,
+) -> Summary:
+    """Run the detector over all sources and leave what is wanted in `folder`.
+
+    A source that can't be read is noted in the summary, and the others go on, unless `fail_fast`. Ctrl-C and SIGTERM
+    leave videos and lists finished, with the frames so far. InputError where results can't be written.
+    """
+    summary = Summary(folder)
+    started = time.perf_counter()
+    window = Window("detr") if show else None
+    reading = ahead(_prepared(sources, detector, settings, stride), depth=2 * batch + 2)
+    found = ahead(_detected(reading, detector, settings, batch), depth=4)
+    bar = progress(total=None, description="predict", unit="frame", quiet=quiet)
+    begun = time.perf_counter(), 0, 0
+    with Saver(folder, wanted, detector.classes) as saver, closing(bar), closing(found):
+        for item in found:
+            if isinstance(item, _Begun):
+                _announce(item, bar)
+                saver.begin(item.source)
+                begun = time.perf_counter(), summary.frames, summary.detections
+            elif isinstance(item, _Found):
+                saver.add(item.result, item.frame)
+                _count(item, summary)
+                bar.update()
+                is_image = item.frame.index is None
+                if window is not None and not window.show(item.result.plot(channels="rgb"), wait=is_image):
+                    break
+            else:
+                saver.end()
+                _conclude(item, summary, begun, bar.write if not bar.disable else say)
+                if item.problem is not None and fail_fast:
+                    break
+        if window is not None:
+            window.close()
+    summary.notes += saver.notes
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+def _prepared(
+    sources: Iterable[Source], detector: Detector, settings: Settings, stride: int
+) -> Iterator[_Begun | Prepared | _Ended]:
+    """Everything that can be read, in order, ready for the network. Runs in the reading thread."""
+    for source in sources:
+        notes: list[str] = []
+        try:
+            with FrameReader(source, stride=stride) as reader:
+                notes = reader.notes
+                yield _Begun(source, reader.total)
+                for frame in reader:
+                    yield detector.prepared(frame, settings)
+        except InputError as problem:
+            yield _Ended(source, notes, problem)
+        else:
+            yield _Ended(source, notes, None)
+
+
+def _detected(
+    items: Generator[_Begun | Prepared | _Ended, None, None], detector: Detector, settings: Settings, batch: int
+) -> Iterator[_Begun | _Found | _Ended]:
+    """The same with results, in order; batches reach over the ends of sources. Runs in the network's thread."""
+    waiting: list[_Begun | Prepared | _Ended] = []
+    count = 0
+    live = False
+    with closing(items):
+        for item in items:
+            waiting.append(item)
+            count += isinstance(item, Prepared)
+            if isinstance(item, _Begun):
+                live = item.source.is_live
+            if count == batch or count == 0 or live:  # a live stream is not kept waiting for a batch to fill
+                yield from _answered(waiting, detector, settings)
+                waiting, count = [], 0
+    yield from _answered(waiting, detector, settings)
+
+
+def _answered(
+    waiting: list[_Begun | Prepared | _Ended], detector: Detector, settings: Settings
+) -> Iterator[_Begun | _Found | _Ended]:
+    group = [item for item in waiting if isinstance(item, Prepared)]
+    results = iter(detector.detect(group, settings) if group else [])
+    for item in waiting:
+        yield _Found(item.frame, next(results)) if isinstance(item, Prepared) else item
+
+
+def _announce(item: _Begun, bar: Any) -> None:
+    """The bar's total grows source by source; where one has no known end, there is no percentage."""
+    if item.total is None:
+        bar.total = None
+    elif bar.total is not None or bar.n == 0:
+        bar.total = (bar.total or 0) + item.total
+    bar.set_postfix_str(item.source.name, refresh=True)
+
+
+def _count(item: _Found, summary: Summary) -> None:
+    summary.frames += 1
+    summary.detections += len(item.result)
+    summary.images += item.frame.index is None
+
+
+def _conclude(item: _Ended, summary: Summary, begun: tuple[float, int, int], say: Say) -> None:
+    summary.notes += [f"{item.source.path}: {note}" for note in item.notes]
+    if item.problem is not None:
+        summary.failures.append((item.source.path, str(item.problem)))
+        return
+    started, frames, detections = begun
+    count, seconds = summary.frames - frames, time.perf_counter() - started
+    if item.source.kind != "image" and count:
+        summary.videos += 1
+    rate = f", {count / seconds:.1f} frames/s" if count > 1 else ""
+    frames_said = f"{count:,} frames, " if item.source.kind != "image" else ""
+    say(f"{item.source.path}: {frames_said}{summary.detections - detections:,} detections{rate}")

@@ -1,0 +1,176 @@
+"""What prediction leaves in its folder: drawn pictures and videos, JSON, labels, crops."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from detr.classes import Classes
+from detr.engine.results import Results, write_image
+from detr.errors import InputError
+from detr.files import written_aside
+from detr.video import Frame, Source, VideoWriter
+
+_DRAWN_AS_THEY_WERE = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which files to leave."""
+
+    images: bool = True  # drawn
+    videos: bool = True  # drawn
+    json: bool = False  # predictions.json, COCO's result list, for images; NAME.jsonl for videos
+    txt: bool = False  # labels/NAME.txt, YOLO's lines
+    crop: bool = False  # crops/CLASS/NAME-N.jpg
+    conf: bool = False  # scores in the labels
+    line_width: int | None = None
+
+
+class Saver:
+    """Puts results into a folder, source after source, in a `with` block: however that ends, what there is stays."""
+
+    def __init__(self, folder: Path, wanted: Wanted, classes: Classes) -> None:
+        self.folder = folder
+        self.notes: list[str] = []
+        self._wanted = wanted
+        self._classes = classes
+        self._taken: set[str] = set()
+        self._name = ""
+        self._source: Source | None = None
+        self._video: VideoWriter | None = None
+        self._lines: IO[str] | None = None
+        self._list = _JsonList(folder / "predictions.json") if wanted.json else None
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with ExitStack() as stack:  # each is closed, whatever happens to the others
+            if self._list is not None:
+                stack.callback(self._list.close)
+            if self._lines is not None:
+                stack.callback(self._lines.close)
+            if self._video is not None:
+                stack.callback(self._video.close, to_the_end=problem is None)
+
+    def begin(self, source: Source) -> None:
+        """A new source; files made from it get its name, or `name-2` where that is taken."""
+        self._source = source
+        number, name = 1, source.name
+        while name.casefold() in self._taken:
+            number += 1
+            name = f"{source.name}-{number}"
+        self._taken.add(name.casefold())
+        self._name = name
+
+    def add(self, result: Results, frame: Frame) -> None:
+        """The next frame of the source. InputError where it can't be written."""
+        name = self._name if frame.index is None else f"{self._name}_{frame.index}"
+        if frame.index is None:
+            self._add_image(result)
+        else:
+            self._add_to_video(result, frame)
+        if self._wanted.txt:
+            result.save_txt(self.folder / "labels" / f"{name}.txt", save_conf=self._wanted.conf)
+        if self._wanted.crop:
+            result.save_crop(self.folder / "crops", f"{name}.jpg")
+
+    def end(self) -> None:
+        """The source is through."""
+        if self._video is not None:
+            video, self._video = self._video, None
+            video.close()
+            self.notes += [f"{self._name}: {note}" for note in video.notes]
+        if self._lines is not None:
+            self._lines.close()
+            self._lines = None
+
+    def _add_image(self, result: Results) -> None:
+        assert self._source is not None
+        if self._wanted.images:
+            suffix = Path(self._source.path).suffix.lower()
+            kept = suffix if suffix in _DRAWN_AS_THEY_WERE else ".jpg"
+            write_image(self.folder / f"{self._name}{kept}", self._drawn(result))
+        if self._list is not None:
+            self._list.add(coco_rows(result, self._name, self._classes))
+
+    def _add_to_video(self, result: Results, frame: Frame) -> None:
+        assert self._source is not None
+        if self._wanted.videos:
+            if self._video is None:
+                self._video = VideoWriter(
+                    self.folder / f"{self._name}.mp4",
+                    rate=frame.rate or 25,
+                    time_base=frame.time_base,
+                    audio_from=self._source.path if self._source.kind == "video" else None,
+                )
+            self._video.write(self._drawn(result), pts=frame.pts)
+        if self._wanted.json:
+            self._add_line({"frame": frame.index, "pts": frame.time, "detections": result.summary()})
+
+    def _drawn(self, result: Results) -> Any:
+        return result.plot(channels="rgb", line_width=self._wanted.line_width)
+
+    def _add_line(self, row: dict[str, Any]) -> None:
+        path = self.folder / f"{self._name}.jsonl"
+        try:
+            if self._lines is None:
+                self._lines = path.open("w", encoding="utf-8")
+            self._lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._lines.flush()
+        except OSError as problem:
+            raise InputError(f"{path}: cannot be written ({problem.strerror})") from problem
+
+
+def coco_rows(result: Results, name: str, classes: Classes) -> list[dict[str, Any]]:
+    """COCO's result rows. The image id is the number in the file's name, or the name where it is none."""
+    image_id = int(name) if name.isascii() and name.isdecimal() else name
+    rows = []
+    for box, label, score in zip(
+        result.boxes.xyxy.tolist(), result.boxes.cls.tolist(), result.boxes.conf.tolist(), strict=True
+    ):
+        x1, y1, x2, y2 = box
+        corner_and_size = [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
+        labelled = {"image_id": image_id, "category_id": classes.id_of(int(label))}
+        rows.append({**labelled, "bbox": corner_and_size, "score": round(score, 5)})
+    return rows
+
+
+class _JsonList:
+    """A JSON list written row by row, in constant memory; whole under its name once it is closed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._aside = ExitStack()
+        self._file: IO[str] | None = None
+        self._empty = True
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Rows of one more image, maybe none; the file exists once there was an image."""
+        try:
+            if self._file is None:
+                self._file = self._aside.enter_context(written_aside(self._path)).open("w", encoding="utf-8")
+                self._file.write("[")
+            for row in rows:
+                self._file.write(("\n" if self._empty else ",\n") + json.dumps(row, ensure_ascii=False))
+                self._empty = False
+        except OSError as problem:
+            raise InputError(f"{self._path}: cannot be written ({problem.strerror})") from problem
+
+    def close(self) -> None:
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        with self._aside:
+            try:
+                with file:
+                    file.write("\n]\n")
+            except OSError as problem:
+                raise InputError(f"{self._path}: cannot be written ({problem.strerror})") from problem

@@ -1,0 +1,240 @@
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from detr.classes import Classes
+from detr.engine import saving
+from detr.engine.detector import Detector
+from detr.engine.predict import predict
+from detr.engine.saving import Wanted
+from detr.errors import InputError
+from detr.image import InputConfig
+from detr.records import Output, Predictions
+from detr.video import VideoWriter, find_sources
+
+ALL = Wanted(json=True, txt=True, crop=True, conf=True)
+CLASSES = Classes((10, 20, 30), ("red", "green", "blue"))
+
+
+class ColourFinder(nn.Module):
+    """Finds one box, in the middle, of the class of the image's strongest colour."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = type("Config", (), {"arch": "rtdetr", "input": InputConfig(height=32, width=32)})
+        self.classes = CLASSES
+        self.batches = []
+
+    def forward(self, images):
+        self.batches.append(len(images))
+        logits = torch.full((len(images), 1, 3), -4.0)
+        logits[torch.arange(len(images)), 0, images.mean((2, 3)).argmax(1)] = 3.0
+        return Output((Predictions(logits, torch.tensor([0.5, 0.5, 0.5, 0.5]).expand(len(images), 1, 4)),))
+
+
+def plain(index, height=48, width=64):
+    image = np.full((height, width, 3), 20, np.uint8)
+    image[..., index % 3] = 200
+    return image
+
+
+def save(path, index=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(plain(index)).save(path)
+    return path
+
+
+def film(path, count=12, rate=10):
+    with VideoWriter(path, rate=rate) as writer:
+        for index in range(count):
+            writer.write(plain(index))
+    return path
+
+
+def run(folder, *sources, wanted=ALL, detector=None, conf=0.25, **options):
+    detector = detector or Detector(ColourFinder(), device="cpu")
+    settings = detector.settings(conf=conf)
+    options.setdefault("say", lambda line: None)
+    return predict(detector, find_sources(sources), settings, folder, wanted=wanted, **options)
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def times(path):
+    with av.open(str(path)) as container:
+        return [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_an_image_leaves_a_drawing_labels_crops_and_rows(tmp_path):
+    save(tmp_path / "in" / "000123.png", 1)
+    out = tmp_path / "out"
+    summary = run(out, tmp_path / "in")
+    assert files(out) == ["000123.png", "crops/green/000123-0.jpg", "labels/000123.txt", "predictions.json"]
+    assert (out / "labels" / "000123.txt").read_text().startswith("1 0.5 0.5 0.5 0.5 0.9525")
+    (row,) = json.loads((out / "predictions.json").read_text())
+    assert row == {"image_id": 123, "category_id": 20, "bbox": [16, 12, 32, 24], "score": 0.95257}
+    assert (summary.images, summary.videos, summary.frames, summary.detections) == (1, 0, 1, 1)
+    with Image.open(out / "000123.png") as picture:
+        assert (np.array(picture) != plain(1)).any()
+
+
+def test_only_what_is_wanted_is_left(tmp_path):
+    save(tmp_path / "a.png")
+    film(tmp_path / "b.mp4")
+    nothing = Wanted(images=False, videos=False)
+    run(tmp_path / "out", tmp_path / "a.png", tmp_path / "b.mp4", wanted=nothing)
+    assert not (tmp_path / "out").exists()
+    run(tmp_path / "out", tmp_path / "a.png", tmp_path / "b.mp4", wanted=Wanted(videos=False))
+    assert files(tmp_path / "out") == ["a.png"]
+
+
+def test_a_video_leaves_a_video_and_a_line_for_each_frame(tmp_path):
+    film(tmp_path / "walk.mp4")
+    out = tmp_path / "out"
+    summary = run(out, tmp_path / "walk.mp4", wanted=Wanted(json=True))
+    assert files(out) == ["walk.jsonl", "walk.mp4"]
+    lines = lines_of(out / "walk.jsonl")
+    assert [line["frame"] for line in lines] == list(range(12))
+    assert [line["pts"] for line in lines] == pytest.approx([i / 10 for i in range(12)])
+    assert [line["detections"][0]["name"] for line in lines[:3]] == ["red", "green", "blue"]
+    assert (summary.videos, summary.frames, summary.detections) == (1, 12, 12)
+    with av.open(str(out / "walk.mp4")) as container:
+        assert [float(f.pts * f.time_base) for f in container.decode(video=0)] == pytest.approx(
+            [i / 10 for i in range(12)]
+        )
+
+
+def test_a_stride_keeps_the_timing(tmp_path):
+    film(tmp_path / "walk.mp4")
+    run(tmp_path / "out", tmp_path / "walk.mp4", wanted=Wanted(json=True), stride=5)
+    assert [line["frame"] for line in lines_of(tmp_path / "out" / "walk.jsonl")] == [0, 5, 10]
+    assert times(tmp_path / "out" / "walk.mp4") == pytest.approx([0, 0.5, 1.0])
+
+
+def test_names_that_meet_are_both_kept(tmp_path):
+    save(tmp_path / "one" / "a.png", 0)
+    save(tmp_path / "two" / "A.png", 1)
+    save(tmp_path / "two" / "a.jpg", 2)
+    run(tmp_path / "out", tmp_path / "one", tmp_path / "two", wanted=Wanted(txt=True))
+    labels = tmp_path / "out" / "labels"
+    assert files(labels) == ["A-2.txt", "a-3.txt", "a.txt"]
+    assert [(labels / name).read_text()[0] for name in ("a.txt", "A-2.txt", "a-3.txt")] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_batches_reach_over_sources_and_keep_the_order(tmp_path, batch):
+    for index in range(5):
+        save(tmp_path / "in" / f"{index}.png", index)
+    film(tmp_path / "in" / "walk.mp4", 4)
+    detector = Detector(ColourFinder(), device="cpu")
+    run(tmp_path / "out", tmp_path / "in", detector=detector, batch=batch, wanted=Wanted(json=True))
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [(row["image_id"], row["category_id"]) for row in rows] == [(0, 10), (1, 20), (2, 30), (3, 10), (4, 20)]
+    assert len(lines_of(tmp_path / "out" / "walk.jsonl")) == 4
+    assert max(detector.network.batches) == min(batch, 9) and sum(detector.network.batches) == 9
+
+
+def test_bad_files_are_listed_and_the_others_done(tmp_path):
+    for index in range(6):
+        save(tmp_path / "in" / f"{index}.png", index)
+    (tmp_path / "in" / "2.png").write_text("<html>")
+    (tmp_path / "in" / "4.mp4").write_bytes(b"")
+    said = []
+    summary = run(tmp_path / "out", tmp_path / "in", say=said.append, wanted=Wanted())
+    assert [Path(source).name for source, _ in summary.failures] == ["2.png", "4.mp4"]
+    assert "HTML" in summary.failures[0][1] and "empty" in summary.failures[1][1]
+    assert files(tmp_path / "out") == ["0.png", "1.png", "3.png", "4.png", "5.png"]
+    assert len(said) == 5 and summary.images == 5
+
+
+def test_fail_fast_stops_at_the_first(tmp_path):
+    for index in range(6):
+        save(tmp_path / "in" / f"{index}.png", index)
+    (tmp_path / "in" / "2.png").write_text("<html>")
+    summary = run(tmp_path / "out", tmp_path / "in", fail_fast=True, wanted=Wanted())
+    assert len(summary.failures) == 1 and files(tmp_path / "out") == ["0.png", "1.png"]
+
+
+def test_a_damaged_video_is_done_as_far_as_it_goes_and_said(tmp_path):
+    path = film(tmp_path / "a.mp4", 60)
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2])
+    summary = run(tmp_path / "out", path, wanted=Wanted())
+    assert 0 < summary.frames < 60
+    assert any("of the 60 frames" in note for note in summary.notes)
+    assert (tmp_path / "out" / "a.mp4").exists()
+
+
+def test_classes_are_written_with_their_original_ids(tmp_path):
+    save(tmp_path / "some name.png", 2)
+    run(tmp_path / "out", tmp_path / "some name.png")
+    (row,) = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert (row["image_id"], row["category_id"]) == ("some name", 30)
+
+
+def test_nothing_found_leaves_empty_lists(tmp_path):
+    save(tmp_path / "a.png")
+    run(tmp_path / "out", tmp_path / "a.png", conf=0.99)
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text()) == []
+    assert (tmp_path / "out" / "labels" / "a.txt").read_text() == ""
+
+
+def test_an_error_in_the_network_is_not_the_fault_of_a_file(tmp_path):
+    class Broken(ColourFinder):
+        def forward(self, images):
+            return Output((Predictions(torch.full((1, 1, 3), torch.nan), torch.zeros(1, 1, 4)),))
+
+    save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="NaN"):
+        run(tmp_path / "out", tmp_path / "a.png", detector=Detector(Broken(), device="cpu"))
+
+
+def test_an_interruption_leaves_finished_files_with_the_frames_so_far(tmp_path):
+    film(tmp_path / "walk.mp4", 40)
+    save(tmp_path / "a.png")
+
+    add = saving.Saver.add
+
+    def add_until(self, result, frame):
+        if frame.index == 25:
+            raise KeyboardInterrupt
+        add(self, result, frame)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(saving.Saver, "add", add_until)
+        run(tmp_path / "out", tmp_path / "a.png", tmp_path / "walk.mp4", wanted=Wanted(json=True))
+    assert files(tmp_path / "out") == ["a.png", "predictions.json", "walk.jsonl", "walk.mp4"]
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 1
+    assert len(lines_of(tmp_path / "out" / "walk.jsonl")) == 25
+    assert len(times(tmp_path / "out" / "walk.mp4")) == 25
+
+
+def test_a_full_disk_ends_with_one_line_and_keeps_the_rest(tmp_path):
+    """No file may grow over 40 kB: the video can't be written, what stood before stays."""
+    resource = pytest.importorskip("resource")
+    save(tmp_path / "a.png")
+    with VideoWriter(tmp_path / "noise.mp4") as writer:
+        noise = np.random.default_rng(0)
+        for _ in range(40):
+            writer.write(noise.integers(0, 255, (240, 320, 3), np.uint8))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"noise\.mp4"):
+            run(tmp_path / "out", tmp_path / "a.png", tmp_path / "noise.mp4", wanted=Wanted(txt=True))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "a.png" in files(tmp_path / "out") and "noise.mp4" not in files(tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".*"))
