@@ -22,7 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from detr.convert import to_ours, to_theirs
-from detr.criterion import criterion_for
+from detr.criterion import MatcherConfig, criterion_for
+from detr.criterion.matcher import match
+from detr.criterion.truth import in_one_row
 from detr.models import build_model
 from detr.models.denoising import Noised
 from detr.models.postprocess import select
@@ -226,6 +228,7 @@ def _losses(network: nn.Module, images: Tensor, record: dict[str, Any], source: 
     targets = _targets(record, torch.float64)
     output = _training(network)(images, targets=_targets(record, torch.float32))
     network.denoising = denoising
+    yield from _assignments(output, targets, record)
     losses = criterion_for(network)(output, targets)
     theirs = record["losses_weighted"]
     yield "losses missing or too many", len(set(losses) ^ set(theirs)), 0.5
@@ -244,6 +247,18 @@ def _losses(network: nn.Module, images: Tensor, record: dict[str, Any], source: 
             norm, recorded = 0.0 if gradient is None else float(gradient.norm()), norms.get(official[name], 0.0)
             yield f"{kind} gradient of {name}", abs(norm - recorded) / (recorded + 1e-9 * largest), RELATIVE
     network.eval()
+
+
+def _assignments(output: Output, targets: list[Target], record: dict[str, Any]) -> Iterator[Difference]:
+    assert output.proposals is not None
+    heads = [output.layers[-1], *output.layers[:-1], output.proposals]
+    truth = in_one_row(targets, device=torch.device("cpu"), dtype=torch.float64)
+    calls = record["matcher_calls"]
+    for (name, images), pairs in zip(calls.items(), match(heads, truth, MatcherConfig()), strict=True):
+        theirs = [(i, q, t) for i, each in enumerate(images) for q, t in zip(each["pred"], each["gt"], strict=True)]
+        rows = zip(pairs.images.tolist(), pairs.queries.tolist(), pairs.targets.tolist(), strict=True)
+        ours = [(image, query, target - truth.starts[image]) for image, query, target in rows]
+        yield f"matches of {name}", float(ours != theirs), 0.5
 
 
 def _targets(record: dict[str, Any], dtype: torch.dtype) -> list[Target]:

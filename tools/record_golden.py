@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import click
 import numpy as np
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
 from check_golden import MODELS
 
-RECORDED = HERE.parent / "tests" / "golden"
+RECORDED = Path(__file__).parent.parent / "tests" / "golden"
 SLICES: dict[str, tuple[slice, ...]] = {
     "topk_indices": (),
     "topk_scores": (),

@@ -42,16 +42,21 @@ class DeformableAttention(nn.Module):
         self, query: Tensor, boxes: Tensor, memory: Tensor, shapes: tuple[tuple[int, int], ...], padding: Tensor | None
     ) -> Tensor:
         """query [B, Q, D], boxes [B, Q, 4] cxcywh in [0, 1], memory [B, S, D], padding [B, S] or None -> [B, Q, D]."""
-        value = self.project_value(memory)
+        value = self._value(memory)
         if padding is not None:
-            value = value.masked_fill(padding[..., None], 0)
-        value = value.unflatten(-1, (self.heads, -1))
+            value = value.masked_fill(padding[..., None, None], 0)
         offsets = self.offsets(query).unflatten(-1, (self.heads, -1, 2))
         weights = self.weights(query).unflatten(-1, (self.heads, -1)).softmax(-1)
         centres, sides = boxes[:, :, None, None].chunk(2, -1)
         locations = centres + offsets * self.points_scale * sides * 0.5
         attended = deformable_attention(value, shapes, locations, weights, self.points, method=self.method)
         return self.project_out(attended)
+
+    def _value(self, memory: Tensor) -> Tensor:
+        """[B, S, D] -> [B, S, M, Dh], laid out channel by channel as maps are: sampling then reads it without a copy."""
+        linear = self.project_value
+        value = linear.weight @ memory.transpose(1, 2) + linear.bias[:, None]
+        return value.unflatten(1, (self.heads, -1)).permute(0, 3, 1, 2)
 
     @torch.no_grad()
     def _initialise(self) -> None:

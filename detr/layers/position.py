@@ -26,8 +26,8 @@ def sine_table(height: int, width: int, channels: int, like: Tensor, temperature
 
 def anchors(
     shapes: tuple[tuple[int, int], ...], like: Tensor, *, size: float = 0.05, eps: float = 0.01
-) -> tuple[Tensor, Tensor]:
-    """One box per token: [S, 4] logits of cxcywh, and [S, 1] True where it is a valid proposal.
+) -> tuple[Tensor, Tensor | None]:
+    """One box per token: [S, 4] logits of cxcywh, and [S, 1] True where it is a valid proposal, None if all are.
 
     Centres lie in the middle of the cells, sides are `size` on the finest level and double with each. A box with
     a coordinate within `eps` of 0 or 1 is not valid and has infinite logits. Computed in float32, as officially.
@@ -56,7 +56,7 @@ def _sine_table(
 @torch.no_grad()
 def _anchors(
     shapes: tuple[tuple[int, int], ...], size: float, eps: float, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     levels = []
     for level, (height, width) in enumerate(shapes):
         y, x = torch.meshgrid(
@@ -68,4 +68,4 @@ def _anchors(
     boxes = torch.cat(levels)
     valid = ((boxes > eps) & (boxes < 1 - eps)).all(-1, keepdim=True)
     logits = torch.where(valid, torch.log(boxes / (1 - boxes)), math.inf)
-    return logits.to(device, dtype), valid.to(device)
+    return logits.to(device, dtype), None if valid.all() else valid.to(device)

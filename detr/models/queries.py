@@ -46,7 +46,9 @@ class QuerySelection(nn.Module):
     def forward(self, memory: Memory, num_queries: int) -> Queries:
         """The `num_queries` best positions, best first; all of them where the image has fewer."""
         places, valid = anchors(memory.shapes, like=memory.tokens)
-        tokens = memory.tokens * valid
+        tokens = memory.tokens.contiguous()  # once, not in each of the layers
+        if valid is not None:
+            tokens = tokens * valid
         if memory.padding is not None:
             tokens = tokens.masked_fill(memory.padding[..., None], 0)
         embedding = self.norm(self.embed(tokens))
