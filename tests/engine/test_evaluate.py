@@ -161,6 +161,18 @@ def test_random_sets_give_the_numbers_and_curves_of_pycocotools_to_the_last_bit(
     assert compared > 0.9 * RANDOM_SETS / 3
 
 
+@pytest.mark.parametrize("limits", [(1, 2, 4), (2, 5, 10)])
+def test_curves_at_other_limits_of_detections_are_those_of_pycocotools(limits):
+    for seed in range(1000, 1030):
+        annotations, detections = random_set(seed)
+        if len(detections):
+            _, arrays = pycocotools_says(annotations, detections, limits)
+            curves = evaluate(annotations, detections, max_dets=limits).curves
+            assert curves.max_dets == limits
+            for name in ("precision", "recall", "scores"):
+                assert np.array_equal(getattr(curves, name), arrays[name]), (seed, name)
+
+
 def test_a_set_without_any_detection_scores_zero_and_says_so():  # E1
     metrics = evaluate(truth := annotations_of([[0, 0, 50, 50]]), detections_of(truth, [], []))
     assert metrics.as_dict()["AP"] == 0
