@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detr import hugging_face
+from detr import hugging_face_names
 from detr.errors import UsageError, did_you_mean
 
 State = dict[str, Tensor]
@@ -119,15 +119,15 @@ TABLES: dict[str, Table] = {
         derived=("decoder.anchors", "decoder.valid_mask", f"{_CROSS}.num_points_scale", *_FUSED),
     ),
     "rt_detr-hf": Table(
-        rows=hugging_face.ROWS,
-        marks=hugging_face.MARKS,
-        foreign=(*hugging_face.FOREIGN, hugging_face.POINTS_SCALE),
+        rows=hugging_face_names.ROWS,
+        marks=hugging_face_names.MARKS,
+        foreign=(*hugging_face_names.FOREIGN, hugging_face_names.POINTS_SCALE),
     ),
     "rt_detr_v2-hf": Table(
-        rows=hugging_face.ROWS,
-        marks=(*hugging_face.MARKS, hugging_face.POINTS_SCALE),
-        foreign=hugging_face.FOREIGN,
-        derived=(hugging_face.POINTS_SCALE,),
+        rows=hugging_face_names.ROWS,
+        marks=(*hugging_face_names.MARKS, hugging_face_names.POINTS_SCALE),
+        foreign=hugging_face_names.FOREIGN,
+        derived=(hugging_face_names.POINTS_SCALE,),
     ),
 }
 """Every source we read, under the name that `identify` gives."""

@@ -132,7 +132,7 @@ def _of_release(name: str, *, progress: Progress | None, say: Callable[[str], No
         return path
     if os.environ.get("DETR_OFFLINE", "0") not in ("", "0"):
         raise InputError(f"{name} is not in the cache and DETR_OFFLINE is set; get {release.url} and put it at {path}")
-        say(f"{name}: downloading {release.url} to {path}")
+    say(f"{name}: downloading {release.url} to {path}")
     fetch(release.url, path, sha256=recorded_hash(name), progress=progress or _shown, opener=opener)
     _check(name, path, say)
     return path

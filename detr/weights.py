@@ -145,6 +145,9 @@ def _shards(index: Path) -> dict[str, Tensor]:
 def _with_config(path: Path, state: dict[str, Tensor], config: Path) -> Checkpoint:
     tree = _json_file(config)
     model, classes = hugging_face.model_of(tree, str(config)), hugging_face.classes_of(tree, str(config))
+    processor = config.with_name("preprocessor_config.json")
+    if model is not None and processor.is_file():
+        model["input"] = hugging_face.input_of(_json_file(processor), str(processor))
     return Checkpoint(path, state, model, classes, {"config": tree}, "huggingface")
 
 

@@ -22,6 +22,7 @@ FLOORS = [
         "download",
         "convert",
         "hugging_face",
+        "hugging_face_names",
         "ops",
     ],
     ["layers"],
@@ -29,6 +30,7 @@ FLOORS = [
     ["models", "criterion", "data", "video", "draw"],
     ["engine", "explain", "export"],
     ["cli"],
+    ["__main__"],
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 SHARE_A_FLOOR = {0, 4}  # the ground floor builds on itself; the engine's files are one room

@@ -58,7 +58,9 @@ def test_the_first_download_records_the_hash_and_says_so(server, home):
     said = []
     path = releases.resolve("test-release", say=said.append)
     assert path == home / "weights" / "a.pth"
-    assert len(said) == 1 and releases.file_sha256(path)[:16] in said[0]
+    assert len(said) == 2
+    assert URL in said[0] and str(path) in said[0]
+    assert releases.file_sha256(path)[:16] in said[1]
     assert releases.recorded_hash("test-release") == releases.file_sha256(path)
     assert releases.where("test-release") == "cached"
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from detr import convert, hugging_face, weights
+from detr import convert, hugging_face, hugging_face_names, weights
 from detr.errors import InputError, UsageError, did_you_mean
 from detr.files import write_text, written_aside
 from detr.layers.position import anchors
@@ -51,6 +51,7 @@ def official_state(network: nn.Module) -> dict[str, Tensor]:
     state = convert.to_theirs(network.state_dict(), "rtdetrv2-official")
     shapes = tuple((config.input.height // stride, config.input.width // stride) for stride in _STRIDES)
     places, valid = anchors(shapes, like=torch.empty(0))
+    valid = torch.ones(len(places), 1, dtype=torch.bool) if valid is None else valid
     state |= {"decoder.anchors": places[None], "decoder.valid_mask": valid[None]}
     name = "decoder.decoder.layers.{layer}.cross_attn.num_points_scale"
     return state | _points_scales(config, name)
@@ -62,7 +63,7 @@ def hugging_face_state(network: nn.Module) -> dict[str, Tensor]:
     if config.version == 1:
         return convert.to_theirs(network.state_dict(), "rt_detr-hf")
     state = convert.to_theirs(network.state_dict(), "rt_detr_v2-hf")
-    return state | _points_scales(config, hugging_face.POINTS_SCALE)
+    return state | _points_scales(config, hugging_face_names.POINTS_SCALE)
 
 
 def _points_scales(config: Any, name: str) -> dict[str, Tensor]:
@@ -80,8 +81,9 @@ def _save_official(network: nn.Module, path: Path) -> None:
 
 def _save_hugging_face(network: nn.Module, folder: Path) -> None:
     config: Any = network.config
-    about = hugging_face.config_of(config.model_dump(mode="json"), network.classes)  # type: ignore[arg-type]
-    processor = hugging_face.processor_of(config.input.height, config.input.width)
+    model = config.model_dump(mode="json")
+    about = hugging_face.config_of(model, network.classes)  # type: ignore[arg-type]
+    processor = hugging_face.processor_of(model["input"])
     if folder.is_file():
         raise UsageError(f"{folder} is a file; Hugging Face's form is a folder")
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in hugging_face_state(network).items()}
