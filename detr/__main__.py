@@ -1,0 +1,5 @@
+"""`python -m detr`, and so `torchrun ... -m detr`, is the command `detr`."""
+
+from detr.cli import main
+
+main()
