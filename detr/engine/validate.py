@@ -52,7 +52,8 @@ def validate(
     """Run the network over the data set and evaluate what it finds.
 
     Under `torchrun` every process takes its share of the batches and all get the same answer, to the last bit: the
-    batches are those of one process, and no image is seen twice. `batch_size` is that of one process; `amp` is the
+    batches are those of one process, and no image is seen twice. (On a CPU the last bits of a network also depend on
+    the number of threads, which `torchrun` sets to one.) `batch_size` is that of one process; `amp` is the
     type of autocast; `input` overrides the network's own. The classes are matched by name; OtherClasses where the data
     has boxes of classes that the model doesn't know, InputError naming the image where an output is not finite.
     """
