@@ -30,9 +30,8 @@ _FIXED: dict[str, Any] = {
     "with_box_refine": True,
     "layer_norm_eps": 1e-5,
     "batch_norm_eps": 1e-5,
-    "decoder_n_levels": 3,
-    "decoder_offset_scale": 0.5,
 }
+_FIXED_IN_VERSION_2: dict[str, Any] = {"decoder_n_levels": 3, "decoder_offset_scale": 0.5}
 _FIXED_BACKBONE: dict[str, Any] = {
     "hidden_act": "relu",
     "downsample_in_first_stage": False,
@@ -67,7 +66,7 @@ def model_of(config: Mapping[str, Any], source: str) -> dict[str, Any] | None:
     if config.get("model_type") not in _VERSIONS:
         return None
     backbone = config.get("backbone_config") or {}
-    for settings, fixed in ((config, _FIXED), (backbone, _FIXED_BACKBONE)):
+    for settings, fixed in ((config, _FIXED | _FIXED_IN_VERSION_2), (backbone, _FIXED_BACKBONE)):
         for name, value in fixed.items():
             given = settings.get(name, value)
             if given != value:
@@ -114,9 +113,10 @@ def config_of(model: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
         "decoder_n_points": points[0] if len(set(points)) == 1 else points,
         "id2label": {str(index): name for index, name in enumerate(classes.names)},
         "label2id": {name: index for index, name in enumerate(classes.names)},
-        **{name: value for name, value in _FIXED.items() if version == 2 or not name.startswith("decoder_n_levels")},
+        **_FIXED,
     }
     if version == 2:
+        config |= _FIXED_IN_VERSION_2
         config["decoder_method"] = "discrete" if decoder["sampling"] == "discrete" else "default"
     for place, (name, _) in _SETTINGS.items():
         config[name] = model[place[0]] if len(place) == 1 else model[place[0]][place[1]]

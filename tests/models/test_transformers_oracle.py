@@ -16,6 +16,7 @@ from detr.config import validated
 from detr.errors import InputError
 from detr.models import build_model
 from detr.models.rtdetr import RTDETRConfig
+from detr.models.saving import save_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its import is not what is tested here
@@ -129,6 +130,20 @@ def test_a_saved_folder_says_everything(kind, tmp_path):
     mine = build_model(validated(RTDETRConfig, checkpoint.model, "config.json"), classes=checkpoint.classes).eval()
     mine.load_state_dict(convert.to_ours(checkpoint.state, KINDS[kind][0]))
     assert difference(network, mine, pictures(128)) < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_transformers_loads_the_folder_we_write(kind, tmp_path):
+    mine = ours(theirs(kind, basic(freeze_backbone_batch_norms=False)), kind)
+    save_model(mine, tmp_path, "hf")
+    kind_of_network = getattr(transformers, KINDS[kind][2])
+    network, report = kind_of_network.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values())
+    assert difference(network.eval(), mine, pictures(128)) < 1e-5
+    assert network.config.id2label == mine.classes.as_dict()
+    processor = transformers.RTDetrImageProcessor.from_pretrained(tmp_path)
+    assert (processor.size["height"], processor.size["width"]) == (640, 640)
+    assert not processor.do_normalize
 
 
 def test_their_configuration_survives_the_way_to_ours_and_back():
