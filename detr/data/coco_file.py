@@ -170,7 +170,7 @@ def _contract(
 
 def _heading(names: tuple[str, ...], rows: Sequence[dict[str, Any]], used: NDArray[np.int64]) -> int | None:
     """Roboflow lists the name of the whole project as a category, of which all others are kinds."""
-    above = {row.get("supercategory") for row in rows} - {None, "none", ""}
+    above = {row["supercategory"] for row in rows if isinstance(row.get("supercategory"), str)} - {"none", ""}
     if len(above) == 1 and len(rows) > 1:
         name = above.pop()
         if name in names:

@@ -123,7 +123,7 @@ def test_every_object_shows_at_least_half_of_its_pixels(monkeypatch):
 
 def test_a_folder_with_something_in_it_is_refused_unless_told_otherwise(made, tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(UsageError, match="already holds something.*--overwrite"):
+    with pytest.raises(UsageError, match=r"already holds something.*--overwrite"):
         make_shapes(tmp_path, images=1, val_images=1, video=False)
     make_shapes(tmp_path, images=2, val_images=1, size=64, video=False, overwrite=True)
     make_shapes(tmp_path, images=1, val_images=1, size=64, video=False, overwrite=True)

@@ -1,0 +1,211 @@
+import json
+import os
+import subprocess
+import sys
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detr.data.coco import CocoDataset, read_annotations
+from detr.data.loader import input_size, steps_of_epoch, train_loader, val_loader
+from detr.data.transforms import AugmentConfig
+from detr.errors import InputError
+from detr.image import InputConfig, prepare, read_image
+
+SMALL = InputConfig(height=64, width=64)
+more_workers_than_cores = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
+
+def data_set(folder, count=9, empty=(4,)):
+    random = np.random.default_rng(0)
+    images, annotations = [], []
+    (folder / "images").mkdir(parents=True)
+    for index in range(count):
+        height, width = (int(v) for v in random.integers(30, 90, 2))
+        Image.fromarray(random.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(
+            folder / "images" / f"{index}.png"
+        )
+        images.append({"id": 100 + index, "file_name": f"{index}.png", "width": width, "height": height})
+        for _ in range(0 if index in empty else 1 + index % 3):
+            x, y = random.uniform(0, width - 20), random.uniform(0, height - 20)
+            row = {"image_id": 100 + index, "category_id": 1, "bbox": [x, y, *random.uniform(5, 20, 2)], "area": 1}
+            annotations.append({**row, "id": len(annotations) + 1})
+    tree = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
+    (folder / "boxes.json").write_text(json.dumps(tree))
+    return CocoDataset(read_annotations(folder / "boxes.json"), folder / "images")
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return data_set(tmp_path)
+
+
+def loader(dataset, **changed):
+    settings = {
+        "input": SMALL, "augment": AugmentConfig(), "batch_size": 2, "seed": 0, "epoch": 0, "workers": 0,
+        "scales": (32, 64, 96), **changed,
+    }  # fmt: skip
+    return train_loader(dataset, **settings)
+
+
+def same(first, second):
+    assert torch.equal(first.images, second.images)
+    for one, other in zip(first.targets, second.targets, strict=True):
+        assert one.image_id == other.image_id and one.size == other.size
+        assert torch.equal(one.boxes, other.boxes) and torch.equal(one.labels, other.labels)
+    return True
+
+
+def flat(lists):
+    return list(chain.from_iterable(lists))
+
+
+def ids(batches):
+    return [[target.image_id for target in batch.targets] for batch in batches]
+
+
+@more_workers_than_cores
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_workers_gives_the_same_bytes(dataset, workers):
+    alone = list(loader(dataset))
+    assert len(alone) == 4
+    torch.manual_seed(99)
+    for one, other in zip(alone, loader(dataset, workers=workers), strict=True):
+        assert same(one, other)
+
+
+def test_a_sample_is_the_same_in_a_batch_of_any_size(dataset):
+    def by_id(batch_size):
+        return {
+            target.image_id: (image, target)
+            for batch in loader(dataset, batch_size=batch_size, scales=())
+            for image, target in zip(batch.images, batch.targets, strict=True)
+        }
+
+    one, three = by_id(1), by_id(3)
+    for id, (image, target) in three.items():
+        assert torch.equal(image, one[id][0]) and torch.equal(target.boxes, one[id][1].boxes)
+
+
+def test_a_loader_that_goes_on_within_an_epoch_gives_the_next_batches(dataset):
+    whole = list(loader(dataset))
+    rest = list(loader(dataset, first_step=2))
+    assert len(rest) == 2 and same(whole[2], rest[0]) and same(whole[3], rest[1])
+
+
+def test_epochs_and_seeds_differ_in_order(dataset):
+    orders = [str(ids(loader(dataset, seed=seed, epoch=epoch))) for seed in (0, 1) for epoch in (0, 1)]
+    assert len(set(orders)) == 4
+
+
+@more_workers_than_cores
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_leaves_torchs_random_numbers_alone(dataset, workers):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    list(loader(dataset, workers=workers))
+    list(val_loader(dataset, input=SMALL, batch_size=4, workers=workers))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_epoch_shows_each_image_once_and_leaves_out_the_last_small_batch(dataset):
+    shown = flat(ids(loader(dataset)))
+    assert len(shown) == len(set(shown)) == 8
+
+
+def test_a_batch_larger_than_the_data_set_is_the_whole_data_set(dataset):
+    assert [sorted(step) for step in ids(loader(dataset, batch_size=64))] == [list(range(100, 109))]
+
+
+def test_one_image_is_enough(tmp_path):
+    batches = list(loader(data_set(tmp_path, count=1, empty=()), batch_size=4))
+    assert len(batches) == 1 and len(batches[0].targets) == 1
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_processes_share_the_images_of_each_step(world_size):
+    whole = [sorted(step) for step in steps_of_epoch(21, batch_size=8, seed=3, epoch=1)]
+    split = [
+        steps_of_epoch(21, batch_size=8 // world_size, seed=3, epoch=1, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    assert [sorted(flat(parts)) for parts in zip(*split, strict=True)] == whole
+
+
+def test_no_process_is_left_without_an_image():
+    for rank in range(4):
+        assert [len(step) for step in steps_of_epoch(2, batch_size=3, seed=0, epoch=0, rank=rank, world_size=4)] == [1]
+
+
+def test_sizes_are_drawn_for_each_step_and_stop_with_the_strong_augmentation(dataset):
+    sizes = {tuple(batch.images.shape[-2:]) for epoch in range(3) for batch in loader(dataset, epoch=epoch)}
+    assert sizes == {(32, 32), (64, 64), (96, 96)}
+    stopped = loader(dataset, epoch=2, augment=AugmentConfig(stop_epoch=2))
+    assert {tuple(batch.images.shape[-2:]) for batch in stopped} == {(64, 64)}
+
+
+def test_a_scale_is_the_longer_side():
+    assert input_size(InputConfig(height=640, width=640), 480) == (480, 480)
+    assert input_size(InputConfig(height=320, width=640), 480) == (256, 480)
+    assert input_size(InputConfig(height=32, width=640), 320) == (32, 320)
+
+
+def test_validation_shows_each_image_once_in_order_over_all_processes(dataset):
+    assert flat(ids(val_loader(dataset, input=SMALL, batch_size=4, workers=0))) == list(range(100, 109))
+    parts = [
+        flat(ids(val_loader(dataset, input=SMALL, batch_size=2, workers=0, rank=rank, world_size=4)))
+        for rank in range(4)
+    ]
+    assert sorted(flat(parts)) == list(range(100, 109))
+    assert list(val_loader(dataset, input=SMALL, batch_size=2, workers=0, rank=10, world_size=12)) == []
+
+
+def test_validation_prepares_an_image_as_prediction_does(dataset):
+    batch = next(iter(val_loader(dataset, input=SMALL, batch_size=1, workers=0)))
+    assert torch.equal(batch.images[0], prepare(read_image(dataset.images / "0.png"), SMALL))
+    assert batch.padding is None
+
+
+def test_an_image_without_boxes_has_an_empty_target(dataset):
+    batches = list(val_loader(dataset, input=SMALL, batch_size=9, workers=0))
+    target = batches[0].targets[4]
+    assert target.boxes.shape == (0, 4) and target.labels.shape == (0,) and target.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_an_input_error_with_its_name(dataset, workers):
+    (dataset.images / "3.png").write_bytes(b"not an image")
+    with pytest.raises(InputError, match=r"3\.png") as caught:
+        list(loader(dataset, workers=workers, batch_size=9))
+    assert "Traceback" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_training_on_nothing_is_refused(tmp_path):
+    with pytest.raises(InputError, match="none of the 3 training images has a box"):
+        loader(data_set(tmp_path, count=3, empty=(0, 1, 2)))
+
+
+def test_workers_leave_ctrl_c_to_their_parent(dataset, tmp_path):
+    """A worker that dies of Ctrl-C prints a traceback and breaks the step that the parent wants to finish."""
+    program = f"""
+import os, signal, sys
+from detr.data.coco import CocoDataset, read_annotations
+from detr.data.loader import val_loader
+from detr.image import InputConfig
+dataset = CocoDataset(read_annotations({str(dataset.images.parent / "boxes.json")!r}), {str(dataset.images)!r})
+signal.signal(signal.SIGINT, lambda *_: print("parent", flush=True))
+batches = iter(val_loader(dataset, input=InputConfig(height=32, width=32), batch_size=1, workers=1))
+next(batches)
+os.killpg(0, signal.SIGINT)
+print(1 + len(list(batches)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, start_new_session=True, timeout=100,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.stdout.split() == ["parent", "9"], done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,163 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from detr.boxes import cxcywh_to_xyxy
+from detr.data.transforms import AugmentConfig, Sample, _IoUCrop, augment, drawing_from, to_network
+from detr.image import InputConfig
+
+OFF = {"distort": 0, "zoom_out": 0, "iou_crop": 0, "flip": 0}
+
+
+def sample(height: int, width: int, boxes: list[list[float]]) -> Sample:
+    """Noise, with each box filled by 10 * its label: the label is readable from the pixels."""
+    image = torch.randint(200, 255, (3, height, width), dtype=torch.uint8)
+    corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    for label, (x1, y1, x2, y2) in enumerate(corners.int().tolist(), 1):
+        image[:, y1:y2, x1:x2] = 10 * label
+    return Sample(
+        image=tv_tensors.Image(image),
+        boxes=tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=(height, width)),
+        labels=torch.arange(1, len(boxes) + 1),
+        image_id=7,
+        size=(height, width),
+    )
+
+
+@st.composite
+def samples(draw):
+    """Any size down to one pixel, no boxes up to six, each of at least a pixel."""
+    height, width = draw(st.integers(1, 60)), draw(st.integers(1, 60))
+    boxes = []
+    for _ in range(draw(st.integers(0, 6))):
+        x1, y1 = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
+        boxes.append([x1, y1, draw(st.integers(x1 + 1, width)), draw(st.integers(y1 + 1, height))])
+    return sample(height, width, boxes)
+
+
+@settings(deadline=None, max_examples=60)
+@given(samples(), st.integers(0, 1000))
+def test_boxes_stay_inside_and_have_a_size(given_sample, index):
+    seen = augment(given_sample, AugmentConfig(), seed=0, epoch=0, index=index)
+    height, width = seen.image.shape[-2:]
+    assert seen.boxes.canvas_size == (height, width)
+    assert len(seen.boxes) == len(seen.labels) <= len(given_sample.labels)
+    boxes = seen.boxes.as_subclass(Tensor)
+    assert (boxes >= 0).all() and (boxes <= torch.tensor([width, height, width, height])).all()
+    assert (boxes[:, 2:] - boxes[:, :2] >= 1).all()
+    assert seen.size == given_sample.size and seen.image_id == 7
+
+
+@settings(deadline=None, max_examples=60)
+@given(samples(), st.integers(0, 1000))
+def test_the_input_is_resized_and_its_boxes_are_shares_of_it(given_sample, index):
+    seen = augment(given_sample, AugmentConfig(), seed=0, epoch=0, index=index)
+    image, target = to_network(seen, InputConfig(height=32, width=64), min_size=1)
+    assert image.shape == (3, 32, 64) and image.dtype == torch.float32
+    assert image.min() >= 0 and image.max() <= 1
+    corners = cxcywh_to_xyxy(target.boxes)
+    assert target.boxes.dtype == torch.float32 and target.boxes.shape == (len(target.labels), 4)
+    assert (corners >= -1e-6).all() and (corners <= 1 + 1e-6).all() and (target.boxes[:, 2:] > 0).all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(samples())
+def test_flipping_twice_gives_the_sample_back(given_sample):
+    always = AugmentConfig(**{**OFF, "flip": 1})
+    once = augment(given_sample, always, seed=0, epoch=0, index=0)
+    twice = augment(once, always, seed=0, epoch=0, index=0)
+    assert torch.equal(twice.image, given_sample.image)
+    assert torch.equal(twice.boxes, given_sample.boxes)
+    assert torch.equal(twice.labels, given_sample.labels)
+
+
+@pytest.mark.parametrize("index", range(12))
+def test_labels_follow_their_boxes(index):
+    whole = sample(80, 121, [[5, 5, 40, 30], [60, 5, 110, 35], [10, 45, 60, 75], [70, 45, 115, 78]])
+    seen = augment(whole, AugmentConfig(distort=0), seed=index, epoch=0, index=index)
+    for (x1, y1, x2, y2), label in zip(seen.boxes.int().tolist(), seen.labels.tolist(), strict=True):
+        assert (seen.image[:, y1:y2, x1:x2] == 10 * label).all()
+
+
+def test_nothing_is_changed_with_everything_off():
+    whole = sample(33, 47, [[1, 2, 30, 20]])
+    seen = augment(whole, AugmentConfig(**OFF), seed=0, epoch=0, index=0)
+    assert torch.equal(seen.image, whole.image) and torch.equal(seen.boxes, whole.boxes)
+
+
+def test_after_the_stop_epoch_only_flips_are_left():
+    whole = sample(33, 47, [[1, 2, 30, 20]])
+    config = AugmentConfig(distort=1, zoom_out=1, iou_crop=1, flip=1, stop_epoch=3)
+    assert augment(whole, config, seed=0, epoch=2, index=0).image.shape != whole.image.shape
+    seen = augment(whole, config, seed=0, epoch=3, index=0)
+    assert torch.equal(seen.image, whole.image.flip(-1))
+
+
+@pytest.mark.parametrize("boxes", [[], [[1, 2, 30, 20]]], ids=["no target", "one target"])
+def test_a_draw_is_a_function_of_seed_epoch_and_index(boxes):
+    whole = sample(33, 47, boxes)
+
+    def seen(seed=0, epoch=0, index=0):
+        return augment(whole, AugmentConfig(), seed=seed, epoch=epoch, index=index)
+
+    torch.manual_seed(1)
+    first = seen()
+    torch.manual_seed(2)
+    assert torch.equal(seen().image, first.image) and torch.equal(seen().boxes, first.boxes)
+    others = [seen(seed=i).image for i in range(1, 6)] + [seen(epoch=i).image for i in range(1, 6)]
+    others += [seen(index=i).image for i in range(1, 6)]
+    differ = [one.shape != first.image.shape or not torch.equal(one, first.image) for one in others]
+    assert sum(differ) >= 12
+
+
+def test_torchs_random_numbers_go_on_as_if_nothing_had_been_drawn():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with drawing_from(1, 2, 3):
+        inner = torch.rand(3)
+    assert torch.equal(torch.rand(3), expected)
+    with drawing_from(1, 2, 3):
+        assert torch.equal(torch.rand(3), inner)
+
+
+def test_small_boxes_are_left_out_of_the_input():
+    whole = sample(100, 100, [[0, 0, 100, 100], [10, 10, 12, 60], [10, 10, 14, 14]])
+    _, target = to_network(whole, InputConfig(height=32, width=32), min_size=1)
+    assert target.labels.tolist() == [1, 3]
+    assert len(to_network(whole, InputConfig(height=32, width=32))[1].labels) == 3
+
+
+def test_the_crop_has_the_odds_of_torchvisions():
+    boxes = tv_tensors.BoundingBoxes(
+        torch.tensor([[10.0, 20, 120, 90], [100, 50, 260, 200], [5, 5, 25, 30]]), format="XYXY", canvas_size=(240, 320)
+    )
+
+    def moments(crop, rounds=500):
+        rows = []
+        for _ in range(rounds):
+            found = crop.make_params([boxes])
+            if found:
+                place = [found[key] / 100 for key in ("top", "left", "height", "width")]
+                rows.append([*place, *found["is_within_crop_area"].tolist()])
+        values = np.array(rows, float)
+        return np.array([len(rows) / rounds, *values.mean(0), *values.std(0)])
+
+    assert np.abs(moments(_IoUCrop()) - moments(v2.RandomIoUCrop())).max() < 0.12
+
+
+def test_a_crop_keeps_the_drawn_overlap_with_some_box():
+    whole = sample(90, 120, [[30, 20, 80, 70]])
+    crop = _IoUCrop(sampler_options=[0.7])
+    for _ in range(5):
+        found = crop.make_params([whole.boxes])
+        left, top = found["left"], found["top"]
+        right, bottom = left + found["width"], top + found["height"]
+        inner = (min(right, 80) - max(left, 30)) * (min(bottom, 70) - max(top, 20))
+        assert inner / (50 * 50 + found["width"] * found["height"] - inner) >= 0.7
+        assert found["is_within_crop_area"].tolist() == [True]
