@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from detr import hugging_face_names
-from detr.errors import UsageError, did_you_mean
+from detr.errors import InputError, UsageError, did_you_mean
 
 State = dict[str, Tensor]
 Row = tuple[str | tuple[str, ...], str]
@@ -165,7 +165,10 @@ def other_model(state: Iterable[str]) -> str | None:
 
 
 def to_ours(state: Mapping[str, Tensor], source: str) -> State:
-    """Under our names. What no row knows keeps its name, so that loading it strictly says so."""
+    """Under our names. What no row knows keeps its name, so that loading it strictly says so.
+
+    InputError if two names of one tensor (Hugging Face keeps such) hold different values.
+    """
     table = _table(source)
     derived = [_pattern(name) for name in table.derived]
     parts = [(_pattern(part), ours, place, count) for ours, place, count, part in _parts(table.rows)]
@@ -181,7 +184,10 @@ def to_ours(state: Mapping[str, Tensor], source: str) -> State:
                 ours, place, count = _filled(template, found), at, of
                 break
         if count == 1:
+            if ours in result and not torch.equal(result[ours], tensor):
+                raise InputError(f"two different tensors for {ours}; the second is {name}")
             result[ours] = tensor
+
         else:
             stacks.setdefault(ours, [None] * count)[place] = (name, tensor)
             result[ours] = tensor  # keeps the place in the order

@@ -200,7 +200,7 @@ def _seal(about: Mapping[str, Any]) -> str:
 
 
 def _as_json(about: Mapping[str, Any]) -> str:
-    return json.dumps(about, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(about, sort_keys=True, separators=(",", ":"))
 
 
 def _json_file(path: Path) -> dict[str, Any]:

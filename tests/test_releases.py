@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from detr import releases
@@ -35,6 +37,13 @@ def test_every_release_comes_over_https_from_its_own_file():
     assert len({release.file_name for release in remote}) == len(remote)
     for name, release in RELEASES.items():
         assert name == "test-release" or name.startswith(release.model)
+
+
+def test_the_readme_of_the_weights_lists_every_release():
+    text = (Path(__file__).parent.parent / "weights" / "README.md").read_text(encoding="utf-8")
+    for name, release in RELEASES.items():
+        if name != "test-release" and release.url:
+            assert f"| `{name}` | {release.model} | {release.dataset} | {release.ap}, {release.ap50} |" in text
 
 
 def test_a_file_is_itself(tmp_path):

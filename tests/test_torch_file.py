@@ -157,6 +157,12 @@ def test_a_tensor_larger_than_its_file_is_refused(tmp_path):
         weights.read(tmp_path / "bomb.pth")
 
 
+def test_a_tensor_without_data_is_refused(tmp_path):
+    torch.save({"model": {"nothing": torch.empty(10**12, device="meta")}}, tmp_path / "meta.pth")
+    with pytest.raises(InputError, match="nothing is not a plain tensor"):
+        weights.read(tmp_path / "meta.pth")
+
+
 def test_a_flipped_byte_of_the_data_is_found(tmp_path):
     path = tmp_path / "some.pth"
     torch.save({"model": {"a": torch.randn(10_000)}}, path)

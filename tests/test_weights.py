@@ -51,6 +51,13 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
     assert first == again
 
 
+def test_metadata_may_hold_what_is_not_a_number(tmp_path):
+    write(tmp_path / "a.safetensors", metadata={"ap": float("nan"), "loss": float("inf")})
+    metadata = weights.read(tmp_path / "a.safetensors").metadata
+    assert metadata["ap"] != metadata["ap"]
+    assert metadata["loss"] == float("inf")
+
+
 def test_tensors_that_share_memory_are_written(tmp_path):
     head = torch.randn(3)
     write(tmp_path / "a.safetensors", {"head.0": head, "head.1": head, "part": head[:2]})

@@ -109,6 +109,12 @@ def test_both_names_of_hugging_face_s_heads_are_read():
         assert convert.to_ours(named, "rt_detr-hf").keys() == network.state_dict().keys()
 
 
+def test_two_copies_of_a_head_that_differ_are_refused():
+    state = hugging_face_state(small())
+    with pytest.raises(InputError, match=r"two different tensors for decoder\.score_heads\.0\.bias"):
+        convert.to_ours(state | {"class_embed.0.bias": torch.zeros(3)}, "rt_detr-hf")
+
+
 def test_what_transformers_cannot_express_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"encoder\.depth"):
         save_model(build_model("rtdetr-tiny"), tmp_path / "out", "hf")
