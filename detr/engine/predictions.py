@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -18,13 +15,13 @@ from numpy.typing import NDArray
 
 from detr.classes import Classes
 from detr.data.annotations import Annotations
-from detr.errors import InputError, UsageError
+from detr.engine.json_records import no_garbage_collection, records_of
+from detr.errors import InputError
 from detr.files import written_aside
 
 Id = int | str
 
-_LARGEST_AREA = 1e10  # square pixels: COCO's upper end of "large", beyond which a box is not counted
-_RECORDS_AT_ONCE = 20_000  # JSON records turned into arrays together
+_RECORDS_AT_ONCE = 20_000  # written together
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,59 +59,6 @@ def ranks_by_id(ids: Sequence[Id]) -> NDArray[np.int64]:
     return ranks
 
 
-def check(annotations: Annotations, detections: DetectionArrays, *, limit: int) -> tuple[str, ...]:
-    """Refuse what can't be evaluated, and say what the reader of the numbers should know, a line each.
-
-    pycocotools counts a NaN box as a hit, so a diverged model would score AP 1: here that is an InputError. `limit`
-    is the number of detections that count per class and image.
-    """
-    assert detections.image_ids == annotations.image_ids, "detections of another data set"
-    if not annotations.image_ids:
-        raise InputError("the annotations have 0 images: there is nothing to evaluate")
-    _require_finite(annotations.boxes, annotations, annotations.image_indices, "annotated boxes")
-    _require_finite(annotations.areas, annotations, annotations.image_indices, "annotated areas")
-    _require_finite(detections.boxes, annotations, detections.image_indices, "detected boxes")
-    _require_finite(detections.scores, annotations, detections.image_indices, "scores")
-    return detections.notes + tuple(_remarks(annotations, detections, limit))
-
-
-def _require_finite(
-    values: NDArray[np.float64], annotations: Annotations, image_indices: NDArray[np.int64], what: str
-) -> None:
-    bad = ~np.isfinite(values) if values.ndim == 1 else ~np.isfinite(values).all(1)
-    if bad.any():
-        first = int(np.flatnonzero(bad)[0])
-        image = annotations.image_ids[image_indices[first]]
-        raise InputError(f"{bad.sum()} {what} are not finite; the first is {values[first].tolist()} in image {image!r}")
-
-
-def _remarks(annotations: Annotations, detections: DetectionArrays, limit: int) -> Iterator[str]:
-    if not len(annotations.labels):
-        yield "there are no annotated boxes: nothing can be measured"
-    elif annotations.crowd.all():
-        yield "all annotated boxes are crowds: nothing can be measured"
-    elif not len(detections):
-        yield "there are no detections: AP is 0 wherever there is something to find"
-    empty = (detections.boxes[:, 2:] <= 0).any(1).sum()
-    if empty:
-        yield f"{empty} detections have no or negative size; they can match nothing"
-    outside = ((detections.scores < 0) | (detections.scores > 1)).sum()
-    if outside:
-        yield f"{outside} scores lie outside 0..1"
-    large = (annotations.areas > _LARGEST_AREA).sum()
-    if large:
-        yield f"{large} annotated boxes are larger than {_LARGEST_AREA:g} square pixels; they are not counted"
-    for what, records in (("boxes", annotations), ("detections", detections)):
-        crowded = _num_crowded_images(records.labels, records.image_indices, len(annotations.image_ids), limit)
-        if crowded:
-            yield f"{crowded} images have more than {limit} {what} of a class; only the best {limit} detections count"
-
-
-def _num_crowded_images(labels: NDArray[np.int64], images: NDArray[np.int64], num_images: int, limit: int) -> int:
-    groups, counts = np.unique(labels * num_images + images, return_counts=True)
-    return len(np.unique(groups[counts > limit] % num_images))
-
-
 def write_predictions(path: str | os.PathLike[str], detections: DetectionArrays, classes: Classes) -> None:
     """COCO's results file: original image and category ids, all digits, in canonical order; a whole file or none."""
     detections = detections.canonical()
@@ -147,8 +91,8 @@ def read_predictions(
     """
     path = Path(path)
     reader = _Reader(path, annotations)
-    with _no_garbage_collection():
-        parts = [reader.arrays(rows, start) for start, rows in _batches(_text(path), path)]
+    with no_garbage_collection():
+        parts = [reader.arrays(rows, start) for start, rows in records_of(path)]
     images, labels, boxes, scores = (np.concatenate(column) for column in zip(reader.nothing, *parts, strict=True))
     notes = []
     known = images >= 0
@@ -192,18 +136,6 @@ def _of_other_kind(key: str, given: Mapping[Any, None], known: Sequence[Id]) -> 
 def _some(ids: Mapping[Any, None]) -> str:
     shown = ", ".join(repr(id) for id in list(ids)[:3])
     return shown + (", ..." if len(ids) > 3 else "")
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Millions of small objects come and go, none of them in circles; looking for circles takes a fifth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class _Reader:
@@ -281,73 +213,3 @@ def _problem(row: Any) -> str | None:
 def _said(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _text(path: Path) -> str:
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; expected a COCO results file, such as predictions.json")
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file") from None
-    except OSError as problem:
-        raise InputError(f"cannot read {path}: {problem.strerror}") from None
-    except UnicodeDecodeError as problem:
-        raise InputError(f"{path}: not UTF-8 text at byte {problem.start}") from None
-
-
-def _batches(text: str, path: Path) -> Iterator[tuple[int, list[Any]]]:
-    """The records, so many at a time, each batch with the number of records before it.
-
-    A list is taken apart record by record, so that a million of them need not stand in memory as objects.
-    """
-    try:
-        if text.lstrip()[:1] == "[":
-            yield from _list_in_batches(text)
-            return
-        tree = json.loads(text)
-    except json.JSONDecodeError as problem:
-        raise InputError(f"{path}:{problem.lineno}:{problem.colno}: not valid JSON: {problem.msg}") from None
-    except (RecursionError, ValueError) as problem:
-        raise InputError(f"{path}: not readable as JSON: {problem}") from None
-    records = tree.get("annotations") if isinstance(tree, dict) else None
-    if not isinstance(records, list):
-        raise InputError(f'{path}: expected a list of detections, or an object with a list "annotations"')
-    for start in range(0, len(records), _RECORDS_AT_ONCE):
-        yield start, records[start : start + _RECORDS_AT_ONCE]
-
-
-_BLANKS = (" ", "\t", "\n", "\r")
-_COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
-
-
-def _list_in_batches(text: str) -> Iterator[tuple[int, list[Any]]]:
-    """The batches of a text that is a JSON list. JSONDecodeError where it is not."""
-    decode = json.JSONDecoder().raw_decode
-    at = _after_blanks(text, _after_blanks(text, 0) + 1)
-    done = 0
-    rows: list[Any] = []
-    while text[at : at + 1] != "]" or done or rows:
-        row, at = decode(text, at)
-        rows.append(row)
-        if len(rows) == _RECORDS_AT_ONCE:
-            yield done, rows
-            done, rows = done + len(rows), []
-        comma = _COMMA.match(text, at)
-        if comma is None:
-            break
-        at = comma.end()
-    at = _after_blanks(text, at)
-    if text[at : at + 1] != "]":
-        raise json.JSONDecodeError("Expecting ',' or ']'", text, at)
-    at = _after_blanks(text, at + 1)
-    if at < len(text):
-        raise json.JSONDecodeError("Extra data", text, at)
-    if rows:
-        yield done, rows
-
-
-def _after_blanks(text: str, at: int) -> int:
-    while text[at : at + 1] in _BLANKS:
-        at += 1
-    return at

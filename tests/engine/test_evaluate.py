@@ -391,7 +391,7 @@ def test_pycocotools_prints_nothing(capfd):
 
 
 def test_many_blocks_of_pairs_give_the_numbers_of_one(monkeypatch):
-    import detr.engine.evaluate as module
+    import detr.engine.matching as module
 
     annotations, detections = random_set(7)
     whole = evaluate(annotations, detections)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from detr.classes import Classes
 from detr.data.annotations import Annotations
-from detr.engine import predictions
+from detr.engine import json_records
 from detr.engine.predictions import DetectionArrays, read_predictions, write_predictions
 from detr.errors import InputError, UsageError
 
@@ -68,7 +68,7 @@ def test_further_keys_of_a_record_do_not_matter(read):
 
 @pytest.mark.parametrize(("kind", "size"), [("list", 1), ("list", 7), ("object", 3)])
 def test_many_records_are_read_in_parts(read, monkeypatch, kind, size):
-    monkeypatch.setattr(predictions, "_RECORDS_AT_ONCE", size)
+    monkeypatch.setattr(json_records, "_RECORDS_AT_ONCE", size)
     records = [record(score=n / 10) for n in range(10)]
     assert read(records if kind == "list" else {"annotations": records}).scores.tolist() == [n / 10 for n in range(10)]
     with pytest.raises(InputError, match=r"record 8 \(counted from 0\): score is missing"):

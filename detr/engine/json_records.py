@@ -1,0 +1,105 @@
+"""A JSON list of records, a part at a time: a million of them need not stand in memory as objects."""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from detr.errors import InputError, UsageError
+
+_RECORDS_AT_ONCE = 20_000
+
+
+def records_of(path: Path) -> Iterator[tuple[int, list[Any]]]:
+    """The records of a COCO results file in parts, each with the number of records before it.
+
+    UsageError where there is no such file; InputError for what isn't JSON, with line and column, or isn't such a list.
+    """
+    return _batches(_text(path), path)
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Millions of small objects come and go, none of them in circles; looking for circles takes a fifth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _text(path: Path) -> str:
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; expected a COCO results file, such as predictions.json")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file") from None
+    except OSError as problem:
+        raise InputError(f"cannot read {path}: {problem.strerror}") from None
+    except UnicodeDecodeError as problem:
+        raise InputError(f"{path}: not UTF-8 text at byte {problem.start}") from None
+
+
+def _batches(text: str, path: Path) -> Iterator[tuple[int, list[Any]]]:
+    """The records, so many at a time, each batch with the number of records before it.
+
+    A list is taken apart record by record, so that a million of them need not stand in memory as objects.
+    """
+    try:
+        if text.lstrip()[:1] == "[":
+            yield from _list_in_batches(text)
+            return
+        tree = json.loads(text)
+    except json.JSONDecodeError as problem:
+        raise InputError(f"{path}:{problem.lineno}:{problem.colno}: not valid JSON: {problem.msg}") from None
+    except (RecursionError, ValueError) as problem:
+        raise InputError(f"{path}: not readable as JSON: {problem}") from None
+    records = tree.get("annotations") if isinstance(tree, dict) else None
+    if not isinstance(records, list):
+        raise InputError(f'{path}: expected a list of detections, or an object with a list "annotations"')
+    for start in range(0, len(records), _RECORDS_AT_ONCE):
+        yield start, records[start : start + _RECORDS_AT_ONCE]
+
+
+_BLANKS = (" ", "\t", "\n", "\r")
+_COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+
+
+def _list_in_batches(text: str) -> Iterator[tuple[int, list[Any]]]:
+    """The batches of a text that is a JSON list. JSONDecodeError where it is not."""
+    decode = json.JSONDecoder().raw_decode
+    at = _after_blanks(text, _after_blanks(text, 0) + 1)
+    done = 0
+    rows: list[Any] = []
+    while text[at : at + 1] != "]" or done or rows:
+        row, at = decode(text, at)
+        rows.append(row)
+        if len(rows) == _RECORDS_AT_ONCE:
+            yield done, rows
+            done, rows = done + len(rows), []
+        comma = _COMMA.match(text, at)
+        if comma is None:
+            break
+        at = comma.end()
+    at = _after_blanks(text, at)
+    if text[at : at + 1] != "]":
+        raise json.JSONDecodeError("Expecting ',' or ']'", text, at)
+    at = _after_blanks(text, at + 1)
+    if at < len(text):
+        raise json.JSONDecodeError("Extra data", text, at)
+    if rows:
+        yield done, rows
+
+
+def _after_blanks(text: str, at: int) -> int:
+    while text[at : at + 1] in _BLANKS:
+        at += 1
+    return at
