@@ -174,8 +174,9 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
         rank=team.rank,
         world_size=team.size,
         scales=settings.scales,
+        first_step=counters.step_in_epoch * settings.accumulate,
     )
-    steps = math.ceil(len(loader) / settings.accumulate)
+    steps = counters.step_in_epoch + math.ceil(len(loader) / settings.accumulate)
     looks = ROWS_EVERY if team.device.type == "cuda" else 1
     run.learner.train()
     for module in run.frozen:
@@ -183,8 +184,7 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
     description = f"epoch {counters.epoch + 1}/{settings.epochs}"
     with progress(total=steps, description=description, unit="step", quiet=not team.leads) as bar:
         bar.update(counters.step_in_epoch)
-        batches = islice(loader, counters.step_in_epoch * settings.accumulate, None)
-        for pieces, waited in _timed(_together(batches, settings.accumulate)):
+        for pieces, waited in _timed(_together(loader, settings.accumulate)):
             began = time.monotonic()
             factor = rate_factor(settings.schedule, counters.step, steps_per_epoch=steps, epochs=settings.epochs)
             set_rates(run.optimizer, factor)
