@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--vid-stride", type=click.IntRange(min=1), default=1, help="Of videos, every so manieth frame.")
 @click.option("--imgsz", metavar="N|H,W", help="Size the network sees, multiples of 32.  [default: the model's]")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--half", is_flag=True, help="Compute in 16 bits, on a GPU.")
+@click.option("--half", is_flag=True, help="Compute in 16 bits: float16 on a GPU, bfloat16 on the CPU.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, help="Pictures the network sees at once.")
 @click.option("--save-json", is_flag=True, help="Images: predictions.json, as COCO has it. Videos: NAME.jsonl.")
 @click.option("--save-txt", is_flag=True, help="labels/*.txt, YOLO's lines.")

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from detr.classes import Classes
 from detr.engine.ahead import ahead
-from detr.engine.device import choose_device
+from detr.engine.device import choose_device, default_workers
+from detr.engine.given import Channels, Picture, given_frames
 from detr.engine.results import Results
-from detr.errors import InputError, UsageError, did_you_mean
-from detr.image import RGB, InputConfig, prepare, to_rgb
+from detr.engine.settings import Settings, at_least_1, checked_settings, input_of_size
+from detr.errors import InputError, UsageError
+from detr.image import prepare
 from detr.models import load_model
 from detr.models.postprocess import select
 from detr.records import Detections
-from detr.video import Frame, Source, frames
+from detr.video import Frame
+from detr.weights import RELEASES
 
-Channels = Literal["bgr", "rgb"]
-Picture: TypeAlias = str | int | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
-STRIDE = 32  # the input's sides are multiples of it
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is kept of what the network says, and how it is asked. Made by `Detector.settings`, which checks it."""
-
-    conf: float
-    classes: tuple[int, ...] | None
-    max_det: int
-    input: InputConfig
-    half: bool
+if TYPE_CHECKING:
+    from detr.engine.evaluate import Evaluator
+    from detr.engine.metrics import Metrics
+    from detr.engine.train import Summary
 
 
 class Detector:
@@ -62,6 +50,8 @@ class Detector:
         """`weights`: a release, a file or a network. `model`: the preset, where a file doesn't say what it is."""
         self.device = choose_device("auto" if device is None else str(device))
         network = weights if isinstance(weights, nn.Module) else load_model(os.fspath(weights), model)
+        self.model = model
+        self._is_given = isinstance(weights, nn.Module)
         self.source = type(weights).__name__ if isinstance(weights, nn.Module) else os.fspath(weights)
         found = cast(Any, network.config).arch
         if self.arch is not None and found != self.arch:
@@ -76,6 +66,10 @@ class Detector:
     def names(self) -> dict[int, str]:
         return self.classes.as_dict()
 
+    @property
+    def _half(self) -> torch.dtype:
+        return torch.bfloat16 if self.device.type == "cpu" else torch.float16
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.source!r}, {len(self.classes)} classes, {self.device})"
 
@@ -84,7 +78,17 @@ class Detector:
         self.network.to(self.device)
         return self
 
+    @overload
     def __call__(
+        self, source: Picture | Iterable[Picture], *, stream: Literal[False] = False, **options: Any
+    ) -> list[Results]: ...
+
+    @overload
+    def __call__(
+        self, source: Picture | Iterable[Picture], *, stream: Literal[True], **options: Any
+    ) -> Iterator[Results]: ...
+
+    def __call__(  # type: ignore[misc]  # the overloads leave the options to it
         self,
         source: Picture | Iterable[Picture],
         *,
@@ -108,7 +112,7 @@ class Detector:
         max_det: at most so many per picture, the best.
         imgsz: size the network sees, a side or (height, width), multiples of 32; the model's own by default.
         stream: give results one by one as they come, in constant memory; else a list of all, images included.
-        half: compute in 16 bits, on a GPU.
+        half: compute in 16 bits: float16 on a GPU, bfloat16 on the CPU.
         channels: order in [h, w, 3] uint8 arrays. They are taken as BGR, as OpenCV reads files; say "rgb" for others.
             Tensors are RGB: [3, h, w] or [B, 3, h, w], uint8 or floats in [0, 1].
         vid_stride: of videos, every so manieth frame.
@@ -118,10 +122,8 @@ class Detector:
         if device is not None:
             self.to(device)
         settings = self.settings(conf=conf, classes=classes, max_det=max_det, imgsz=imgsz, half=half)
-        if channels not in ("bgr", "rgb"):
-            raise UsageError(f"channels {channels!r}; expected 'bgr' or 'rgb'")
-        pictures = _frames(source, channels=channels, stride=_at_least_1("vid_stride", vid_stride))
-        results = self.results(pictures, settings, batch=_at_least_1("batch", batch))
+        pictures = given_frames(source, channels=channels, stride=at_least_1("vid_stride", vid_stride))
+        results = self.results(pictures, settings, batch=at_least_1("batch", batch))
         return results if stream else list(results)
 
     predict = __call__
@@ -136,16 +138,14 @@ class Detector:
         half: bool = False,
     ) -> Settings:
         """Checked settings; UsageError for a value that makes no sense."""
-        if isinstance(conf, bool) or not isinstance(conf, (int, float)) or not 0 <= conf <= 1:  # NaN is not either
-            raise UsageError(f"conf {conf!r}: expected a number from 0 to 1")
-        if half and self.device.type == "cpu":
-            raise UsageError("half needs a GPU; the CPU computes in 32 bits")
-        return Settings(
-            float(conf),
-            None if classes is None else _indices(classes, self.classes),
-            _at_least_1("max_det", max_det),
-            _input(self.network.config.input, imgsz),
-            half,
+        return checked_settings(
+            self.classes,
+            self.network.config.input,
+            conf=conf,
+            classes=classes,
+            max_det=max_det,
+            imgsz=imgsz,
+            half=half,
         )
 
     def results(self, pictures: Iterable[Frame], settings: Settings, *, batch: int = 1) -> Iterator[Results]:
@@ -174,7 +174,7 @@ class Detector:
         start = time.perf_counter()
         images = torch.stack([item.tensor for item in group]).to(self.device)
         sizes = [(item.frame.image.shape[0], item.frame.image.shape[1]) for item in group]
-        with torch.autocast(self.device.type, torch.float16) if settings.half else nullcontext():
+        with torch.autocast(self.device.type, self._half, enabled=settings.half):
             output = self.network(images)
         last = replace(
             output.layers[-1], logits=output.layers[-1].logits.float(), boxes=output.layers[-1].boxes.float()
@@ -206,6 +206,110 @@ class Detector:
             for item, one in zip(group, kept, strict=True)
         ]
 
+    def val(
+        self,
+        data: str | os.PathLike[str],
+        *,
+        split: str = "val",
+        images: str | os.PathLike[str] | None = None,
+        batch: int = 8,
+        imgsz: int | Sequence[int] | None = None,
+        workers: int | None = None,
+        half: bool = False,
+        conf: float = 0.0,
+        max_det: int = 100,
+        evaluator: Evaluator = "detr",
+        quiet: bool = False,
+    ) -> Metrics:
+        """COCO's numbers on a split of a data set, as `detr val` measures them; `.table()` shows them.
+
+        max_det: detections that count per class and image. images: the image folder of a single annotation file.
+        """
+        from detr.data.coco import CocoDataset, read_annotations
+        from detr.data.sources import find_split
+        from detr.engine.validate import validate
+
+        source = find_split(data, split, images=images)
+        metrics, _ = validate(
+            self.network,
+            CocoDataset(read_annotations(source.annotations), source.images),
+            device=self.device,
+            batch_size=at_least_1("batch", batch),
+            workers=default_workers() if workers is None else workers,
+            amp=self._half if half else None,
+            conf=conf,
+            max_dets=max_det,
+            evaluator=evaluator,
+            input=input_of_size(self.network.config.input, imgsz),
+            quiet=quiet,
+        )
+        return metrics
+
+    def train(
+        self,
+        data: str | os.PathLike[str],
+        *,
+        recipe: str | os.PathLike[str] | None = None,
+        settings: Sequence[str] = (),
+        epochs: int | None = None,
+        batch: int | None = None,
+        seed: int | None = None,
+        workers: int | None = None,
+        name: str | None = None,
+        project: str | os.PathLike[str] = "runs",
+        overwrite: bool = False,
+        say: Callable[[str], None] = print,
+    ) -> Summary:
+        """Train from these weights on, as `detr train --weights` does; afterwards this detector holds the best ones.
+
+        recipe: by default that of the preset or release, or the one of the run that made the file.
+        settings: `key.sub=value` words on top of it.
+        """
+        from detr.data.coco import CocoDataset, read_annotations
+        from detr.data.sources import find_split, find_splits
+        from detr.engine.checkpoint import BEST
+        from detr.engine.recipe import load_recipe
+        from detr.engine.train import train
+        from detr.files import new_run
+
+        if self._is_given:
+            raise UsageError("training starts from a release or a file; this detector was given a network")
+        given = {"train.epochs": epochs, "train.batch": batch, "train.seed": seed}
+        words = [*settings, *(f"{key}={value}" for key, value in given.items() if value is not None)]
+        chosen = load_recipe(self._usual_recipe() if recipe is None else recipe, words)
+        source = find_split(data, "train")
+        annotations = read_annotations(source.annotations)
+        of_val = find_splits(data).get("val")
+        val_set = None
+        if of_val is not None:
+            known = read_annotations(of_val.annotations, classes=annotations.classes)
+            val_set = CocoDataset(known, of_val.images)
+        out = new_run("train", name, project=project, overwrite=overwrite)
+        summary = train(
+            chosen,
+            train_set=CocoDataset(annotations, source.images),
+            val_set=val_set,
+            out=out,
+            weights=self.source,
+            device=str(self.device),
+            workers=workers,
+            say=say,
+        )
+        self.source, self.model = str(out / BEST), None
+        self.network = load_model(self.source).to(self.device).eval()
+        return summary
+
+    def _usual_recipe(self) -> str:
+        """That of the preset or release; of a training run, its own."""
+        if self.model is not None:
+            return self.model
+        if self.source in RELEASES:
+            return RELEASES[self.source].model
+        beside = Path(self.source).with_name("recipe.yaml")
+        if not beside.is_file():
+            raise UsageError(f"which recipe? {self.source} does not say; pass one such as recipe='rtdetr-r18'")
+        return str(beside)
+
 
 class RTDETR(Detector):
     """RT-DETR and RT-DETRv2."""
@@ -228,104 +332,3 @@ def _inside(found: Detections, size: tuple[int, int]) -> Detections:
     boxes = found.boxes.cpu()
     limits = boxes.new_tensor((width, height, width, height))
     return Detections(boxes.clamp(min=0).minimum(limits), found.scores.cpu(), found.labels.cpu())
-
-
-def _indices(wanted: Sequence[int | str] | int | str, classes: Classes) -> tuple[int, ...]:
-    """Class indices from indices and names."""
-    known = {name.strip().casefold(): index for index, name in enumerate(classes.names)}
-    chosen = []
-    for word in [wanted] if isinstance(wanted, (int, str)) else wanted:
-        text = str(word).strip()
-        index = known.get(text.casefold())
-        if index is None and text.lstrip("-").isdecimal():
-            index = int(text)
-            if not 0 <= index < len(classes):
-                raise UsageError(f"class {index}: this model's classes are numbered 0 to {len(classes) - 1}")
-        if index is None:
-            some = ", ".join(classes.names[:5]) + (", ..." if len(classes) > 5 else "")
-            nearest = did_you_mean(text, classes.names) or f"; it knows {some}"
-            raise UsageError(f"class {text!r} is none of this model's {len(classes)}{nearest}")
-        chosen.append(index)
-    if not chosen:
-        raise UsageError("classes: an empty list finds nothing; leave it out to find all")
-    return tuple(dict.fromkeys(chosen))
-
-
-def _input(own: InputConfig, imgsz: int | Sequence[int] | None) -> InputConfig:
-    if imgsz is None:
-        return own
-    sides = (imgsz, imgsz) if isinstance(imgsz, int) else tuple(imgsz)
-    if len(sides) == 1:
-        sides = sides * 2
-    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
-        raise UsageError(f"imgsz {imgsz!r}: expected a side, or a height and a width")
-    for side in sides:
-        if side < STRIDE or side % STRIDE:
-            nearest = max(STRIDE, round(side / STRIDE) * STRIDE)
-            raise UsageError(f"imgsz {side}: expected a multiple of {STRIDE}; the nearest is {nearest}")
-    return own.model_copy(update={"height": sides[0], "width": sides[1]})
-
-
-def _at_least_1(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{name} {value!r}: expected a whole number from 1")
-    return value
-
-
-def _frames(source: Picture | Iterable[Picture], *, channels: Channels, stride: int) -> Iterator[Frame]:
-    """Each picture of a source, with a name for those that have none."""
-    if isinstance(source, (str, int, os.PathLike)):
-        return frames(source, stride=stride)
-    if isinstance(source, Tensor) and source.ndim == 4:
-        source = list(source)
-    many: Iterable[Any] = [source] if isinstance(source, (Image.Image, np.ndarray, Tensor)) else source
-    if not isinstance(many, Iterable):
-        raise UsageError(
-            f"cannot look for objects in a {type(source).__name__}; expected a path, image, array or tensor"
-        )
-    return _each(many, channels, stride)
-
-
-def _each(many: Iterable[Any], channels: Channels, stride: int) -> Iterator[Frame]:
-    for number, one in enumerate(many):
-        if isinstance(one, (str, int, os.PathLike)):
-            yield from frames(one, stride=stride)
-            continue
-        name = f"image{number}"
-        if isinstance(one, Image.Image):
-            name = getattr(one, "filename", "") or name
-            image = to_rgb(one, name=name)
-        elif isinstance(one, np.ndarray):
-            image = _from_array(one, channels, name)
-        elif isinstance(one, Tensor):
-            image = _from_tensor(one, name)
-        else:
-            raise UsageError(f"picture {number} is a {type(one).__name__}; expected a path, image, array or tensor")
-        yield Frame(image, Source("image", str(Path(name))))
-
-
-def _from_array(array: NDArray[Any], channels: Channels, name: str) -> RGB:
-    """[h, w], [h, w, 1], [h, w, 3] or [h, w, 4] uint8 -> RGB."""
-    if array.dtype != np.uint8:
-        raise InputError(f"{name}: an array of {array.dtype}; expected uint8 in [0, 255]")
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise InputError(f"{name}: an array of shape {array.shape}; expected [h, w], [h, w, 3] or [h, w, 4]")
-    colours = np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[:, :, :3]
-    return np.ascontiguousarray(colours[:, :, ::-1] if channels == "bgr" else colours)
-
-
-def _from_tensor(tensor: Tensor, name: str) -> RGB:
-    """[3, h, w] RGB, uint8 or floats in [0, 1] -> array."""
-    if tensor.ndim != 3 or tensor.shape[0] != 3 or 0 in tensor.shape:
-        raise InputError(f"{name}: a tensor of shape {tuple(tensor.shape)}; expected [3, h, w] or [B, 3, h, w]")
-    tensor = tensor.detach().cpu()
-    if tensor.is_floating_point():
-        low, high = (float(value) for value in tensor.float().aminmax())
-        if not (math.isfinite(low) and math.isfinite(high) and low >= -1e-3 and high <= 1 + 1e-3):
-            raise InputError(f"{name}: floats from {low:g} to {high:g}; expected [0, 1], before any normalisation")
-        tensor = (tensor.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    if tensor.dtype != torch.uint8:
-        raise InputError(f"{name}: a tensor of {tensor.dtype}; expected uint8, or floats in [0, 1]")
-    return np.ascontiguousarray(tensor.permute(1, 2, 0).numpy())

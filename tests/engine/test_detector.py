@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-import detr
+import detr.weights
 from detr.classes import Classes
 from detr.engine.detector import RTDETR, Detector
 from detr.errors import InputError, UsageError
@@ -169,7 +169,6 @@ def test_the_input_size_can_be_changed_for_a_call(detector):
         ({"vid_stride": 0}, "vid_stride 0"),
         ({"imgsz": 100}, "multiple of 32; the nearest is 96"),
         ({"imgsz": (64, 64, 64)}, "a side, or a height and a width"),
-        ({"half": True}, "half needs a GPU"),
         ({"device": "cuda:99"}, "cuda:99"),
         ({"device": "gpu"}, "gpu"),
     ],
@@ -234,3 +233,69 @@ def test_a_real_network_finds_boxes_inside_the_picture():
     (result,) = RTDETR(network, device="cpu")(Image.fromarray(RED), conf=0.0, max_det=50, imgsz=(64, 96))
     assert len(result) == 50 and torch.isfinite(result.boxes.data).all()
     assert set(result.boxes.cls.tolist()) <= {0, 1, 2}
+
+
+def test_half_precision_finds_the_same(tmp_path):
+    torch.manual_seed(0)
+    real = RTDETR(detr.build_model("rtdetr-tiny", classes=CLASSES), device="cpu")
+    picture = Image.fromarray(RED)
+    (full,), (half,) = (real(picture, conf=0, max_det=5, imgsz=64, half=half) for half in (False, True))
+    assert half.boxes.data.dtype == torch.float32 and torch.isfinite(half.boxes.data).all()
+    torch.testing.assert_close(half.boxes.conf, full.boxes.conf, atol=0.02, rtol=0.2)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    from detr.data.shapes import make_shapes
+
+    folder = tmp_path_factory.mktemp("shapes")
+    make_shapes(folder, images=6, val_images=4, size=64, video=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def untrained(shapes, tmp_path_factory):
+    """A file of weights that has learned nothing, for the classes of the shapes."""
+    from detr.data.coco import read_annotations
+    from detr.data.sources import find_split
+
+    torch.manual_seed(0)
+    classes = read_annotations(find_split(shapes, "train").annotations).classes
+    network = detr.build_model("rtdetr-tiny", classes=classes)
+    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
+    detr.weights.write(path, network.state_dict(), model=network.config.model_dump(mode="json"), classes=classes)
+    return path
+
+
+def test_val_measures_what_the_command_line_measures(shapes, untrained):
+    metrics = RTDETR(untrained, device="cpu").val(shapes, imgsz=64, batch=2, workers=0, quiet=True)
+    assert len(metrics.stats) == 12 and 0 <= metrics.stats[0] < 0.2
+    with pytest.raises(UsageError, match="split"):
+        RTDETR(untrained, device="cpu").val(shapes, split="vall")
+
+
+def test_train_goes_on_from_the_weights_and_holds_the_best_afterwards(shapes, untrained, tmp_path, monkeypatch):
+    asked = {}
+
+    def train(recipe, *, train_set, val_set, out, weights, **options):
+        asked.update(recipe=recipe, sizes=(len(train_set), len(val_set)), weights=weights, **options)
+        network = detr.load_model(weights)
+        with torch.no_grad():
+            next(network.parameters()).fill_(0.5)
+        state, model = network.state_dict(), network.config.model_dump(mode="json")
+        detr.weights.write(out / "best.safetensors", state, model=model, classes=network.classes)
+        return "summary"
+
+    monkeypatch.setattr("detr.engine.train.train", train)
+    model = RTDETR(untrained, device="cpu")
+    with pytest.raises(UsageError, match="which recipe"):
+        model.train(shapes, project=tmp_path)
+    options = {"settings": ["train.clip=0.2"], "epochs": 3, "batch": 2, "seed": 5, "workers": 0, "project": tmp_path}
+    assert model.train(shapes, recipe="rtdetr-tiny", **options) == "summary"
+    settings = asked["recipe"].train
+    assert (settings.epochs, settings.batch, settings.seed, settings.clip) == (3, 2, 5, 0.2)
+    assert (asked["sizes"], asked["weights"], asked["workers"]) == ((6, 4), str(untrained), 0)
+    assert model.source == str(tmp_path / "train" / "train" / "best.safetensors")
+    assert (next(model.network.parameters()) == 0.5).all()
+    with pytest.raises(UsageError, match="was given a network"):
+        RTDETR(model.network, device="cpu").train(shapes)
