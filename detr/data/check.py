@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from detr.classes import Classes
 from detr.data.coco import CocoDataset, read_annotations
-from detr.data.folders import inside
+from detr.data.soundness import Progress, problem_when_decoded, problems_of_images
 from detr.data.sources import Source
-from detr.errors import InputError
-from detr.image import read_image
-
-Progress = Callable[..., Iterable[Any]]  # progress(iterable, total=, description=)
 
 
 @dataclass(frozen=True)
@@ -67,26 +60,5 @@ def check_split(
         num_boxes=int((~annotations.crowd).sum()),
         num_crowds=int(annotations.crowd.sum()),
         notes=(*annotations.notes, *dataset.notes()),
-        problems=_problems_of_images(dataset, progress) if decode else (),
+        problems=problems_of_images(dataset, problem_when_decoded, progress) if decode else (),
     )
-
-
-def _problems_of_images(dataset: CocoDataset, progress: Progress | None) -> tuple[str, ...]:
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        found: Iterable[str | None] = threads.map(lambda index: _problem_of(dataset, index), range(len(dataset)))
-        if progress:
-            found = progress(found, total=len(dataset), description="reading images")
-        return tuple(problem for problem in found if problem)
-
-
-def _problem_of(dataset: CocoDataset, index: int) -> str | None:
-    known = dataset.annotations
-    path = dataset.images / inside(known.file_names[index])
-    try:
-        height, width = read_image(path).shape[:2]
-    except InputError as problem:
-        return str(problem)
-    said = int(known.heights[index]), int(known.widths[index])
-    if 0 in said or said == (height, width):
-        return None
-    return f"{path}: is {width} x {height} pixels, the annotation file says {said[1]} x {said[0]}"

@@ -1,0 +1,46 @@
+"""From the path of a data set to the sets that training takes."""
+
+from __future__ import annotations
+
+import os
+
+from detr.data.coco import CocoDataset, read_annotations
+from detr.data.folders import inside
+from detr.data.soundness import Progress, require_sound_images
+from detr.data.sources import Source, find_split, find_splits
+
+
+def open_for_training(
+    data: str | os.PathLike[str], *, progress: Progress | None = None
+) -> tuple[CocoDataset, CocoDataset | None]:
+    """The set to train on and, where there is one, the set to evaluate on, which has the first one's classes.
+
+    Everything that can be wrong with them is found here: UsageError, InputError.
+    """
+    source = find_split(data, "train")
+    train_set = _opened(source, None, progress)
+    val_source = find_splits(data).get("val")
+    return train_set, None if val_source is None else _opened(val_source, train_set, progress)
+
+
+def notes_for_training(train_set: CocoDataset, val_set: CocoDataset | None) -> list[str]:
+    """What is worth knowing before training starts, one line each."""
+    lines = [*train_set.annotations.notes, *train_set.notes()]
+    if val_set is not None:
+        lines += [f"validation: {note}" for note in val_set.annotations.notes]
+        shared = len(_files(train_set) & _files(val_set))
+        if shared:
+            lines.append(f"{shared:,} of the {len(val_set):,} validation images are training images too")
+    return lines
+
+
+def _opened(source: Source, like: CocoDataset | None, progress: Progress | None) -> CocoDataset:
+    annotations = read_annotations(source.annotations, classes=like.classes if like else None)
+    dataset = CocoDataset(annotations, source.images)
+    require_sound_images(dataset, progress=progress)
+    return dataset
+
+
+def _files(dataset: CocoDataset) -> set[tuple[str, str]]:
+    folder = os.path.realpath(dataset.images)
+    return {(folder, str(inside(name))) for name in dataset.annotations.file_names}

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+from PIL import Image
+
+from detr.data.opening import notes_for_training, open_for_training
+from detr.errors import InputError, UsageError
+
+
+def write(root, split, names=("a.jpg", "b.png"), category="cat", bbox=(0, 0, 5, 5)):
+    (root / "images" / split).mkdir(parents=True, exist_ok=True)
+    (root / "annotations").mkdir(exist_ok=True)
+    for name in names:
+        Image.new("RGB", (20, 10)).save(root / "images" / split / name)
+    tree = {
+        "images": [{"id": i, "file_name": name, "width": 20, "height": 10} for i, name in enumerate(names)],
+        "annotations": [{"id": 1, "image_id": 0, "category_id": 1, "bbox": bbox, "area": 25, "iscrowd": 0}],
+        "categories": [{"id": 1, "name": category}],
+    }
+    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(tree))
+
+
+def test_both_sets_are_opened_with_the_same_classes(tmp_path):
+    write(tmp_path, "train")
+    write(tmp_path, "val")
+    train_set, val_set = open_for_training(tmp_path)
+    assert len(train_set) == len(val_set) == 2 and train_set.classes == val_set.classes
+    assert notes_for_training(train_set, val_set) == []
+
+
+def test_a_set_without_validation_is_fine_and_one_without_training_is_not(tmp_path):
+    write(tmp_path, "val")
+    with pytest.raises(UsageError, match="no 'train' split"):
+        open_for_training(tmp_path)
+    write(tmp_path, "train")
+    (tmp_path / "annotations" / "instances_val.json").unlink()
+    train_set, val_set = open_for_training(tmp_path)
+    assert val_set is None and notes_for_training(train_set, None) == []
+
+
+def test_other_classes_in_validation_are_refused(tmp_path):
+    write(tmp_path, "train")
+    write(tmp_path, "val", category="dog")
+    with pytest.raises(InputError, match=r"none of the 1 expected classes \(cat\); first: 'dog'"):
+        open_for_training(tmp_path)
+
+
+def test_damaged_images_are_found_before_training(tmp_path):
+    write(tmp_path, "train", names=[f"{i}.jpg" for i in range(4)] + [f"{i}.png" for i in range(4)])
+    for name in ("1.jpg", "2.png", "3.png"):
+        file = tmp_path / "images" / "train" / name
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    (tmp_path / "images" / "train" / "0.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"4 images cannot be read: .*1\.jpg.*0\.png.*2\.png.*3\.png"):
+        open_for_training(tmp_path)
+
+
+def test_an_odd_ending_that_decodes_is_no_damage(tmp_path):
+    write(tmp_path, "train", names=("a.jpg", "b.bmp", "c.webp"))
+    with (tmp_path / "images" / "train" / "a.jpg").open("ab") as stream:
+        stream.write(b"a camera's own data")
+    assert len(open_for_training(tmp_path)[0]) == 3
+
+
+def test_validating_on_training_images_is_said(tmp_path):
+    write(tmp_path, "train")
+    train_set, val_set = open_for_training(tmp_path / "annotations" / "instances_train.json")
+    assert notes_for_training(train_set, val_set) == ["2 of the 2 validation images are training images too"]
+
+
+def test_clipped_boxes_are_said(tmp_path):
+    write(tmp_path, "train", bbox=(15, 0, 50, 5))
+    assert notes_for_training(*open_for_training(tmp_path)) == [
+        "1 boxes reach over the edge of their image and are clipped for training"
+    ]
