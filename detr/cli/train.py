@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detr.errors import InputError, UsageError
+from detr.errors import UsageError
 from detr.files import new_run
 
 if TYPE_CHECKING:
-    from detr.data.coco import CocoDataset
     from detr.engine.recipe import Recipe
     from detr.engine.train import Summary
 
@@ -82,8 +81,10 @@ def command(
     if recipe is None and resume is None:
         raise UsageError("which recipe? Such as: detr train rtdetr-r18 --data ...; `detr models` lists them")
 
+    from detr.data.opening import open_for_training
     from detr.engine.device import choose_device
     from detr.engine.distributed import joined
+    from detr.engine.progress import progress
     from detr.engine.train import train
 
     with joined(choose_device(device)) as team:
@@ -93,7 +94,7 @@ def command(
                 click.echo(line, err=as_json)
 
         chosen = _recipe(recipe, resume, words, imgsz)
-        train_set, val_set = _splits(data)
+        train_set, val_set = open_for_training(data, progress=progress)
         out = team.agreed(lambda: resume or new_run("train", name, project=project, overwrite=overwrite))
         if val_set is None:
             say(f"warning: {data} has no val split: no epoch is evaluated, and the last one counts as the best")
@@ -146,22 +147,6 @@ def _recipe(name: str | None, resume: Path | None, words: Sequence[str], imgsz: 
     scales = [max(1, round(side * factor / 32)) * 32 for side in recipe.train.scales]
     sized = [f"model.input.height={imgsz}", f"model.input.width={imgsz}", f"train.scales={scales}"]
     return load_recipe(name, [*words, *sized])
-
-
-def _splits(data: str) -> tuple[CocoDataset, CocoDataset | None]:
-    """The data sets to train on and to evaluate on; the second must have the first one's classes."""
-    from detr.data.coco import CocoDataset, read_annotations
-    from detr.data.sources import find_splits
-
-    sources = find_splits(data)
-    if "train" not in sources:
-        raise InputError(f"{data} has no train split; found {', '.join(sources) or 'none'}")
-    annotations = read_annotations(sources["train"].annotations)
-    train_set = CocoDataset(annotations, sources["train"].images)
-    if "val" not in sources:
-        return train_set, None
-    of_val = read_annotations(sources["val"].annotations, classes=annotations.classes)
-    return train_set, CocoDataset(of_val, sources["val"].images)
 
 
 def _conclusion(result: Summary, data: str) -> str:

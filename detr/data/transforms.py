@@ -35,13 +35,15 @@ class Sample:
 class AugmentConfig(Config):
     """What happens to a training image before it is resized, as in RT-DETR's recipe; a probability of 0 is off."""
 
-    distort: float = Field(0.5, ge=0, le=1)  # brightness, contrast, saturation, hue: each with this probability
-    zoom_out: float = Field(0.5, ge=0, le=1)  # into a canvas up to four times as wide and high
-    zoom_fill: int = Field(0, ge=0, le=255)  # grey of the canvas
-    iou_crop: float = Field(0.8, ge=0, le=1)  # to a part that keeps a drawn overlap with some box (SSD, section 2.2)
-    flip: float = Field(0.5, ge=0, le=1)  # left to right
-    min_size: float = Field(1.0, ge=0)  # boxes that end up smaller than this many pixels are left out
-    stop_epoch: int | None = Field(None, ge=0)  # from this epoch on only flips, and one size; none: never
+    distort: float = Field(default=0.5, ge=0, le=1)  # brightness, contrast, saturation, hue: each with this probability
+    zoom_out: float = Field(default=0.5, ge=0, le=1)  # into a canvas up to four times as wide and high
+    zoom_fill: int = Field(default=0, ge=0, le=255)  # grey of the canvas
+    iou_crop: float = Field(
+        default=0.8, ge=0, le=1
+    )  # to a part that keeps a drawn overlap with some box (SSD, section 2.2)
+    flip: float = Field(default=0.5, ge=0, le=1)  # left to right
+    min_size: float = Field(default=1.0, ge=0)  # boxes that end up smaller than this many pixels are left out
+    stop_epoch: int | None = Field(default=None, ge=0)  # from this epoch on only flips, and one size; none: never
 
     def is_strong(self, epoch: int) -> bool:
         """Whether epoch (from 0) still has distortion, zoom, crops and several sizes."""

@@ -21,6 +21,7 @@ from detr.config import as_yaml
 from detr.criterion import Criterion, criterion_for
 from detr.data.coco import CocoDataset
 from detr.data.loader import train_loader
+from detr.data.opening import notes_for_training
 from detr.engine import checkpoint, plots
 from detr.engine.average import Average
 from detr.engine.checkpoint import BEST, LAST, RECIPE, RESUME, Counters, Resumed
@@ -470,6 +471,8 @@ def _say_what_is_asked(
         name = annotations.file_names[per_image.index(most)]
         say(f"warning: {name} has {most} boxes, more than the model's {recipe.model.num_queries} queries; "
             f"all cannot be found; model.num_queries={most} would do")  # fmt: skip
+    for note in notes_for_training(train_set, val_set):
+        say(f"note: {note}")
     processes = f", {team.size} processes" if team.size > 1 else ""
     say(f"device {team.device}{processes}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
     if not plots.available():
