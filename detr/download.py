@@ -19,6 +19,7 @@ Progress = Callable[[int, int | None], None]
 Opener = urllib.request.OpenerDirector
 
 _TIMEOUT = 30.0  # seconds without a byte
+_NO_SUCH_RANGE = 416  # what servers answer when the part is whole, or longer than the file
 
 
 class HttpsOnly(urllib.request.HTTPRedirectHandler):
@@ -52,7 +53,7 @@ def fetch(
     except FileNotFoundError:
         own.touch()
     try:
-        _receive(url, own, _stamp(part), progress, opener)
+        _complete(url, own, _stamp(part), progress, opener)
         _require_right(url, own, sha256)
         os.replace(own, path)
         _stamp(part).unlink(missing_ok=True)
@@ -65,6 +66,18 @@ def fetch(
         if own.exists() and own.stat().st_size:
             os.replace(own, part)
         own.unlink(missing_ok=True)
+
+
+def _complete(url: str, own: Path, stamp: Path, progress: Progress | None, opener: Opener) -> None:
+    """Receive what is missing; everything, where the server has no use for what there is."""
+    try:
+        _receive(url, own, stamp, progress, opener)
+    except urllib.error.HTTPError as problem:
+        if problem.code != _NO_SUCH_RANGE:
+            raise
+        problem.close()
+        os.truncate(own, 0)
+        _receive(url, own, stamp, progress, opener)
 
 
 def _receive(url: str, own: Path, stamp: Path, progress: Progress | None, opener: Opener) -> None:

@@ -40,6 +40,8 @@ class Handler(BaseHTTPRequestHandler):
         start = 0
         if asked and self.headers.get("If-Range") == server.etag:
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(content):
+                return self.send_error(416)
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
@@ -115,6 +117,15 @@ def test_halves_of_two_versions_are_never_joined(path, opener, server):
     path.with_name("model.pth.part.etag").write_text('"0"')
     fetch(URL, path, opener=opener)
     assert path.read_bytes() == CONTENT
+
+
+def test_a_part_that_is_whole_already_is_no_obstacle(path, opener, server):
+    path.parent.mkdir()
+    path.with_name("model.pth.part").write_bytes(CONTENT)
+    path.with_name("model.pth.part.etag").write_text(server.etag)
+    fetch(URL, path, opener=opener)
+    assert path.read_bytes() == CONTENT
+    assert server.ranges == [f"bytes={len(CONTENT)}-", None]
 
 
 def test_an_interrupted_download_keeps_what_came(path, opener):

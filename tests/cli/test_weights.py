@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -57,6 +58,14 @@ def test_list_shows_every_release(detr_):
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()[1:]] == list(RELEASES)
     assert "46.4" in out
+
+
+def test_list_answers_without_torch():
+    program = (
+        "import sys; from click.testing import CliRunner; from detr.cli.weights import command; "
+        "assert CliRunner().invoke(command, ['list']).exit_code == 0; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_list_as_json_carries_urls(detr_):
