@@ -53,7 +53,7 @@ class DeformableAttention(nn.Module):
         return self.project_out(attended)
 
     def _value(self, memory: Tensor) -> Tensor:
-        """[B, S, D] -> [B, S, M, Dh], laid out channel by channel as maps are: sampling then reads it without a copy."""
+        """[B, S, D] -> [B, S, M, Dh], laid out as maps are, channel by channel, so sampling reads it without a copy."""
         linear = self.project_value
         value = linear.weight @ memory.transpose(1, 2) + linear.bias[:, None]
         return value.unflatten(1, (self.heads, -1)).permute(0, 3, 1, 2)

@@ -21,9 +21,9 @@ def deformable_attention(
     """value [B, S, M, Dh], locations [B, Q, M, P, 2] xy in [0, 1], weights [B, Q, M, P] -> [B, Q, M * Dh].
 
     `shapes` are the (h, w) of the levels one after the other in S, `points` how many of the P samples belong to each.
-    Location (0, 0) is the outer corner of the first position. `bilinear` reads zeros outside the map; `discrete`
-    (RT-DETRv2) reads the position whose cell holds the location, the border's outside. The official discrete code
-    limits x by the height; here it is limited by the width, which is the same for square maps.
+    `bilinear`: (0, 0) is the outer corner of the first position, and zeros lie outside the map. `discrete` (RT-DETRv2)
+    reads the one position at location * size, rounded, and the border beyond it. The official discrete code limits
+    x by the height; here it is limited by the width, which is the same for square maps.
     """
     batch, _, heads, channels = value.shape
     num_queries = locations.shape[1]

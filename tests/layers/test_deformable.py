@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from detr.layers.deformable import DeformableAttention, DeformableDecoderLayer
+
+SHAPES = ((4, 6), (2, 3))
+BOXES = torch.tensor([[[0.5, 0.5, 0.4, 0.2]]])
+
+
+def test_points_start_in_the_directions_of_the_heads_one_step_further_each():
+    attention = DeformableAttention(16, 4, (2, 1))
+    offsets = attention.offsets.bias.view(4, 3, 2)
+    right, down, left, up = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
+    for head, direction in enumerate((right, down, left, up)):
+        expected = torch.stack([direction, 2 * direction, direction])  # two points on one level, one on the other
+        torch.testing.assert_close(offsets[head], expected, rtol=0, atol=1e-6)
+
+
+def test_discrete_sampling_does_not_learn_its_offsets():
+    attention = DeformableAttention(16, 4, (2, 1), method="discrete")
+    fixed = [name for name, parameter in attention.named_parameters() if not parameter.requires_grad]
+    assert fixed == ["offsets.weight", "offsets.bias"]
+
+
+@pytest.mark.parametrize("method", ["bilinear", "discrete"])
+def test_padding_is_not_read(method):
+    attention = DeformableAttention(16, 4, (2, 2), method=method)
+    memory = torch.randn(1, 30, 16)
+    padding = torch.zeros(1, 30, dtype=torch.bool)
+    padding[:, ::2] = True
+    query = torch.randn(1, 1, 16)
+    before = attention(query, BOXES, memory, SHAPES, padding)
+    memory[:, ::2] = 1e6
+    torch.testing.assert_close(attention(query, BOXES, memory, SHAPES, padding), before)
+
+
+def test_a_constant_memory_is_read_as_that_constant_well_inside():
+    attention = DeformableAttention(16, 4, (1, 1)).requires_grad_(False)
+    memory = torch.randn(1, 1, 16).expand(1, 30, 16)
+    expected = attention.project_out(attention.project_value(memory[:, :1]))
+    small = torch.tensor([[[0.5, 0.5, 0.1, 0.1]]])
+    torch.testing.assert_close(attention(torch.randn(1, 1, 16), small, memory, SHAPES, None), expected)
+
+
+def test_the_clamp_keeps_half_precision_finite():
+    layer = DeformableDecoderLayer(16, 4, 8, (1, 1), clamp=10.0).requires_grad_(False)
+    layer.feed_forward.linear2.bias.fill_(1e30)
+    x = torch.randn(1, 1, 16)
+    found = layer(x, x, BOXES, torch.randn(1, 30, 16), SHAPES)
+    torch.testing.assert_close(found, torch.zeros_like(found))  # all channels alike after the clamp

@@ -1,0 +1,81 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detr.boxes import cxcywh_to_xyxy
+from detr.models.denoising import ContrastiveDenoising
+from detr.records import Target
+
+
+def module(**changes):
+    settings = {"num_denoising": 8, "label_noise": 0.5, "box_noise": 1.0} | changes
+    return ContrastiveDenoising(4, 10, **settings)
+
+
+def target(count):
+    return Target(torch.randint(0, 10, (count,)), torch.rand(count, 4) * 0.3 + 0.3)
+
+
+def test_queries_come_in_groups_of_positives_and_negatives():
+    noised = module().noise([target(2), target(1)])
+    assert noised.num_groups == 4 and noised.labels.shape == (2, 4 * 2 * 2)
+    assert noised.queries[0].tolist() == [0, 1, 4, 5, 8, 9, 12, 13]
+    assert noised.targets[0].tolist() == [0, 1] * 4
+    assert noised.queries[1].tolist() == [0, 4, 8, 12]
+    assert noised.targets[1].tolist() == [0] * 4
+
+
+def test_without_noise_every_query_is_its_target():
+    some = [target(3), target(1)]
+    noised = module(label_noise=0.0, box_noise=0.0).noise(some)
+    for image, each in enumerate(some):
+        torch.testing.assert_close(noised.labels[image, noised.queries[image]], each.labels[noised.targets[image]])
+        boxes = noised.boxes[image, noised.queries[image]].sigmoid()
+        torch.testing.assert_close(boxes, each.boxes[noised.targets[image]])
+
+
+def test_places_without_a_target_hold_no_class():
+    noised = module(label_noise=1.0).noise([target(3), target(1)])
+    assert (noised.labels[1].view(-1, 3)[:, 1:] == 10).all()
+    assert (noised.labels[0] < 10).all()
+
+
+def test_half_of_the_label_noise_changes_labels():
+    noised = module(num_denoising=4000, label_noise=0.5).noise([Target(torch.tensor([3]), torch.rand(1, 4))])
+    changed = (noised.labels != 3).double().mean()
+    assert changed == pytest.approx(0.25 * 0.9, abs=0.03)  # a tenth of the new labels is the old one
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**31))
+def test_positive_corners_move_less_than_half_a_side_and_negative_ones_more(seed):
+    torch.manual_seed(seed)
+    boxes = torch.tensor([0.5, 0.5, 0.2, 0.1]).expand(1, 6, 4)
+    negative = torch.tensor([False, True] * 3)[:, None]
+    moved = module()._moved(boxes, negative)
+    sides = (cxcywh_to_xyxy(moved) - cxcywh_to_xyxy(boxes)).abs() / torch.tensor([0.2, 0.1, 0.2, 0.1])
+    assert (sides[:, ::2] <= 0.5 + 1e-5).all()
+    assert (sides[:, 1::2] >= 0.5 - 1e-5).all() and (sides[:, 1::2] <= 1 + 1e-5).all()
+
+
+def test_more_targets_than_denoising_queries_make_one_group():
+    noised = module().noise([target(20)])
+    assert noised.num_groups == 1 and noised.labels.shape == (1, 40)
+
+
+@pytest.mark.parametrize("targets", [[], [target(0)], [target(0), target(0)]])
+def test_without_targets_there_is_nothing_to_denoise(targets):
+    assert module()(targets, num_matching=5) is None
+
+
+def test_unused_parameters_still_belong_to_the_graph():
+    denoising = module()
+    denoising.unused().backward()
+    assert (denoising.class_embedding.weight.grad == 0).all()
+
+
+def test_the_content_of_no_class_is_zero_and_the_mask_covers_all_queries():
+    content, boxes, mask, noised = module(num_denoising=1)([target(2), target(1)], num_matching=3)
+    assert content.shape == (2, 4, 4) and boxes.shape == (2, 4, 4) and mask.shape == (7, 7)
+    assert (content[1, 1] == 0).all() and noised.labels[1, 1] == 10

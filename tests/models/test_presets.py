@@ -1,0 +1,65 @@
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import detr
+from detr.convert import to_theirs
+from detr.errors import UsageError
+from detr.models import build_model, models, preset
+from detr.models.structure import presets_like, seen_in, structure_of
+
+OFFICIAL = json.loads((Path(__file__).parent.parent / "golden" / "official_names.json").read_text())
+
+
+@pytest.fixture(params=list(OFFICIAL))
+def network(request):
+    with torch.device("meta"):
+        return request.param, build_model(request.param)
+
+
+def test_every_official_model_is_there():
+    assert set(OFFICIAL) | {"rtdetr-tiny"} <= set(models())
+
+
+def test_names_and_shapes_are_the_official_ones_one_to_one(network):
+    name, network = network
+    state = to_theirs(network.state_dict(), f"{name.split('-')[0]}-official")
+    rows = sorted(f"{key} {tuple(tensor.shape)}" for key, tensor in state.items())
+    assert len(rows) == OFFICIAL[name]["entries"]
+    assert hashlib.sha256("\n".join(rows).encode()).hexdigest() == OFFICIAL[name]["sha256"]
+
+
+def test_parameters_are_as_many_and_as_learnable_as_officially(network):
+    name, network = network
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+    assert sum(count for count, _ in counts) == OFFICIAL[name]["parameters"]
+    assert sum(count for count, learns in counts if learns) == OFFICIAL[name]["learnable"]
+
+
+def test_a_state_dict_shows_its_structure(network):
+    name, network = network
+    seen = seen_in(network.state_dict())
+    assert seen == structure_of(preset(name))
+    expected = name.removesuffix("-dsp")  # discrete sampling doesn't show
+    assert presets_like(seen, preset(name).version)[0] == expected
+
+
+def test_the_tiny_model_is_tiny():
+    parameters = sum(parameter.numel() for parameter in build_model("rtdetr-tiny").parameters())
+    assert parameters <= 4_000_000
+
+
+def test_an_unknown_model_is_refused_with_the_nearest_name():
+    with pytest.raises(UsageError, match="did you mean 'rtdetr-r50'"):
+        build_model("rtdetr-r5O")
+
+
+def test_models_lists_names_whatever_has_been_imported():
+    assert detr.models() == models()
+    program = "import detr; before = detr.models(); import detr.models; assert detr.models() == before"
+    subprocess.run([sys.executable, "-c", program], check=True)

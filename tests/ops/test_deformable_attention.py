@@ -1,0 +1,63 @@
+"""Deformable attention on maps small enough to compute by hand."""
+
+import pytest
+import torch
+
+from detr.ops.deformable_attention import deformable_attention
+
+SHAPES = ((2, 3), (1, 1))  # positions 0..5 row by row, then position 6
+
+
+def attend(locations, weights, points, value=None, method="bilinear"):
+    """One image, one query, one head; the value of position p is p + 1 unless given."""
+    value = torch.arange(1.0, 8.0).view(1, 7, 1, 1) if value is None else value
+    locations = torch.tensor(locations).view(1, 1, 1, -1, 2)
+    weights = torch.tensor(weights).view(1, 1, 1, -1)
+    return deformable_attention(value, SHAPES, locations, weights, points, method=method).flatten()
+
+
+def test_the_middle_of_a_cell_reads_that_cell():
+    assert attend([[2.5 / 3, 1.5 / 2], [0.5, 0.5]], [1.0, 0.0], (1, 1)).item() == pytest.approx(6)
+
+
+@pytest.mark.parametrize(("location", "value"), [((0, 0), 1), ((0.4, 0), 2), ((0.55, 0.2), 3), ((0.1, 0.3), 4)])
+def test_discrete_reads_the_position_at_location_times_size(location, value):
+    assert attend([location, [0.5, 0.5]], [1.0, 0.0], (1, 1), method="discrete").item() == value
+
+
+def test_between_two_cells_reads_half_of_each():
+    assert attend([[1 / 3, 0.25], [0.5, 0.5]], [1.0, 0.0], (1, 1)).item() == pytest.approx(1.5)
+
+
+def test_bilinear_reads_zeros_outside():
+    assert attend([[2.0, 0.5], [0.5, 0.5]], [1.0, 0.0], (1, 1)).item() == 0
+
+
+def test_discrete_reads_the_border_outside():
+    assert attend([[5.0, -3.0], [0.5, 0.5]], [1.0, 0.0], (1, 1), method="discrete").item() == 3
+
+
+def test_discrete_reaches_every_column_of_a_wide_map():
+    assert attend([[1.0, 0.0], [0.5, 0.5]], [1.0, 0.0], (1, 1), method="discrete").item() == 3
+
+
+def test_levels_may_have_different_numbers_of_points():
+    middle_of_first, middle_of_last = [0.5 / 3, 0.25], [2.5 / 3, 0.75]
+    locations = [middle_of_first, middle_of_last, [0.5, 0.5]]
+    assert attend(locations, [0.5, 0.25, 0.25], (2, 1)).item() == pytest.approx(0.5 * 1 + 0.25 * 6 + 0.25 * 7)
+
+
+def test_each_head_reads_its_own_channels_at_its_own_place():
+    value = torch.zeros(1, 7, 2, 2)
+    value[0, 0, 0], value[0, 5, 1] = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
+    locations = torch.tensor([[[0.5 / 3, 0.25], [0.5, 0.5]], [[2.5 / 3, 0.75], [0.5, 0.5]]]).view(1, 1, 2, 2, 2)
+    weights = torch.tensor([[1.0, 0.0], [1.0, 0.0]]).view(1, 1, 2, 2)
+    found = deformable_attention(value, SHAPES, locations, weights, (1, 1))
+    torch.testing.assert_close(found, torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]))
+
+
+def test_gradients_are_those_of_finite_differences():
+    value = torch.randn(2, 7, 2, 3, dtype=torch.float64, requires_grad=True)
+    locations = (torch.rand(2, 4, 2, 3, 2, dtype=torch.float64) * 1.2 - 0.1).requires_grad_()
+    weights = torch.rand(2, 4, 2, 3, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(lambda v, l, w: deformable_attention(v, SHAPES, l, w, (2, 1)), (value, locations, weights))
