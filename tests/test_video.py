@@ -349,10 +349,41 @@ def test_a_video_may_not_reach_outside(tmp_path):
         list(frames(path))
 
 
-def test_a_camera_that_is_not_there_is_an_error(monkeypatch):
-    monkeypatch.setenv("OPENCV_LOG_LEVEL", "SILENT")
+def test_a_camera_that_is_not_there_is_an_error(capfd):
     with pytest.raises(InputError, match="camera 97: not found"):
         list(frames("97"))
+    assert capfd.readouterr().err == ""
+
+
+class Camera:
+    """Five blue pictures (BGR), then it is unplugged."""
+
+    left = 5
+    released = False
+
+    def __init__(self, number):
+        assert number == 3
+
+    def isOpened(self):
+        return True
+
+    def get(self, what):
+        return 30.0
+
+    def read(self):
+        self.left -= 1
+        return (self.left >= 0, np.full((48, 64, 3), (200, 0, 0), np.uint8))
+
+    def release(self):
+        Camera.released = True
+
+
+def test_a_camera_gives_frames_with_times_until_it_stops(monkeypatch):
+    monkeypatch.setattr("detr.video.reading.cv2.VideoCapture", Camera)
+    read = list(frames(3))
+    assert [frame.index for frame in read] == [0, 1, 2, 3, 4] and Camera.released
+    assert read[0].image[0, 0].tolist() == [0, 0, 200] and read[0].rate == 30
+    assert read[0].time is not None and read[0].time < 5 and read[0].source.name == "camera-3"
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -136,7 +137,7 @@ class FrameReader:
 
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
         """Decoded pictures. A damaged packet is left out; where the container itself is damaged, we try on a while."""
-        damaged = failures = 0
+        damaged = failures = concealed = 0
         packets = container.demux(stream)
         while failures < 100:
             try:
@@ -160,9 +161,12 @@ class FrameReader:
                     raise InputError(
                         f"{_called(self.source)}: frames of {picture.width}x{picture.height} are too large"
                     )
+                concealed += picture.is_corrupt
                 yield picture
         if damaged:
             self.notes.append(f"{damaged} damaged packet{'s' if damaged > 1 else ''} left out")
+        if concealed:
+            self.notes.append(f"{concealed} frame{'s are' if concealed > 1 else ' is'} damaged in part")
 
     def _camera_frames(self, camera: cv2.VideoCapture) -> Iterator[Frame]:
         rate = Fraction(camera.get(cv2.CAP_PROP_FPS) or 0).limit_denominator(1001) or USUAL_RATE
@@ -240,11 +244,23 @@ def _upright(picture: VideoFrame) -> RGB:
 
 
 def _open_camera(source: Source) -> cv2.VideoCapture:
-    camera = cv2.VideoCapture(int(source.path))
+    with _quiet_opencv():
+        camera = cv2.VideoCapture(int(source.path))
     if not camera.isOpened():
         camera.release()
         raise InputError(f"{_called(source)}: not found, or in use by another program")
     return camera
+
+
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """OpenCV tries one backend after the other and complains of each on stderr; we say it once."""
+    before = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(before)
 
 
 def _fetched_image(url: str) -> RGB | None:

@@ -159,6 +159,48 @@ def test_bad_files_are_listed_and_the_others_done(tmp_path):
     assert len(said) == 5 and summary.images == 5
 
 
+def odd_images(folder):
+    """Every image of a kind that some decoder stumbles over -> the names of those that are whole."""
+    folder.mkdir()
+    picture = Image.fromarray(plain(0))
+    for mode in ("L", "1", "P", "LA", "RGBA", "CMYK"):
+        picture.convert(mode).save(folder / f"{mode}.tiff")
+    picture.convert("CMYK").save(folder / "cmyk.jpg")
+    picture.convert("P").save(folder / "palette-alpha.png", transparency=bytes(range(256)))
+    Image.fromarray(np.full((9, 9), 30_000, np.uint16)).save(folder / "deep.png")
+    for name, size in (("dot", (1, 1)), ("wide", (30_000, 10)), ("tall", (10, 65_500))):
+        Image.new("RGB", size, (9, 9, 200)).save(folder / f"{name}.png")
+    for ending in ("webp", "bmp", "gif", "avif", "jp2"):
+        picture.save(folder / f"format.{ending}")
+    for name in ("späße 漢字", "-dash", "%03d", "a;touch x", "two  blanks"):
+        picture.save(folder / f"{name}.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(folder / "turned.jpg", exif=exif)
+    (folder / "really-png.jpg").write_bytes((folder / "dot.png").read_bytes())
+    whole = {path.name for path in folder.iterdir()}
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(folder / "float.tiff")
+    data = (folder / "cmyk.jpg").read_bytes()
+    (folder / "half.jpg").write_bytes(data[: len(data) // 2])
+    (folder / "two-bytes-short.jpg").write_bytes(data[:-2])
+    (folder / "half.png").write_bytes((folder / "%03d.png").read_bytes()[:60])
+    for name, content in (("empty", b""), ("text", b"hello"), ("page", b"<html>"), ("zeros", b"\0" * 99)):
+        (folder / f"{name}.jpg").write_bytes(content)
+    return whole
+
+
+def test_every_odd_image_is_either_done_or_named(tmp_path):
+    whole = odd_images(tmp_path / "in")
+    summary = run(tmp_path / "out", tmp_path / "in", wanted=ALL, conf=0.0, batch=4)
+    bad = {path.name for path in (tmp_path / "in").iterdir()} - whole
+    assert {Path(source).name for source, _ in summary.failures} == bad
+    assert summary.images == len(whole)
+    with Image.open(tmp_path / "out" / "turned.jpg") as picture:
+        assert picture.size == (48, 64), "upright"
+    for row in json.loads((tmp_path / "out" / "predictions.json").read_text()):
+        assert min(row["bbox"]) >= 0 and 0 <= row["score"] <= 1
+
+
 def test_fail_fast_stops_at_the_first(tmp_path):
     for index in range(6):
         save(tmp_path / "in" / f"{index}.png", index)
