@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from detr import weights
-from detr.classes import COCO, Classes
+from detr.classes import Classes
 from detr.errors import InputError, UsageError
 
 MODEL = {"arch": "rtdetr", "version": 1}
@@ -165,17 +165,6 @@ def test_a_hugging_face_folder_is_read_with_its_classes(shards, tmp_path):
 def test_a_hugging_face_file_is_read_with_the_config_beside_it(tmp_path):
     folder = hugging_face_folder(tmp_path / "model", {"0": "cat", "1": "dog"})
     assert weights.read(folder / "model.safetensors").classes == CLASSES
-
-
-def test_the_names_of_coco_mean_coco(tmp_path):
-    folder = hugging_face_folder(tmp_path / "model", dict(enumerate(COCO.names)))
-    assert weights.read(folder).classes == COCO
-
-
-@pytest.mark.parametrize("labels", [{"0": "cat", "2": "dog"}, {"x": "cat"}, ["cat"], {"0": "cat", "1": "cat"}])
-def test_broken_label_tables_are_refused(labels, tmp_path):
-    with pytest.raises(InputError):
-        weights.read(hugging_face_folder(tmp_path / "model", labels))
 
 
 def test_a_missing_shard_and_one_outside_the_folder_are_refused(tmp_path):
