@@ -212,6 +212,9 @@ def _remarks(found: Annotations) -> list[str]:
     lines = []
     if len(found.boxes) and not counts.any():
         lines.append("all annotations are crowds: nothing to learn, nothing to find")
+    twice = len(found.file_names) - len(set(found.file_names))
+    if twice:
+        lines.append(f"{twice:,} images have the file name of another one")
     empty = [found.classes.names[i] for i in np.flatnonzero(counts == 0)]
     if empty and counts.any():
         some = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")

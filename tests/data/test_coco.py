@@ -292,6 +292,11 @@ def test_crowds_alone_are_worth_a_note(read):
     assert any("all annotations are crowds" in note for note in read(tree([box(iscrowd=1)])).notes)
 
 
+def test_a_file_listed_twice_is_worth_a_note(read):
+    images = [{"id": id, "file_name": "a.png"} for id in (1, 2)]
+    assert read(tree(images=images)).notes == ("1 images have the file name of another one",)
+
+
 def test_the_dataset_clips_and_leaves_out_crowds(read, pictures):
     rows = [
         box(1, image=2, bbox=(-5, 5, 10, 100)),
