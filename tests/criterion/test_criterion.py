@@ -1,7 +1,6 @@
 """The criterion: official names, one normaliser, one transfer, and a clear word on whatever is broken."""
 
 import math
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -277,13 +276,3 @@ def test_labels_of_any_whole_type_will_do():
         for dtype in (torch.int64, torch.int32, torch.uint8)
     ]
     assert values[0] == values[1] == values[2]
-
-
-def test_a_crowded_batch_is_matched_in_a_moment():
-    """16 images of 60 objects, 300 queries, six layers and the proposals."""
-    counts = [60] * 16
-    output = Output(tuple(predictions(16, 300, 80) for _ in range(6)), predictions(16, 300, 80))
-    targets = [target(count, num_classes=80) for count in counts]
-    start = time.process_time()
-    Criterion()(output, targets)
-    assert time.process_time() - start < 20
