@@ -88,7 +88,7 @@ def _compare(folder: Path, fixture: str) -> Iterator[Difference]:
             {name: 0 * state[name] for name in state if name.endswith((".enc_output.0.bias", ".enc_output.proj.bias"))}
         )
     source = f"{official.split('_')[0]}-official"
-    network = build_model(MODELS[official]).double().eval()
+    network: Any = build_model(MODELS[official]).double().eval()
     network.load_state_dict(to_ours(state, source))
     yield "names missing or too many", len(set(to_theirs(network.state_dict(), source)) ^ set(shapes)), 0.5
     parameters = [(p.numel(), p.requires_grad) for p in network.parameters()]
@@ -103,13 +103,15 @@ def _compare(folder: Path, fixture: str) -> Iterator[Difference]:
     if (folder / f"{fixture}.dn.npz").exists():
         record = json.loads((folder / f"{fixture}.dn.loss.json").read_text())
         yield from _denoising(network, images, dict(np.load(folder / f"{fixture}.dn.npz")), record)
-        yield from (("denoising " + what, *rest) for what, *rest in _losses(network, images, record, source))
+        yield from (
+            ("denoising " + what, amount, allowed) for what, amount, allowed in _losses(network, images, record, source)
+        )
 
 
 class Watch:
     """What the parts of a network give out during one forward."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         self.seen: dict[str, list[Any]] = {}
         parts = ["backbone", "encoder", "queries", "queries.score_head", "encoder.attention.0"]
         parts += [f"decoder.layers.{index}" for index in range(len(network.decoder.layers))]
@@ -128,7 +130,7 @@ class Watch:
 
 
 @torch.no_grad()
-def _intermediates(network: nn.Module, images: Tensor, golden: dict[str, np.ndarray]) -> Iterator[Difference]:
+def _intermediates(network: Any, images: Tensor, golden: dict[str, np.ndarray]) -> Iterator[Difference]:
     watch = Watch(network)
     output = network(images)
     seen = watch.close()
@@ -190,7 +192,7 @@ def _selected(output: Output, golden: dict[str, np.ndarray]) -> Iterator[Differe
 
 @torch.no_grad()
 def _denoising(
-    network: nn.Module, images: Tensor, golden: dict[str, np.ndarray], record: dict[str, Any]
+    network: Any, images: Tensor, golden: dict[str, np.ndarray], record: dict[str, Any]
 ) -> Iterator[Difference]:
     facts = record["denoising"]
     targets = _targets(record, torch.float32)
@@ -219,7 +221,7 @@ def _denoising(
     network.eval()
 
 
-def _losses(network: nn.Module, images: Tensor, record: dict[str, Any], source: str) -> Iterator[Difference]:
+def _losses(network: Any, images: Tensor, record: dict[str, Any], source: str) -> Iterator[Difference]:
     denoising = network.denoising
     if "denoising" not in record:
         network.denoising = None
@@ -273,7 +275,7 @@ def _injected(drawn: Noised, golden: dict[str, np.ndarray]) -> Noised:
     return replace(drawn, labels=labels, boxes=boxes)
 
 
-def _training(network: nn.Module) -> nn.Module:
+def _training(network: Any) -> Any:
     """In training, but with the batch norms in evaluation, as the reference was recorded."""
     network.train()
     for module in network.modules():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detr.layers.attention import SelfAttention
+from detr.layers.position import precise
 from detr.layers.transformer import FeedForward
 from detr.ops.deformable_attention import deformable_attention
 
@@ -45,7 +46,7 @@ class DeformableAttention(nn.Module):
         value = self._value(memory)
         if padding is not None:
             value = value.masked_fill(padding[..., None, None], 0)
-        offsets = self.offsets(query).unflatten(-1, (self.heads, -1, 2))
+        offsets = precise(self.offsets(query)).unflatten(-1, (self.heads, -1, 2))
         weights = self.weights(query).unflatten(-1, (self.heads, -1)).softmax(-1)
         centres, sides = boxes[:, :, None, None].chunk(2, -1)
         locations = centres + offsets * self.points_scale * sides * 0.5

@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 
+def precise(x: Tensor) -> Tensor:
+    """x in float32, or in its own type where that is finer: a box in half precision would be off by pixels."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
     """The logit of x in [0, 1], kept finite by `eps` at both ends."""
     x = x.clamp(0, 1)
@@ -30,9 +35,10 @@ def anchors(
     """One box per token: [S, 4] logits of cxcywh, and [S, 1] True where it is a valid proposal, None if all are.
 
     Centres lie in the middle of the cells, sides are `size` on the finest level and double with each. A box with
-    a coordinate within `eps` of 0 or 1 is not valid and has infinite logits. Computed in float32, as officially.
+    a coordinate within `eps` of 0 or 1 is not valid and has infinite logits. Computed in float32, as officially, and
+    never less.
     """
-    return _anchors(shapes, size, eps, like.dtype, like.device)
+    return _anchors(shapes, size, eps, torch.promote_types(like.dtype, torch.float32), like.device)
 
 
 @functools.lru_cache(maxsize=64)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from detr.boxes import cxcywh_to_xyxy
+from detr.layers.position import precise
 from detr.records import Detections, Output
 
 
@@ -25,7 +26,7 @@ def select(
     classes, as in the official post-processing; boxes may reach over the border. With `classes` only those compete.
     """
     last = output.layers[-1]
-    logits = last.logits
+    logits = precise(last.logits)
     if classes is not None:
         others = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
         others[list(classes)] = False
@@ -34,7 +35,7 @@ def select(
     count = len(classes) * logits.shape[1] if classes is not None else scores.shape[1]
     scores, indices = scores.topk(min(max_det, count), dim=1)
     queries, labels = indices // logits.shape[-1], indices % logits.shape[-1]
-    boxes = cxcywh_to_xyxy(last.boxes).gather(1, queries[..., None].expand(-1, -1, 4))
+    boxes = cxcywh_to_xyxy(precise(last.boxes)).gather(1, queries[..., None].expand(-1, -1, 4))
     scale = torch.tensor([(w, h, w, h) for h, w in sizes], dtype=boxes.dtype, device=boxes.device)
     boxes = boxes * scale[:, None]
     return [_above(conf, *each) for each in zip(boxes, scores, labels, strict=True)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from detr.layers.position import anchors
+from detr.layers.position import anchors, precise
 from detr.layers.transformer import MLP
 from detr.records import Predictions
 
@@ -58,7 +58,7 @@ class QuerySelection(nn.Module):
             ranking = ranking.masked_fill(memory.padding, -torch.inf)
         positions = ranking.topk(min(num_queries, ranking.shape[1]), dim=1).indices
         content = _pick(embedding, positions)
-        boxes = self.box_head(content) + places[positions]
+        boxes = precise(self.box_head(content)) + places[positions]
         proposals = Predictions(_pick(scores, positions), boxes.sigmoid())
         return Queries(content.detach(), boxes.detach(), proposals, positions)
 

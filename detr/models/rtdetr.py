@@ -22,7 +22,7 @@ from detr.errors import UsageError
 from detr.image import InputConfig
 from detr.layers.conv import ConvNorm, RepVGGBlock
 from detr.layers.deformable import DeformableDecoderLayer, Method
-from detr.layers.position import inverse_sigmoid
+from detr.layers.position import inverse_sigmoid, precise
 from detr.layers.transformer import MLP, FeedForward
 from detr.models.denoising import ContrastiveDenoising
 from detr.models.hybrid_encoder import HybridEncoder, HybridEncoderConfig
@@ -208,11 +208,11 @@ class RefiningDecoder(nn.Module):
         before: Tensor | None = None
         predictions = []
         for index in range(num_layers):
-            position = self.position_head(reference)
+            position = self.position_head(reference.to(x.dtype))
             x = self.layers[index](
                 x, position, reference, memory.tokens, memory.shapes, padding=memory.padding, mask=mask
             )
-            step = self.box_heads[index](x)
+            step = precise(self.box_heads[index](x))
             refined = (step + inverse_sigmoid(reference)).sigmoid()
             if self.training:
                 given = refined if before is None else (step + inverse_sigmoid(before)).sigmoid()

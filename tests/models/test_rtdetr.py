@@ -155,6 +155,25 @@ def test_the_deployed_form_gives_the_same_with_fewer_parts(small_config, frozen)
     assert network.denoising is not None
 
 
+def test_mixed_precision_keeps_boxes_in_full_precision(small, targets):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = small(IMAGES, targets=targets)
+    for part in (*output.layers, output.proposals, *output.denoising.layers):
+        assert part.boxes.dtype == torch.float32
+    total(output).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in small.parameters())
+
+
+def test_a_network_in_half_precision_answers_nearly_the_same(small):
+    small.eval().set_queries(1000)  # all positions: which come first is a matter of the last bits
+    seen = []
+    small.queries.register_forward_hook(lambda module, inputs, output: seen.append(output.positions))
+    expected = small(IMAGES).layers[-1].logits
+    found = small.half()(IMAGES.half()).layers[-1].logits
+    ours, theirs = ((rows.argsort(1)[..., None].expand(-1, -1, 3)) for rows in seen)
+    torch.testing.assert_close(found.float().gather(1, theirs), expected.gather(1, ours), rtol=0, atol=0.05)
+
+
 def test_discrete_sampling_runs_on_any_size(small_config, targets):
     decoder = small_config.decoder.model_copy(update={"sampling": "discrete"})
     network = RTDETRNetwork(small_config.model_copy(update={"decoder": decoder}), Classes.from_names(["a", "b", "c"]))
