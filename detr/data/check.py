@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from detr.classes import Classes
+from detr.data import Progress
 from detr.data.coco import CocoDataset, read_annotations
-from detr.data.soundness import Progress, problem_when_decoded, problems_of_images
+from detr.data.soundness import problem_when_decoded, problems_of_images
 from detr.data.sources import Source
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
+from detr.data import Progress
 from detr.data.coco import CocoDataset, read_annotations
 from detr.data.folders import inside
-from detr.data.soundness import Progress, require_sound_images
+from detr.data.soundness import require_sound_images
 from detr.data.sources import Source, find_split, find_splits
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
+from detr.data import Progress
 from detr.data.shapes_drawing import SHAPES, Floats, Thing, background, cover, finish, paint, stencil, surface
 from detr.data.shapes_video import FRAMES, HEIGHT, RATE, WIDTH, moving_shapes, write_video
 from detr.errors import UsageError
@@ -29,8 +30,6 @@ CATEGORIES = [{"id": index + 1, "name": name, "supercategory": "shape"} for inde
 FEWEST_VISIBLE = 0.5  # of an object's pixels; nothing that is annotated is hidden more than that
 
 _UNFINISHED = ".unfinished"
-
-Progress = Callable[..., Iterable[Any]]  # progress(iterable, total=, description=)
 
 
 def make_shapes(

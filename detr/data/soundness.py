@@ -6,14 +6,12 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+from detr.data import Progress
 from detr.data.coco import CocoDataset
 from detr.data.folders import inside
 from detr.errors import InputError
 from detr.image import read_image
-
-Progress = Callable[..., Iterable[Any]]  # progress(iterable, total=, description=)
 
 _ENDS = {
     b"\xff\xd8\xff": b"\xff\xd9",
@@ -37,11 +35,14 @@ def problems_of_images(
     dataset: CocoDataset, look: Callable[[CocoDataset, int], str | None], progress: Progress | None = None
 ) -> tuple[str, ...]:
     """What `look` finds wrong with image after image, on all cores."""
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    threads = ThreadPoolExecutor(os.cpu_count())
+    try:
         found: Iterable[str | None] = threads.map(lambda index: look(dataset, index), range(len(dataset)))
         if progress:
             found = progress(found, total=len(dataset), description="looking at images")
         return tuple(problem for problem in found if problem)
+    finally:
+        threads.shutdown(cancel_futures=True)  # Ctrl-C need not wait for all the images
 
 
 def problem_when_decoded(dataset: CocoDataset, index: int) -> str | None:

@@ -1,9 +1,12 @@
 import json
+import time
 
 import pytest
 from PIL import Image
 
 from detr.data.check import check_split
+from detr.data.coco import CocoDataset, read_annotations
+from detr.data.soundness import problems_of_images
 from detr.data.sources import Source
 from detr.errors import InputError
 
@@ -49,3 +52,27 @@ def test_a_missing_image_is_an_error(source):
     (source.images / "1.png").unlink()
     with pytest.raises(InputError, match=r"1 images are missing .*1\.png"):
         check_split(source)
+
+
+def test_ctrl_c_does_not_wait_for_all_images(source):
+    def look(dataset, index):
+        looked.append(index)
+        time.sleep(0.02)
+
+    def interrupted(found, total, description):
+        yield next(iter(found))
+        raise KeyboardInterrupt
+
+    looked = []
+    dataset = CocoDataset(read_annotations(source.annotations), source.images)
+    with pytest.raises(KeyboardInterrupt):
+        problems_of_images(_Repeated(dataset), look, interrupted)
+    assert len(looked) < 500
+
+
+class _Repeated:
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return 1000
