@@ -1,0 +1,48 @@
+"""`detr demo`: a detector at work, offline, in one command."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from detr.files import new_run
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--images", default=500, type=click.IntRange(min=1), help="Images to measure on.")
+@click.option("--train", "trains", is_flag=True, help="Train a model from scratch first and show its AP rise.")
+@click.option("--train-images", default=1000, type=click.IntRange(min=8), help="Images to train on, with --train.")
+@click.option("--epochs", default=6, type=click.IntRange(min=1), help="Rounds of training, with --train.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--name", help="Name of the run.  [default: demo, demo-2, ...]")
+@click.option("--project", default="runs", help="Folder that holds the runs.")
+@click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
+@click.option("--json", "as_json", is_flag=True, help="The numbers as JSON on stdout, all else on stderr.")
+def command(
+    images: int,
+    trains: bool,
+    train_images: int,
+    name: str | None,
+    project: str,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """See a detector at work, without a network or a GPU.
+
+    Draws a data set and a video, measures the model that comes with the package (or, with --train, trains one from
+    scratch first), finds the objects in the video, and writes a page with the pictures and the numbers.
+    """
+    out = new_run("demo", name, project=project, overwrite=overwrite)
+
+    from detr.engine.demo import run_demo
+
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
+    demo = run_demo(out, images=images, train_images=train_images if trains else None, say=say, **options)
+    if as_json:
+        click.echo(json.dumps(demo.to_json()))
+    say(f"done in {sum(demo.seconds.values()):.0f} s; look at {demo.page}")

@@ -1,0 +1,224 @@
+"""The toolkit at work on data it makes itself: a model is measured or trained, a video predicted, a page written."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from detr import __version__
+from detr.data.coco import CocoDataset, read_annotations
+from detr.data.shapes import make_shapes
+from detr.data.sources import find_split
+from detr.draw import draw
+from detr.engine.checkpoint import BEST
+from detr.engine.detector import Detector
+from detr.engine.device import default_workers
+from detr.engine.metrics import Metrics
+from detr.engine.page import Section, write_page
+from detr.engine.predict import Summary as Predicted
+from detr.engine.predict import predict
+from detr.engine.progress import progress
+from detr.engine.recipe import load_recipe
+from detr.engine.train import Summary as Trained
+from detr.engine.train import in_words, train
+from detr.engine.validate import validate
+from detr.files import write_text, written_aside
+from detr.image import RGB
+from detr.records import Detections
+from detr.video import find_sources
+
+MODEL = "rtdetr-tiny"
+PICTURES = 12
+SHOWN = 0.4  # scores below are not drawn
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Demo:
+    """What the demo did; `page` is what to look at."""
+
+    page: Path
+    metrics: Metrics
+    predicted: Predicted
+    trained: Trained | None
+    seconds: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "page": str(self.page),
+            "metrics": self.metrics.to_json(),
+            "predicted": self.predicted.to_json(),
+            "trained": None if self.trained is None else self.trained.to_json(),
+            "seconds": self.seconds,
+            "machine": machine(),
+        }
+
+
+def run_demo(
+    out: Path,
+    *,
+    images: int = 500,
+    train_images: int | None = None,
+    epochs: int = 6,
+    device: str = "auto",
+    say: Say = print,
+) -> Demo:
+    """Fill the folder `out`. With `train_images` a model is trained on so many first; else the embedded one is used."""
+    seconds: dict[str, float] = {}
+    clock = _Clock(seconds)
+    say(f"1. drawing {images} images and a video to measure and predict: {out / 'shapes'}")
+    data = make_shapes(out / "shapes", images=train_images or 1, val_images=images, overwrite=True, progress=progress)
+    clock.lap("drawing")
+
+    weights, trained = MODEL, None
+    if train_images is not None:
+        say(f"2. training {MODEL} from scratch on {train_images} images, {epochs} epochs")
+        trained = _train(data, out / "train", epochs=epochs, device=device, say=say)
+        weights = str(out / "train" / BEST)
+        clock.lap("training")
+    else:
+        say(f"2. loading {MODEL}, the model that comes with the package")
+    detector = Detector(weights, device=device)
+
+    say("3. measuring it")
+    source = find_split(data, "val")
+    dataset = CocoDataset(read_annotations(source.annotations), source.images)
+    metrics, _ = validate(detector.network, dataset, device=detector.device, workers=default_workers())
+    clock.lap("measuring")
+    say(metrics.table())
+
+    say("4. finding the objects in the video")
+    predicted = predict(
+        detector,
+        find_sources(data / "video" / "moving.mp4"),
+        detector.settings(conf=SHOWN),
+        out / "video",
+        say=say,
+    )
+    pictures = _draw_pairs(detector, dataset, out / "pictures")
+    clock.lap("predicting")
+
+    demo = Demo(out / "index.html", metrics, predicted, trained, seconds)
+    _write(demo, detector, len(dataset), pictures)
+    write_text(out / "demo.json", json.dumps(demo.to_json(), indent=2) + "\n")
+    return demo
+
+
+def machine() -> dict[str, str]:
+    """What the numbers were measured on."""
+    return {
+        "detr": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": str(torch.get_num_threads()),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
+
+
+class _Clock:
+    """Seconds between laps."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds = seconds
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self._seconds[name] = round(now - self._last, 2)
+        self._last = now
+
+
+def _train(data: Path, out: Path, *, epochs: int, device: str, say: Say) -> Trained:
+    sets = []
+    for split in ("train", "val"):
+        source = find_split(data, split)
+        sets.append(CocoDataset(read_annotations(source.annotations), source.images))
+    recipe = load_recipe(MODEL, [f"train.epochs={epochs}"])
+    return train(recipe, train_set=sets[0], val_set=sets[1], out=out, device=device, say=say)
+
+
+def _draw_pairs(detector: Detector, dataset: CocoDataset, folder: Path) -> list[Path]:
+    """Truth on the left, what was found on the right, for the first images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for index in range(min(PICTURES, len(dataset))):
+        sample = dataset[index]
+        image = sample.image.permute(1, 2, 0).contiguous().numpy()
+        truth = Detections(sample.boxes.as_subclass(torch.Tensor), torch.ones(len(sample.labels)), sample.labels)
+        [result] = detector(image, conf=SHOWN, channels="rgb")
+        pair = [draw(image, truth, detector.names, scores=False), result.plot(channels="rgb")]
+        path = folder / f"{index:02d}.jpg"
+        with written_aside(path) as aside:
+            Image.fromarray(_side_by_side(pair)).save(aside, quality=90)
+        paths.append(path)
+    return paths
+
+
+def _side_by_side(pair: list[RGB]) -> RGB:
+    gap = np.full((pair[0].shape[0], 6, 3), 255, np.uint8)
+    return np.concatenate([pair[0], gap, pair[1]], 1)
+
+
+def _write(demo: Demo, detector: Detector, num_images: int, pictures: list[Path]) -> None:
+    out = demo.page.parent
+    parameters = sum(parameter.numel() for parameter in detector.network.parameters())
+    frames, spent = demo.predicted.frames, demo.predicted.seconds
+    sections = [
+        Section(
+            "The video",
+            f"{frames} frames of a moving camera, {demo.predicted.detections} detections above {SHOWN}; "
+            f"{frames / spent:.0f} frames a second, reading and writing included.",
+            video=os.fspath(next((out / "video").glob("*.mp4")).relative_to(out)),
+        ),
+        *_curve(demo, out),
+        Section(
+            "COCO's numbers",
+            f"On {num_images} images that were not trained on. AP is the mean over IoU 0.50 to 0.95 and all classes.",
+            table=[["measure", "value"], *([name, f"{value:.4f}"] for name, value in demo.metrics.as_dict().items())],
+        ),
+        Section(
+            "Classes",
+            table=[
+                ["class", "boxes", "AP", "AP50"],
+                *([row.name, str(row.num_boxes), f"{row.ap:.4f}", f"{row.ap50:.4f}"] for row in demo.metrics.per_class),
+            ],
+        ),
+        Section(
+            "Pictures",
+            "Left: what is there. Right: what was found, with scores.",
+            pictures=[(os.fspath(path.relative_to(out)), f"image {path.stem}") for path in pictures],
+        ),
+        Section(
+            "How it was made",
+            "Go on with: detr train, detr val, detr predict; each has --help.",
+            table=[
+                ["what", "value"],
+                *([f"{what}, seconds", f"{spent:.1f}"] for what, spent in demo.seconds.items()),
+                *machine().items(),
+            ],
+        ),
+    ]
+    made = "trained just now" if demo.trained is not None else "which comes with the package"
+    lead = f"{MODEL}, {parameters:,} parameters, {made}: AP {demo.metrics.ap:.3f} on {num_images} generated images."
+    write_page(demo.page, "detr at work", lead, sections)
+
+
+def _curve(demo: Demo, out: Path) -> list[Section]:
+    """How training went, where the picture could be drawn."""
+    if demo.trained is None:
+        return []
+    text = f"{demo.trained.epochs} epochs in {in_words(demo.trained.seconds)}; best AP {demo.trained.best or 0:.3f}."
+    curve = out / "train" / "results.png"
+    return [Section("Training", text, pictures=[("train/results.png", "each epoch")] if curve.is_file() else [])]
