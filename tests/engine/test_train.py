@@ -1,0 +1,288 @@
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from detr import weights
+from detr.engine import train as program
+from detr.engine.distributed import Team
+from detr.engine.journal import read
+from detr.engine.train import (
+    in_words,
+    precision_of,
+    seed_of_step,
+    share_of_batch,
+    shares_of_pieces,
+    train,
+)
+from detr.engine.watch import Diverged
+from detr.errors import InputError, UsageError
+from detr.models import load_model
+
+ALONE = Team(0, 1, torch.device("cpu"))
+FILES = ("best.safetensors", "last.safetensors", "resume.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def no_plots(request, monkeypatch):
+    """Curves and TensorBoard take longer than these trainings; one test has them."""
+    if "with_plots" not in request.node.name:
+        monkeypatch.setattr(program.plots, "available", lambda: False)
+        monkeypatch.setattr("detr.engine.journal._tensorboard", lambda folder: None)
+
+
+def run(recipe, sets, out, **options):
+    said = []
+    result = train(recipe, **sets, out=out, device="cpu", workers=0, say=said.append, **options)
+    return result, "\n".join(said)
+
+
+def same_state(one, other):
+    ours, theirs = weights.read(one).state, weights.read(other).state
+    assert ours.keys() == theirs.keys()
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def interrupted_before_step(monkeypatch, number, step):
+    """The signal comes while that step is computed."""
+    original = program._step
+
+    def step_with_signal(run, pieces):
+        if run.counters.step == step - 1:
+            os.kill(os.getpid(), number)
+        return original(run, pieces)
+
+    monkeypatch.setattr(program, "_step", step_with_signal)
+
+
+def test_a_run_leaves_weights_journal_and_pictures_with_plots(recipe_with, small_sets, tmp_path):
+    result, said = run(recipe_with(), small_sets, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {*FILES, "metrics.jsonl", "metrics.csv", "recipe.yaml", "batch0.jpg", "results.png"} <= names
+    assert (result.epochs, result.steps) == (2, 6)
+    assert "backbone norms" in said and "circle" in said and "epoch   2/2" in said
+    epochs = [row for row in read(tmp_path / "metrics.jsonl") if row["event"] == "epoch"]
+    assert [row["epoch"] for row in epochs] == [1, 2]
+    assert {"loss", "loss_vfl", "AP", "AP50", "lr", "train_seconds"} <= epochs[0].keys()
+
+
+def test_what_is_saved_is_the_average_and_says_what_it_is(recipe_with, small_sets, tmp_path):
+    recipe = recipe_with(epochs=1)
+    run(recipe, small_sets, tmp_path)
+    checkpoint = weights.read(tmp_path / "last.safetensors")
+    assert checkpoint.classes == small_sets["train_set"].classes
+    assert checkpoint.metadata["recipe"] == json.loads(json.dumps(recipe.as_tree()))
+    state = weights.read(tmp_path / "resume.safetensors").state
+    assert all(torch.equal(value, state[f"average.{name}"]) for name, value in checkpoint.state.items())
+    network = load_model(str(tmp_path / "last.safetensors"))
+    assert network.config == recipe.model
+    assert not network.training
+
+
+def test_the_same_seed_gives_the_same_weights(recipe_with, small_sets, tmp_path):
+    for name in "ab":
+        run(recipe_with(epochs=1), small_sets, tmp_path / name)
+    run(recipe_with(epochs=1, seed=1), small_sets, tmp_path / "c")
+    assert same_state(tmp_path / "a" / FILES[2], tmp_path / "b" / FILES[2])
+    assert not same_state(tmp_path / "a" / FILES[2], tmp_path / "c" / FILES[2])
+
+
+def test_workers_change_nothing(recipe_with, small_sets, tmp_path):
+    run(recipe_with(epochs=1), small_sets, tmp_path / "a")
+    train(recipe_with(epochs=1), **small_sets, out=tmp_path / "b", device="cpu", workers=2, say=lambda line: None)
+    assert same_state(tmp_path / "a" / FILES[2], tmp_path / "b" / FILES[2])
+
+
+def test_a_run_resumed_after_an_epoch_ends_as_if_never_stopped(recipe_with, small_sets, tmp_path):
+    run(recipe_with(epochs=2), small_sets, tmp_path / "whole")
+    run(recipe_with(epochs=1), small_sets, tmp_path / "parts")
+    result, said = run(recipe_with(epochs=2), small_sets, tmp_path / "parts", resume=True)
+    assert "going on after epoch 1" in said
+    assert result.epochs == 2
+    for name in FILES:
+        assert same_state(tmp_path / "whole" / name, tmp_path / "parts" / name)
+    rows = [[row["step"] for row in read(tmp_path / name / "metrics.jsonl")] for name in ("whole", "parts")]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_saves_and_acts(recipe_with, small_sets, tmp_path, monkeypatch, number):
+    class Stopped(BaseException):
+        pass
+
+    def stop(*_):
+        raise Stopped
+
+    run(recipe_with(), small_sets, tmp_path / "whole")
+    interrupted_before_step(monkeypatch, number, step=2)
+    before = signal.signal(number, stop)
+    try:
+        with pytest.raises(Stopped):
+            run(recipe_with(), small_sets, tmp_path / "parts")
+        assert signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, before)
+    monkeypatch.undo()
+    assert weights.read(tmp_path / "parts" / FILES[2]).metadata["resume"]["step_in_epoch"] == 2
+    _, said = run(recipe_with(), small_sets, tmp_path / "parts", resume=True)
+    assert "2 steps of the next" in said
+    assert same_state(tmp_path / "whole" / FILES[2], tmp_path / "parts" / FILES[2])
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(recipe_with, small_sets, tmp_path, monkeypatch):
+    runs = []
+    original = program._gradients
+
+    def poisoned(run, pieces):
+        losses, output = original(run, pieces)
+        if run.counters.step == 3:
+            runs.append((run, {name: value.clone() for name, value in run.network.state_dict().items()}))
+            losses["loss_giou"] = losses["loss_giou"] * float("nan")
+        return losses, output
+
+    monkeypatch.setattr(program, "_gradients", poisoned)
+    with pytest.raises(Diverged, match=r"step 4: loss_giou is nan.*the step was not taken"):
+        run(recipe_with(), small_sets, tmp_path)
+    (stopped, before), = runs  # fmt: skip
+    learned = dict(stopped.network.named_parameters())
+    assert all(torch.equal(learned[name], before[name]) for name in learned)
+    assert weights.read(tmp_path / FILES[2]).metadata["resume"]["epoch"] == 1
+
+
+def test_predictions_that_are_not_finite_are_said_with_the_step(recipe_with, small_sets, tmp_path, monkeypatch):
+    original = program._assemble
+
+    def broken(*arguments):
+        made = original(*arguments)
+        with torch.no_grad():
+            made.network.decoder.score_heads[-1].bias.fill_(float("nan"))
+        return made
+
+    monkeypatch.setattr(program, "_assemble", broken)
+    with pytest.raises(Diverged, match=r"step 1: the logits of the last decoder layer"):
+        run(recipe_with(), small_sets, tmp_path)
+
+
+def test_pieces_together_give_the_gradient_of_the_whole_batch(recipe_with, small_sets, tmp_path, monkeypatch):
+    """Without denoising (it draws by batch) and with norms that don't look at the batch."""
+    found = {}
+    for pieces in (1, 2):
+        recipe = recipe_with(epochs=1, batch=6, accumulate=pieces)
+        model = recipe.model.model_copy(update={"num_denoising": 0})
+        original = program._gradients
+
+        def keep(run, batches, pieces=pieces, original=original):
+            run.network.eval()
+            run.network.decoder.training = True
+            result = original(run, batches)
+            found[pieces] = {name: value.grad.clone() for name, value in run.network.named_parameters()
+                             if value.grad is not None}  # fmt: skip
+            return result
+
+        monkeypatch.setattr(program, "_gradients", keep)
+        run(recipe.model_copy(update={"model": model}), small_sets, tmp_path / str(pieces))
+        monkeypatch.undo()
+    assert found[1].keys() == found[2].keys() and len(found[1]) > 20
+    for name, gradient in found[1].items():
+        torch.testing.assert_close(found[2][name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_it_stops_early_when_nothing_gets_better(recipe_with, small_sets, tmp_path, monkeypatch):
+    class Nothing:
+        def as_dict(self):
+            return {"AP": 0.0}
+
+    monkeypatch.setattr(program, "validate", lambda *_, **__: (Nothing(), None))
+    result, _ = run(recipe_with(epochs=9, patience=2), small_sets, tmp_path)
+    assert (result.epochs, result.stopped_early, result.best_epoch) == (3, True, 1)
+
+
+def test_the_best_stays_when_a_resumed_run_is_worse(recipe_with, small_sets, tmp_path, monkeypatch):
+    class Measured:
+        def __init__(self, ap):
+            self.ap = ap
+
+        def as_dict(self):
+            return {"AP": self.ap}
+
+    monkeypatch.setattr(program, "validate", lambda *_, **__: (Measured(0.9), None))
+    run(recipe_with(epochs=1), small_sets, tmp_path)
+    best = (tmp_path / "best.safetensors").read_bytes()
+    monkeypatch.setattr(program, "validate", lambda *_, **__: (Measured(0.1), None))
+    result, _ = run(recipe_with(epochs=2), small_sets, tmp_path, resume=True)
+    assert (result.best, result.best_epoch) == (0.9, 1)
+    assert (tmp_path / "best.safetensors").read_bytes() == best
+
+
+def test_a_frozen_backbone_stays_as_it_was_built(recipe_with, small_sets, tmp_path):
+    run(recipe_with(epochs=1, freeze="backbone"), small_sets, tmp_path / "a")
+    run(recipe_with(epochs=2, freeze="backbone"), small_sets, tmp_path / "b")
+    one, other = (weights.read(tmp_path / name / FILES[2]).state for name in "ab")
+    frozen = [name for name in one if name.startswith("network.backbone")]
+    assert frozen and all(torch.equal(one[name], other[name]) for name in frozen)
+    assert not torch.equal(one["network.queries.embed.weight"], other["network.queries.embed.weight"])
+
+
+def test_without_a_val_split_the_last_weights_are_the_best(recipe_with, small_sets, tmp_path):
+    result, _ = run(recipe_with(epochs=1), {**small_sets, "val_set": None}, tmp_path)
+    assert result.best is None
+    assert same_state(tmp_path / "best.safetensors", tmp_path / "last.safetensors")
+
+
+def test_bf16_trains_on_a_cpu(recipe_with, small_sets, tmp_path):
+    run(recipe_with(epochs=1, amp="bf16", channels_last=True), small_sets, tmp_path)
+    assert weights.read(tmp_path / "last.safetensors").state["queries.embed.weight"].dtype == torch.float32
+
+
+def test_too_few_queries_are_warned_of(recipe_with, small_sets, tmp_path):
+    recipe = recipe_with(epochs=1)
+    model = recipe.model.model_copy(update={"num_queries": 2, "num_denoising": 0})
+    with pytest.warns(UserWarning, match="for 2 queries"):
+        _, said = run(recipe.model_copy(update={"model": model}), small_sets, tmp_path)
+    assert "more than the model's 2 queries" in said
+
+
+def test_resuming_another_model_names_the_first_differences(recipe_with, small_sets, tmp_path):
+    recipe = recipe_with(epochs=1)
+    run(recipe, small_sets, tmp_path)
+    encoder = recipe.model.encoder.model_copy(update={"hidden": 24})
+    other = recipe.model_copy(update={"model": recipe.model.model_copy(update={"encoder": encoder})})
+    with pytest.raises(InputError, match=r"another model: encoder.attention.0.feed_forward.linear1.weight is \[16, 16\]"):
+        run(other, small_sets, tmp_path, resume=True)
+
+
+def test_resuming_where_no_run_is_says_so(recipe_with, small_sets, tmp_path):
+    with pytest.raises(UsageError, match="nothing to go on from"):
+        run(recipe_with(), small_sets, tmp_path, resume=True)
+
+
+def test_a_batch_must_divide():
+    assert share_of_batch(16, 2, 2) == 4
+    with pytest.raises(UsageError, match="nearest that can: 15"):
+        share_of_batch(16, 3, 1)
+
+
+def test_pieces_count_by_their_targets():
+    assert shares_of_pieces([7], ALONE) == [1.0]
+    assert shares_of_pieces([3, 1], ALONE) == [0.75, 0.25]
+    assert shares_of_pieces([0, 4], ALONE) == [0.25, 1.0]  # an empty piece's losses are over 1
+    assert shares_of_pieces([0, 0], ALONE) == [1.0, 1.0]
+
+
+def test_each_step_and_process_draws_on_its_own():
+    seeds = {seed_of_step(seed, step, rank) for seed in range(3) for step in range(50) for rank in range(3)}
+    assert len(seeds) == 450
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_fp16_is_refused_on_a_cpu():
+    assert precision_of("auto", torch.device("cpu")) is None
+    assert precision_of("bf16", torch.device("cpu")) is torch.bfloat16
+    with pytest.raises(UsageError, match="needs a GPU"):
+        precision_of("fp16", torch.device("cpu"))
+
+
+def test_seconds_in_words():
+    assert [in_words(seconds) for seconds in (4.4, 200, 7500)] == ["4s", "3m20s", "2h05m"]
