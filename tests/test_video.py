@@ -10,10 +10,13 @@ from itertools import pairwise
 import av
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from detr.errors import InputError, UsageError
 from detr.video import FrameReader, Source, VideoWriter, find_sources, frames
+from detr.video.writing import _Clock
 
 MILLISECOND = Fraction(1, 1000)
 
@@ -523,6 +526,16 @@ def test_times_that_repeat_or_slip_back_still_make_a_video(tmp_path):
         for pts in (0, 40, 40, 35, 120, 160):
             writer.write(picture(pts), pts=pts)
     assert [int(t * 1000) for t in times(tmp_path / "a.mp4")] == [0, 40, 41, 42, 120, 160]
+
+
+@given(st.lists(st.integers(-10_000, 10_000), min_size=1, max_size=40), st.integers(1, 500))
+@settings(deadline=None, max_examples=200)
+def test_times_always_grow_and_good_ones_stay(asked, step):
+    clock = _Clock(step, second=1000)
+    given_out = [clock.tick(time) for time in asked]
+    assert all(a < b for a, b in pairwise(given_out))
+    if all(a < b for a, b in pairwise(asked)):
+        assert given_out == asked
 
 
 def test_an_interrupted_video_is_finished_with_the_frames_so_far(tmp_path):

@@ -78,6 +78,11 @@ def command(
 
     Drawn pictures and videos go to runs/predict/NAME. Sources that can't be read are listed at the end; the others are
     done all the same.
+
+    \b
+      detr predict street.jpg walk.mp4
+      detr predict "photos/*.jpg" --weights rtdetr-r18 --classes person,dog --save-json
+      detr predict rtsp://camera.local/live --no-save --save-json
     """
     threshold = _share("--conf", conf)
     size = None if imgsz is None else _sides(imgsz)
@@ -110,7 +115,7 @@ def command(
         settings = detector.settings(
             conf=threshold, classes=words if classes else None, max_det=max_det, imgsz=size, half=half
         )
-        say = _say_nothing if quiet else _to_stderr if as_json else click.echo
+        say = _say_nothing if quiet else _to_stderr if as_json else _to_stdout
         summary = predict(
             detector,
             found,
@@ -127,25 +132,18 @@ def command(
     except BaseException as problem:
         _keep_or_remove(folder, problem)
         raise
-    _report(summary, len(found), wanted, as_json=as_json)
+    _report(summary, len(found), as_json=as_json)
 
 
-def _report(summary: Summary, num_sources: int, wanted: Wanted, *, as_json: bool) -> None:
+def _report(summary: Summary, num_sources: int, *, as_json: bool) -> None:
     """What was done and what was lost; InputError where a source failed."""
     for note in summary.notes:
-        click.echo(f"note: {note}", err=True)
+        _to_stderr(f"note: {note}")
     if as_json:
-        click.echo(json.dumps(summary.to_json(), ensure_ascii=False))
-    pictures = [
-        f"{count:,} {what}{'s' if count != 1 else ''}"
-        for count, what in ((summary.images, "image"), (summary.videos, "video"))
-        if count
-    ]
+        _to_stdout(json.dumps(summary.to_json(), ensure_ascii=False))
     saved = any(summary.folder.iterdir())
     if summary.frames:
-        rate = summary.frames / summary.seconds
-        line = f"{' and '.join(pictures) or 'part of a video'}, {summary.detections:,} detections, {rate:.1f} frames/s"
-        click.echo(f"{line}{f': {summary.folder}' if saved else ''}", err=as_json)
+        click.echo(f"{summary.text}{f': {summary.folder}' if saved else ''}", err=as_json)
     if not saved:
         with suppress(OSError):
             summary.folder.rmdir()
@@ -154,7 +152,7 @@ def _report(summary: Summary, num_sources: int, wanted: Wanted, *, as_json: bool
     if num_sources == 1:
         raise InputError(summary.failures[0][1])
     for _, error in summary.failures:
-        click.echo(f"failed: {' '.join(error.split())}", err=True)
+        _to_stderr(f"failed: {' '.join(error.split())}")
     raise InputError(f"{len(summary.failures)} of {num_sources} sources failed")
 
 
@@ -184,8 +182,13 @@ def _sides(text: str) -> tuple[int, ...]:
         raise UsageError(f"--imgsz {text}: expected a side such as 640, or height,width such as 480,640") from None
 
 
+def _to_stdout(line: str) -> None:
+    """File names that are no UTF-8 are shown with backslashes."""
+    click.echo(line.encode(errors="backslashreplace").decode())
+
+
 def _to_stderr(line: str) -> None:
-    click.echo(line, err=True)
+    click.echo(line.encode(errors="backslashreplace").decode(), err=True)
 
 
 def _say_nothing(line: str) -> None:

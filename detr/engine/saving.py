@@ -122,7 +122,7 @@ class Saver:
         path = self.folder / f"{self._name}.jsonl"
         try:
             if self._lines is None:
-                self._lines = path.open("w", encoding="utf-8")
+                self._lines = path.open("w", encoding="utf-8", errors="backslashreplace")
             self._lines.write(json.dumps(row, ensure_ascii=False) + "\n")
             self._lines.flush()
         except OSError as problem:
@@ -156,7 +156,9 @@ class _JsonList:
         """Rows of one more image, maybe none; the file exists once there was an image."""
         try:
             if self._file is None:
-                self._file = self._aside.enter_context(written_aside(self._path)).open("w", encoding="utf-8")
+                aside = self._aside.enter_context(written_aside(self._path))
+                # A file name that is no UTF-8 becomes \\udc.., which JSON reads as the same name.
+                self._file = aside.open("w", encoding="utf-8", errors="backslashreplace")
                 self._file.write("[")
             for row in rows:
                 self._file.write(("\n" if self._empty else ",\n") + json.dumps(row, ensure_ascii=False))

@@ -183,6 +183,17 @@ def test_a_run_is_not_written_over_unless_allowed(tmp_path, detr_predict):
     assert detr_predict("a.png", "--name", "x", "--overwrite")[0] == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a name can be any bytes")
+def test_names_that_are_no_text_are_done_and_shown_with_backslashes(tmp_path, detr_predict):
+    save(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    film(tmp_path / "film.mp4", 2).rename(tmp_path / os.fsdecode(b"fil\xe9.mp4"))
+    code, out, err = detr_predict(".", "--conf", "0", "--max-det", "1", "--save-json", "--save-txt")
+    assert (code, err) == (0, "") and "caf\\udce9.png: 1 detection\n" in out
+    folder = tmp_path / "runs" / "predict" / "predict"
+    assert json.loads((folder / "predictions.json").read_text())[0]["image_id"] == os.fsdecode(b"caf\xe9")
+    assert (folder / os.fsdecode(b"fil\xe9.mp4")).exists()
+
+
 def test_old_habits_are_answered(tmp_path, detr_predict):
     save(tmp_path / "a.png")
     code, _, err = detr_predict("a.png", "--iou", "0.7")
