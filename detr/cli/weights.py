@@ -102,7 +102,8 @@ def inspect(file: str, model: str | None, as_json: bool) -> None:
     show_default=True,
     help="Ours; the authors' .pth; or a folder for Hugging Face's transformers.",
 )
-def convert(file: str, out: Path, model: str | None, to: Any) -> None:
+@click.option("--half", is_flag=True, help="Store 16 bits a number: half the size, about three digits.")
+def convert(file: str, out: Path, model: str | None, to: Any, half: bool) -> None:
     """Read FILE (or a release) strictly and write it to OUT in another format."""
     from detr.models.inspection import read_network
     from detr.models.saving import save_model
@@ -110,7 +111,7 @@ def convert(file: str, out: Path, model: str | None, to: Any) -> None:
     checkpoint, network = read_network(file, model)
     metadata = {key: value for key, value in checkpoint.metadata.items() if key != "config"}
     metadata["converted_from"] = checkpoint.path.name
-    save_model(network, out, to, metadata=metadata)
+    save_model(network.half() if half else network, out, to, metadata=metadata)
     click.echo(f"{out}: {len(network.state_dict()):,} tensors from {checkpoint.path}")
 
 

@@ -10,7 +10,7 @@ import torch
 
 import detr.cli
 from detr import releases, weights
-from detr.models import build_model
+from detr.models import build_model, load_model
 from detr.models.presets import preset
 from detr.models.saving import official_state, save_model
 from detr.releases import RELEASES, Release
@@ -140,6 +140,15 @@ def test_convert_writes_ours(detr_, official, tmp_path):
     checkpoint = weights.read(tmp_path / "ours.safetensors")
     assert checkpoint.model == preset("rtdetr-tiny").model_dump(mode="json")
     assert checkpoint.metadata["converted_from"] == "official.pth"
+
+
+def test_convert_to_half_stores_16_bits_that_load_as_32(detr_, official, tmp_path):
+    half = tmp_path / "half.safetensors"
+    assert detr_("weights", "convert", official, half, "--half")[0] == 0
+    assert half.stat().st_size < 0.6 * official.stat().st_size
+    loaded, exact = load_model(str(half)), load_model(str(official))
+    for name, value in loaded.state_dict().items():
+        torch.testing.assert_close(value, exact.state_dict()[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_convert_writes_the_other_forms(detr_, tmp_path):
