@@ -15,7 +15,6 @@ from detr.files import new_run, require_writable
 
 if TYPE_CHECKING:
     from detr.engine.predict import Summary
-    from detr.engine.saving import Wanted
 
 
 @click.command(context_settings={"show_default": True})
