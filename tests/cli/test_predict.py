@@ -214,11 +214,11 @@ def test_a_signal_leaves_a_video_that_plays(tmp_path, tiny, number, code):
     started = [sys.executable, "-c", "from detr.cli import main; main()", "predict", *words]
     program = subprocess.Popen(started, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines = tmp_path / "runs" / "predict" / "predict" / "long.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 75
     while (not lines.exists() or lines.read_text().count("\n") < 30) and time.monotonic() < deadline:
         time.sleep(0.05)
     program.send_signal(number)
-    _, err = program.communicate(timeout=30)
+    _, err = program.communicate(timeout=40)
     assert program.returncode == code and "what was done so far is in" in err
     written = [json.loads(line) for line in lines.read_text().splitlines()]
     with av.open(str(lines.with_name("long.mp4"))) as container:
