@@ -1,0 +1,75 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from detr import weights
+from detr.engine.device import choose_device
+from detr.engine.distributed import Team, joined
+from detr.errors import UsageError
+
+PROGRAM = Path(__file__).parent / "two_processes.py"
+
+
+def together(out, data, size, mode):
+    """Run the program in `size` processes, as torchrun would, and return what they wrote."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    about = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(data), str(out), mode],
+            env={**os.environ, **about, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(size)
+    ]
+    for process in started:
+        said = process.communicate(timeout=110)[1].decode()
+        assert process.returncode == 0, said
+    return out
+
+
+def test_alone_everything_is_ones_own():
+    team = Team(0, 1, torch.device("cpu"))
+    assert team.leads
+    assert (team.total(3), team.largest(2), team.agreed(lambda: "x")) == (3, 2, "x")
+    with joined(torch.device("cpu")) as found:
+        assert found == team
+
+
+def test_two_processes_give_the_gradient_of_the_whole_batch(small_shapes, tmp_path):
+    one = torch.load(together(tmp_path / "one", small_shapes, 1, "gradient") / "gradient.pt", weights_only=True)
+    two = torch.load(together(tmp_path / "two", small_shapes, 2, "gradient") / "gradient.pt", weights_only=True)
+    assert one.keys() == two.keys() and len(one) > 20
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_train_one_network_even_if_one_has_no_boxes(small_shapes, tmp_path):
+    out = together(tmp_path / "run", small_shapes, 2, "train")
+    said = [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
+    assert said[0]["digest"] == said[1]["digest"]
+    assert said[0]["steps"] == said[1]["steps"] > 0
+    assert said[0]["lines"] > 3 and said[1]["lines"] == 0
+    assert weights.read(out / "last.safetensors").metadata["epoch"] == 1
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "xla"])
+def test_an_unknown_device_is_refused(name):
+    with pytest.raises(UsageError, match="expected auto, cpu, cuda"):
+        choose_device(name)
+
+
+def test_cuda_where_there_is_none_comes_with_a_hint(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto").type == "cpu"
+    for name in ("cuda", "0", "cuda:1"):
+        with pytest.raises(UsageError, match="use --device cpu"):
+            choose_device(name)

@@ -1,0 +1,59 @@
+import pytest
+
+from detr.config import recipe_names
+from detr.engine.recipe import load_recipe
+from detr.errors import UsageError
+
+# epochs, stop of strong augmentation, rate of the backbone, as published
+PUBLISHED = {
+    "rtdetr-r18": (72, None, 1e-5),
+    "rtdetr-r34": (72, None, 1e-5),
+    "rtdetr-r50": (72, None, 1e-5),
+    "rtdetr-r50m": (72, None, 1e-5),
+    "rtdetr-r101": (72, None, 1e-6),
+    "rtdetrv2-r18": (120, 117, 1e-4),
+    "rtdetrv2-r18-dsp": (36, 33, 1e-4),
+    "rtdetrv2-r34": (120, 117, 5e-5),
+    "rtdetrv2-r50": (72, 71, 1e-5),
+    "rtdetrv2-r50m": (84, 81, 1e-5),
+    "rtdetrv2-r101": (72, 71, 1e-6),
+}
+SIZES = (480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_each_recipe_of_ours_is_valid(name):
+    assert load_recipe(name).model.arch == "rtdetr"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_settings_are_the_published_ones(name):
+    recipe = load_recipe(name)
+    train, second = recipe.train, name.startswith("rtdetrv2")
+    assert (train.epochs, recipe.augment.stop_epoch, train.optimizer.backbone_lr) == PUBLISHED[name]
+    assert (train.batch, train.clip, train.amp) == (16, 0.1, "auto" if second else "off")
+    assert (train.optimizer.lr, train.optimizer.weight_decay, train.optimizer.betas) == (1e-4, 1e-4, (0.9, 0.999))
+    assert (train.schedule.shape, train.schedule.warmup) == ("constant", 2000 if second else 0)
+    assert (train.average.decay, train.average.warmup) == (0.9999, 2000)
+    assert train.scales == (() if name.startswith("rtdetrv2-r18") else SIZES)
+
+
+def test_words_change_single_settings():
+    recipe = load_recipe("rtdetr-r18", ["train.epochs=3", "train.average=null", "augment.flip=0"])
+    assert (recipe.train.epochs, recipe.train.average, recipe.augment.flip) == (3, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("train.epoch=3", "did you mean 'epochs'"),
+        ("train.epochs=0", "train.epochs"),
+        ("train.optimizer.lr=-1", "train.optimizer.lr"),
+        ("train.optimizer.lr=.nan", "train.optimizer.lr"),
+        ("train.amp=half", "train.amp"),
+        ("training.epochs=3", "did you mean 'train'"),
+    ],
+)
+def test_a_wrong_setting_is_named(word, message):
+    with pytest.raises(UsageError, match=message):
+        load_recipe("rtdetr-r18", [word])

@@ -1,0 +1,53 @@
+"""What each process of `test_distributed.py` runs: DATA OUT gradient|train."""
+
+import hashlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from conftest import small_recipe
+
+from detr.data.coco import CocoDataset, read_annotations
+from detr.data.sources import find_splits
+from detr.engine import train as program
+from detr.engine.train import train
+
+torch.set_num_threads(1)
+data, out, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+splits = find_splits(data)
+annotations = {name: read_annotations(splits[name].annotations) for name in ("train", "val")}
+sets = {f"{name}_set": CocoDataset(annotations[name], splits[name].images) for name in ("train", "val")}
+recipe = small_recipe(epochs=1, batch=6 if mode == "gradient" else 2)
+program.plots.available = lambda: False
+runs, lines = [], []
+original = program._gradients
+
+
+def watched(run, pieces):
+    runs.append(run)
+    if mode == "gradient":  # norms that don't look at the batch; the decoder still gives out all layers
+        run.network.eval()
+        run.network.decoder.training = True
+    elif run.team.rank == 1 and run.counters.step == 1:
+        empty = [replace(t, labels=t.labels[:0], boxes=t.boxes[:0]) for t in pieces[0].targets]
+        pieces = [replace(pieces[0], targets=empty)]
+    result = original(run, pieces)
+    if mode == "gradient" and run.team.leads:
+        gradients = {name: p.grad.clone() for name, p in run.network.named_parameters() if p.grad is not None}
+        torch.save(gradients, out / "gradient.pt")
+    return result
+
+
+program._gradients = watched
+if mode == "gradient":
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"num_denoising": 0})})
+    sets["val_set"] = None
+result = train(recipe, **sets, out=out, device="cpu", workers=0, say=lines.append)
+digest = hashlib.sha256(b"".join(value.detach().numpy().tobytes() for value in runs[-1].network.parameters()))
+(out / f"rank{runs[-1].team.rank}.json").write_text(
+    json.dumps({"digest": digest.hexdigest(), "steps": result.steps, "lines": len(lines)})
+)
