@@ -31,9 +31,11 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
         aside = _new_beside(path) if replaceable else path
     except OSError as problem:
         raise InputError(f"cannot write {path}: {problem.strerror}") from problem
+    rights = aside.stat().st_mode
     try:
         yield aside
         if replaceable:
+            aside.chmod(rights)  # safetensors puts a file of its own there, which only its owner may read
             os.replace(aside, path)
     except OSError as problem:
         if problem.errno in _NO_ROOM:

@@ -200,3 +200,9 @@ def test_a_missing_file_is_a_usage_error(tmp_path):
         weights.read(tmp_path / "none.pth")
     with pytest.raises(UsageError, match=r"folder without model\.safetensors"):
         weights.read(tmp_path)
+
+
+def test_written_weights_have_the_rights_of_any_new_file(tmp_path):
+    (tmp_path / "any").touch()
+    weights.write(tmp_path / "w.safetensors", {"a": torch.zeros(2)}, model={}, classes=Classes.from_names(["a"]))
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode

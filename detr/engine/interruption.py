@@ -18,10 +18,10 @@ class Interruption:
     number = 0
 
     def __init__(self, before: dict[int, Any]) -> None:
-        self._before = before
+        self.before = before
 
     def restore(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self.before.items():
             signal.signal(number, handler)
 
     def act(self, number: int) -> None:
@@ -34,18 +34,20 @@ class Interruption:
 def noticed() -> Iterator[Interruption]:
     """Within the block a first SIGINT or SIGTERM is only noted; a second one acts at once, as it would have outside.
 
-    Outside the main thread signals can't be noted, and act as ever.
+    A signal that is ignored outside (as `nohup` and a shell's `&` ask) stays ignored. Outside the main thread signals
+    can't be noted, and act as ever.
     """
     if threading.current_thread() is not threading.main_thread():
         yield Interruption({})
         return
-    interruption = Interruption({number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS})
+    handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
+    interruption = Interruption({n: handler for n, handler in handlers.items() if handler != signal.SIG_IGN})
 
     def note(number: int, frame: FrameType | None) -> None:
         interruption.number = number
         interruption.restore()
 
-    for number in _SIGNALS:
+    for number in interruption.before:
         signal.signal(number, note)
     try:
         yield interruption
