@@ -1,12 +1,14 @@
 """What all tests share: one seed, few threads, no network."""
 
+import os
 import socket
 
 import numpy as np
 import pytest
 import torch
 
-torch.set_num_threads(2)
+# Of two cores: both, or one for each of the two processes of `pytest -n 2`.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,6 @@ from detr.criterion.truth import in_one_row
 from detr.models import build_model
 from detr.records import Target
 
-pytestmark = pytest.mark.timeout(300)  # seconds when the machine is free, minutes when others train on it
-
 GOLDEN = Path(__file__).parent.parent / "golden"
 RECORDS = json.loads((GOLDEN / "losses.json").read_text())
 EARLY = ("backbone.stem", "backbone.stages.0", "backbone.stages.1", "backbone.stages.2")

@@ -10,8 +10,6 @@ from torch.nn.parallel import DistributedDataParallel
 from detr.criterion import Criterion
 from detr.records import Output, Predictions, Target
 
-pytestmark = pytest.mark.timeout(300)  # seconds when the machine is free, minutes when others train on it
-
 
 class Tiny(nn.Module):
     """Two layers of predictions from one small weight each."""
