@@ -17,6 +17,7 @@ from PIL import Image
 
 from detr import __version__
 from detr.data.coco import CocoDataset, read_annotations
+from detr.data.opening import open_for_training
 from detr.data.shapes import make_shapes
 from detr.data.sources import find_split
 from detr.draw import draw
@@ -70,7 +71,7 @@ def run_demo(
     *,
     images: int = 500,
     train_images: int | None = None,
-    epochs: int = 6,
+    epochs: int = 5,
     device: str = "auto",
     say: Say = print,
 ) -> Demo:
@@ -141,12 +142,9 @@ class _Clock:
 
 
 def _train(data: Path, out: Path, *, epochs: int, device: str, say: Say) -> Trained:
-    sets = []
-    for split in ("train", "val"):
-        source = find_split(data, split)
-        sets.append(CocoDataset(read_annotations(source.annotations), source.images))
-    recipe = load_recipe(MODEL, [f"train.epochs={epochs}"])
-    return train(recipe, train_set=sets[0], val_set=sets[1], out=out, device=device, say=say)
+    train_set, val_set = open_for_training(data)
+    recipe = load_recipe(MODEL, [f"train.epochs={epochs}", "train.schedule.warmup=100"])
+    return train(recipe, train_set=train_set, val_set=val_set, out=out, device=device, say=say)
 
 
 def _draw_pairs(detector: Detector, dataset: CocoDataset, folder: Path) -> list[Path]:
