@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+import warnings
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -24,6 +25,8 @@ VERBS = {
     "models": "List the models.",
 }
 ALIASES = {"eval": "val"}
+
+_ONLY_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # before 8.2, click shows help and leaves with 0
 
 
 class _Verbs(click.Group):
@@ -61,6 +64,8 @@ def main() -> NoReturn:
     """Run the command line; leave with 0, 1 (failed), 2 (wrong usage), 130 (Ctrl-C) or 143 (SIGTERM)."""
     signal.signal(signal.SIGTERM, _terminate)
     debug = "--debug" in sys.argv[1:]
+    if not debug:
+        warnings.formatwarning = _one_line
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     try:
         code = program.main(arguments, prog_name="detr", standalone_mode=False)
@@ -71,6 +76,9 @@ def main() -> NoReturn:
         terminated = isinstance(stop, Terminated)
         print("terminated" if terminated else "interrupted", file=sys.stderr)
         sys.exit(143 if terminated else 130)
+    except _ONLY_HELP as nothing_said:
+        click.echo(nothing_said.format_message(), err=True)
+        sys.exit(nothing_said.exit_code)
     except BrokenPipeError:
         # The reader of our output has gone (`detr ... | head`): nothing is left to say, and flushing would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -87,9 +95,16 @@ def _said(problem: Exception) -> str:
         return " ".join(problem.format_message().split())
     if isinstance(problem, InputError):
         return " ".join(str(problem).split())
+    if isinstance(problem, MemoryError):
+        return "out of memory"
     if isinstance(problem, OSError) and problem.strerror:
         return f"{problem.filename}: {problem.strerror}" if problem.filename else problem.strerror
     return f"{type(problem).__name__}: {' '.join(str(problem).split())} (detr --debug ... shows where)"
+
+
+def _one_line(message: Warning | str, *place: Any, **where: Any) -> str:
+    """A warning as its reader needs it; where in the code it was given is for --debug."""
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def _exit_code(problem: Exception) -> int:

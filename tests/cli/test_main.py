@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import click
 import pytest
@@ -37,6 +38,7 @@ def leave(monkeypatch, capsys, problem, *options):
         (UsageError("no such model"), 2, "error: no such model\n"),
         (click.BadParameter("must be at most 1"), 2, "error: Invalid value: must be at most 1\n"),
         (OSError(28, "No space left on device", "out.mp4"), 1, "error: out.mp4: No space left on device\n"),
+        (MemoryError(), 1, "error: out of memory\n"),
         (ZeroDivisionError("oh"), 1, "error: ZeroDivisionError: oh (detr --debug ... shows where)\n"),
         (KeyboardInterrupt(), 130, "\ninterrupted\n"),  # on a line of its own, after the terminal's ^C
         (detr.cli.Terminated(), 143, "terminated\n"),
@@ -67,6 +69,30 @@ def test_every_verb_and_alias_has_its_command():
         command = detr.cli._Verbs().get_command(None, verb)
         assert isinstance(command, click.Command), verb
         assert command.help, f"detr {verb} doesn't say what it does"
+
+
+@pytest.mark.parametrize("words", [(), ("data",), ("weights",)])
+def test_nothing_to_do_shows_the_help_on_stderr(words):
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: detr") and "\nCommands:\n" in done.stderr
+
+
+def test_a_warning_is_one_line_without_the_code_that_gave_it(monkeypatch, capfd):
+    @click.command()
+    def verb():
+        warnings.warn("a.jpg is turned\n the other way", stacklevel=1)
+
+    monkeypatch.setattr(detr.cli._Verbs, "get_command", lambda self, context, name: verb)
+    monkeypatch.setattr(sys, "argv", ["detr", "verb"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(warnings, "showwarning", lambda *said: sys.stderr.write(warnings.formatwarning(*said[:4])))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with pytest.raises(SystemExit):
+            detr.cli.main()
+    assert capfd.readouterr().err == "warning: a.jpg is turned the other way\n"
 
 
 def test_help_lists_every_verb():
