@@ -93,7 +93,10 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
 
 def _new_beside(path: Path) -> Path:
     """An empty hidden file in the folder of `path`, with the rights of any new file, and a name as long at most."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is not a folder") from None
     with suppress(FileNotFoundError):
         os.lstat(path)  # a name too long shows here, before any work
     aside = path.with_name(f".{path.stem[:80]}-{secrets.token_hex(4)}.part{path.suffix[:40]}")

@@ -58,7 +58,7 @@ def test_a_full_disk_is_said():
 def test_a_path_that_cannot_be_written_is_said(tmp_path, path):
     (tmp_path / "file.txt").write_text("")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match=r"cannot write .*(not a folder|too long|is a folder)"):
         write_text(tmp_path / path, "x")
     assert names_in(tmp_path) == ["file.txt", "folder"]
 
