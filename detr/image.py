@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from pydantic import Field
 from torch import Tensor
 
 from detr.config import Config
@@ -24,12 +25,15 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM
 MOST_PIXELS = 178_956_970
 """Larger images are refused from their header, before anything is decoded: a small file can claim to be huge."""
 
+MOST_SIDE = 8192
+"""Of the network's input: attention over more would take all memory there is, of this machine or any other."""
+
 
 class InputConfig(Config):
     """How an image becomes the network's input. It travels in every checkpoint."""
 
-    height: int = 640
-    width: int = 640
+    height: int = Field(640, ge=1, le=MOST_SIDE)
+    width: int = Field(640, ge=1, le=MOST_SIDE)
     interpolation: Literal["bilinear"] = "bilinear"
     mean: tuple[float, float, float] | None = None  # None: values stay in [0, 1], as in RT-DETR
     std: tuple[float, float, float] | None = None

@@ -23,7 +23,7 @@ from detr.data.shapes_drawing import SHAPES, Floats, Thing, background, cover, f
 from detr.data.shapes_video import FRAMES, HEIGHT, RATE, WIDTH, moving_shapes, write_video
 from detr.errors import UsageError
 from detr.files import require_writable, write_text, written_aside
-from detr.image import RGB
+from detr.image import MOST_SIDE, RGB
 
 SPLITS = ("train", "val")
 CATEGORIES = [{"id": index + 1, "name": name, "supercategory": "shape"} for index, name in enumerate(SHAPES)]
@@ -207,6 +207,8 @@ def _check(**numbers: int) -> None:
     for name, value in numbers.items():
         if value < lowest[name]:
             raise UsageError(f"{name.replace('_', ' ')} is {value}; expected {lowest[name]} or more")
+    if numbers["size"] > MOST_SIDE:
+        raise UsageError(f"size is {numbers['size']}; expected {MOST_SIDE} or less")
 
 
 def _clear(out: Path, overwrite: bool) -> None:

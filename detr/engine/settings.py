@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from detr.classes import Classes
 from detr.errors import UsageError, did_you_mean
-from detr.image import InputConfig
+from detr.image import MOST_SIDE, InputConfig
 
 STRIDE = 32  # the input's sides are multiples of it
 
@@ -77,7 +77,9 @@ def input_of_size(own: InputConfig, imgsz: int | Sequence[int] | None) -> InputC
     if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
         raise UsageError(f"imgsz {imgsz!r}: expected a side, or a height and a width")
     for side in sides:
-        if side < STRIDE or side % STRIDE:
-            nearest = max(STRIDE, round(side / STRIDE) * STRIDE)
-            raise UsageError(f"imgsz {side}: expected a multiple of {STRIDE}; the nearest is {nearest}")
+        if side < STRIDE or side > MOST_SIDE or side % STRIDE:
+            nearest = min(max(STRIDE, round(side / STRIDE) * STRIDE), MOST_SIDE)
+            raise UsageError(
+                f"imgsz {side}: expected a multiple of {STRIDE} up to {MOST_SIDE}; the nearest is {nearest}"
+            )
     return own.model_copy(update={"height": sides[0], "width": sides[1]})

@@ -137,7 +137,7 @@ def test_one_bad_file_is_one_line(tmp_path, detr_predict):
         (["a.png", "--device", "cuda:77"], "cuda:77"),
         (["a.png", "--device", "gpu"], "expected auto, cpu"),
         (["a.png", "--imgsz", "wide"], "--imgsz wide: expected a side"),
-        (["a.png", "--imgsz", "100"], "multiple of 32; the nearest is 96"),
+        (["a.png", "--imgsz", "100"], "multiple of 32 up to 8192; the nearest is 96"),
         (["a.png", "--imgsz", "64,64,64"], "a side, or a height and a width"),
         (["a.png", "--max-det", "0"], "0 is not in the range"),
         (["a.png", "--classes", "doog"], "did you mean 'dog'"),

@@ -147,7 +147,7 @@ def test_an_interrupted_run_leaves_no_annotations_and_can_be_repeated(tmp_path):
     assert not (out / ".unfinished").exists()
 
 
-@pytest.mark.parametrize("wrong", [{"images": 0}, {"val_images": 0}, {"size": 10}, {"seed": -1}])
+@pytest.mark.parametrize("wrong", [{"images": 0}, {"val_images": 0}, {"size": 10}, {"size": 100_000}, {"seed": -1}])
 def test_numbers_out_of_range_are_refused(tmp_path, wrong):
     with pytest.raises(UsageError, match="expected"):
         make_shapes(tmp_path / "set", **wrong)
