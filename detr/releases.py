@@ -88,6 +88,8 @@ def resolve(
     UsageError for an unknown name or a path where nothing is; InputError when a file can't be had or isn't what it was.
     """
     name = os.fspath(name_or_path)
+    if not name:
+        raise UsageError("an empty name of weights; expected a file or a release (`detr weights list` shows them)")
     if name in RELEASES:
         return _of_release(name, progress=progress, say=say or _to_stderr, opener=opener)
     path = Path(name)

@@ -56,6 +56,8 @@ def test_an_unknown_name_gets_the_nearest_one():
         releases.resolve("rtdetr-r81")
     with pytest.raises(UsageError, match="detr weights list"):
         releases.resolve("yolo")
+    with pytest.raises(UsageError, match="an empty name"):
+        releases.resolve("")
 
 
 def test_a_missing_path_is_said_to_be_a_path():
