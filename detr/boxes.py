@@ -1,4 +1,4 @@
-"""Boxes: formats, area, IoU, GIoU. `xyxy` corners, `cxcywh` centre and size, `xywh` corner and size."""
+"""Boxes: formats, area, IoU, GIoU. `xyxy` are corners, `cxcywh` centre and size."""
 
 import torch
 from torch import Tensor
@@ -14,12 +14,6 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     """[..., 4] corners -> centre and size."""
     x1, y1, x2, y2 = boxes.unbind(-1)
     return torch.stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), -1)
-
-
-def xywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """[..., 4] COCO's corner and size -> corners."""
-    x, y, w, h = boxes.unbind(-1)
-    return torch.stack((x, y, x + w, y + h), -1)
 
 
 def area(boxes: Tensor) -> Tensor:

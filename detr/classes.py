@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from detr.errors import InputError
+from detr.errors import InputError, listed
 
 CategoryId = int | str
 
@@ -49,7 +49,7 @@ class Classes:
         """
         index = self._index_of.get(_plain_id(category_id))
         if index is None:
-            raise InputError(f"category id {category_id!r} is none of the {len(self)} known ({_some(self.ids)})")
+            raise InputError(f"category id {category_id!r} is none of the {len(self)} known ({listed(self.ids)})")
         return index
 
     def id_of(self, index: int) -> CategoryId:
@@ -123,10 +123,6 @@ def _printable(text: str) -> str:
 
 def _plain(name: str) -> str:
     return name.strip().casefold()
-
-
-def _some(values: Sequence[CategoryId]) -> str:
-    return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
 
 
 _COCO = """

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar, get_args
 import pydantic
 import yaml
 
-from detr.errors import UsageError, did_you_mean
+from detr.errors import UsageError, did_you_mean, shortened
 from detr.files import shipped
 
 
@@ -270,5 +270,4 @@ def _paths(kind: type[Config], above: str = "", depth: int = 0) -> Iterator[str]
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shortened(repr(value))

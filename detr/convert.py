@@ -187,7 +187,6 @@ def to_ours(state: Mapping[str, Tensor], source: str) -> State:
             if ours in result and not torch.equal(result[ours], tensor):
                 raise InputError(f"two different tensors for {ours}; the second is {name}")
             result[ours] = tensor
-
         else:
             stacks.setdefault(ours, [None] * count)[place] = (name, tensor)
             result[ours] = tensor  # keeps the place in the order

@@ -1,7 +1,7 @@
 """The user's mistakes: one clear line saying what was given, what was expected, and the nearest right thing."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -21,3 +21,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     by_plain = {str(name).casefold(): name for name in known}
     nearest = difflib.get_close_matches(str(word).casefold(), list(by_plain), n=1, cutoff=0.6)
     return f"; did you mean {by_plain[nearest[0]]!r}?" if nearest else ""
+
+
+def listed(values: Sequence[object], most: int = 5) -> str:
+    """`a, b, c, ...`: the first few of them."""
+    return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
+
+
+def shortened(text: str) -> str:
+    """As much of it as fits in a message."""
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detr.errors import InputError
+from detr.errors import InputError, listed
 
 # Where the weights lie in published files, the averaged ones first: those are the ones whose AP is published.
 NESTINGS = (("ema", "module"), ("ema",), ("model_ema",), ("model",), ("state_dict",), ("model_state_dict",), ())
@@ -59,7 +59,6 @@ def _require_whole(path: Path) -> None:
             entries = archive.infolist()
             _require_plain(path, entries)
             damaged = archive.testzip()
-
     except (zipfile.BadZipFile, EOFError, UnicodeError, RuntimeError, OSError) as problem:
         raise InputError(f"{path} is damaged or cut short: {' '.join(str(problem).split())}") from None
     if damaged:
@@ -84,7 +83,7 @@ def _load(path: Path) -> Any:
         wanted = _refused_objects(path)
         if wanted:
             raise InputError(
-                f"{path}: refused, it holds Python objects ({', '.join(wanted[:3])}{', ...' * (len(wanted) > 3)}) "
+                f"{path}: refused, it holds Python objects ({listed(wanted, 3)}) "
                 "that would run code when loaded; expected tensors only (save model.state_dict() instead)"
             ) from None
         raise InputError(f"{path} is damaged or not a checkpoint: {_first_line(problem)}") from None
@@ -139,7 +138,7 @@ def _facts(content: Mapping[Any, Any]) -> dict[str, Any]:
 def _described(content: Any) -> str:
     if isinstance(content, Mapping):
         keys = [str(key) for key in content]
-        return f"a mapping with {', '.join(keys[:5]) or 'nothing'}{', ...' if len(keys) > 5 else ''}"
+        return f"a mapping with {listed(keys) or 'nothing'}"
     return type(content).__name__
 
 

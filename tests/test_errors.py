@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detr.errors import InputError, UsageError, did_you_mean
+from detr.errors import InputError, UsageError, did_you_mean, listed, shortened
 
 
 def test_wrong_usage_is_told_from_bad_input_by_its_exit_code():
@@ -26,3 +26,18 @@ def test_any_words_will_do(word, known):
     answer = did_you_mean(word, known)
     assert answer == "" or any(repr(name) in answer for name in known)
     assert answer != "" or word not in known
+
+
+def test_of_many_values_the_first_are_listed():
+    assert listed([]) == ""
+    assert listed([1, "b"]) == "1, b"
+    assert listed(range(5)) == "0, 1, 2, 3, 4"
+    assert listed(range(6)) == "0, 1, 2, 3, 4, ..."
+    assert listed("abc", 2) == "a, b, ..."
+
+
+@given(st.text())
+def test_a_shortened_text_has_60_characters_at_most_and_begins_alike(text):
+    short = shortened(text)
+    assert len(short) <= 60
+    assert short == text or (len(text) > 60 and short == f"{text[:57]}...")

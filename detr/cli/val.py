@@ -15,9 +15,9 @@ from detr.files import new_run, require_writable, write_text
 
 if TYPE_CHECKING:
     from detr.data.annotations import Annotations
-    from detr.data.sources import Source
     from detr.engine.distributed import Team
     from detr.engine.metrics import Metrics
+    from detr.models import Network
 
 
 @click.command(context_settings={"show_default": True})
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: the cores, at most 8]")
 @click.option("--half", is_flag=True, help="Half precision: float16 on a GPU, bfloat16 on a CPU.")
-@click.option("--conf", default=0.0, type=click.FloatRange(0, 1), help="Leave out scores below; 0 as COCO does.")
-@click.option("--max-dets", default=100, help="Detections that count per class and image.")
+@click.option("--conf", default=0.0, help="Leave out scores below; 0 as COCO does.")
+@click.option("--max-dets", default=100, type=click.IntRange(min=1), help="Detections that count per class and image.")
 @click.option("--evaluator", type=click.Choice(["detr", "pycocotools"]), default="detr")
 @click.option(
     "--allow-extra-images", is_flag=True, help="Leave out predictions for images that the data does not have."
@@ -58,8 +58,8 @@ def command(weights: str | None, predictions: Path | None, data: Path | None, **
         raise UsageError("val needs --data: a folder, an annotation file, or a YAML")
     if (weights is None) == (predictions is None):
         raise UsageError("val needs either --weights or --predictions")
-    if options["max_dets"] < 1:
-        raise UsageError(f"--max-dets {options['max_dets']}: expected 1 or more")
+    if not 0 <= options["conf"] <= 1:  # NaN is not either
+        raise UsageError(f"--conf {options['conf']}: expected a number from 0 to 1")
     if predictions is not None:
         _measure_predictions(predictions, data, **options)
     else:
@@ -68,11 +68,12 @@ def command(weights: str | None, predictions: Path | None, data: Path | None, **
 
 
 def _measure_predictions(predictions: Path, data: Path, **options: Any) -> None:
+    from detr.data.sources import find_split
     from detr.engine.evaluate import evaluate
     from detr.engine.predictions import read_predictions, write_predictions
 
     # The images aren't needed here, so they need not be found.
-    annotations = _annotations(data if data.suffix == ".json" else _source(data, options["split"]).annotations)
+    annotations = _annotations(data if data.suffix == ".json" else find_split(data, options["split"]).annotations)
     found = read_predictions(predictions, annotations, allow_extra_images=options["allow_extra_images"])
     metrics = evaluate(annotations, found, max_dets=options["max_dets"], evaluator=options["evaluator"])
     report = {"predictions": str(predictions), "data": str(data), **metrics.to_json()}
@@ -96,13 +97,15 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
     import torch
 
     from detr.data.coco import CocoDataset
+    from detr.data.sources import find_split
     from detr.engine.device import default_workers
     from detr.engine.predictions import write_predictions
+    from detr.engine.settings import input_of_size
     from detr.engine.validate import validate
     from detr.models import load_model
 
     network = load_model(weights, options["model"], device=team.device)
-    source = _source(data, options["split"], options["images"])
+    source = find_split(data, options["split"], images=options["images"])
     dataset = CocoDataset(_annotations(source.annotations), source.images)
     _require_known_classes(network, dataset.annotations, say=team.leads)
     name, project, overwrite = options["name"], options["project"], options["overwrite"]
@@ -121,7 +124,7 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
         conf=options["conf"],
         max_dets=options["max_dets"],
         evaluator=options["evaluator"],
-        input=_input(network, options["imgsz"]),
+        input=input_of_size(network.config.input, options["imgsz"]),
     )
     seconds = time.perf_counter() - start
     if not team.leads:
@@ -136,7 +139,7 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
     click.echo(f"{folder}: metrics.json, predictions.json ({speed:.1f} images/s, evaluation included)", err=True)
 
 
-def _require_known_classes(network: Any, annotations: Annotations, *, say: bool) -> None:
+def _require_known_classes(network: Network, annotations: Annotations, *, say: bool) -> None:
     from detr.engine.validate import OtherClasses, matched_classes
 
     try:
@@ -147,15 +150,6 @@ def _require_known_classes(network: Any, annotations: Annotations, *, say: bool)
         raise
 
 
-def _source(data: Path, split: str, images: Path | None = None) -> Source:
-    from detr.data.sources import find_splits
-
-    splits = find_splits(data, images=images)
-    if split not in splits:
-        raise UsageError(f"{data} has no split {split!r}; there is {', '.join(splits) or 'none'} (choose with --split)")
-    return splits[split]
-
-
 def _annotations(path: Path) -> Annotations:
     from detr.data.coco_file import read_annotations
 
@@ -163,15 +157,6 @@ def _annotations(path: Path) -> Annotations:
     for note in annotations.notes:
         click.echo(f"note: {note}", err=True)
     return annotations
-
-
-def _input(network: Any, side: int | None) -> Any:
-    """The network's own input, or one with another side."""
-    if side is None:
-        return None
-    if side % 32:
-        raise UsageError(f"--imgsz {side}: expected a multiple of 32; the nearest is {max(1, round(side / 32)) * 32}")
-    return network.config.input.model_copy(update={"height": side, "width": side})
 
 
 def _show(metrics: Metrics, report: dict[str, Any], *, as_json: bool) -> None:

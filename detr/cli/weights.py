@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from detr.errors import UsageError, did_you_mean
+from detr.errors import UsageError, did_you_mean, listed, shortened
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,9 +54,8 @@ def download(names: tuple[str, ...]) -> None:
 
     for name in names:
         if name not in RELEASES:
-            raise UsageError(
-                f"no release is called {name!r}{did_you_mean(name, RELEASES)} `detr weights list` shows all"
-            )
+            nearest = did_you_mean(name, RELEASES) or "; `detr weights list` shows them"
+            raise UsageError(f"no release is called {name!r}{nearest}")
     for name in names:
         click.echo(resolve(name))
 
@@ -78,7 +77,7 @@ def inspect(file: str, model: str | None, as_json: bool) -> None:
         "file": f"{report['file']} ({report['bytes'] / 1e6:,.1f} MB)",
         "format": f"{report['format']}{f', names of {names}' if (names := report['names']) else ''}",
         "model": report["model"] or f"none of ours: {report['problem']}",
-        "classes": f"{len(classes)}: {_some(classes)}" if classes else "not said",
+        "classes": f"{len(classes)}: {listed(classes)}" if classes else "not said",
         "parameters": f"{report['parameters']:,}" if report["parameters"] else "",
         "tensors": f"{report['tensors']:,} ({', '.join(report['dtypes'])})",
         "metadata": ", ".join(f"{key} {_short(value)}" for key, value in report["metadata"].items()),
@@ -105,7 +104,7 @@ def inspect(file: str, model: str | None, as_json: bool) -> None:
 @click.option("--half", is_flag=True, help="Store 16 bits a number: half the size, about three digits.")
 def convert(file: str, out: Path, model: str | None, to: Any, half: bool) -> None:
     """Read FILE (or a release) strictly and write it to OUT in another format."""
-    from detr.models.inspection import read_network
+    from detr.models.loading import read_network
     from detr.models.saving import save_model
 
     checkpoint, network = read_network(file, model)
@@ -123,10 +122,5 @@ def _table(rows: list[list[Any]], head: list[str]) -> str:
     )
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
 def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shortened(" ".join(str(value).split()))

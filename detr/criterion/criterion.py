@@ -19,7 +19,7 @@ from detr.config import Config
 from detr.criterion import losses
 from detr.criterion.matcher import MatcherConfig, Pairs, assign, costs
 from detr.criterion.truth import Truth, faults, in_one_row, refuse
-from detr.errors import InputError
+from detr.errors import InputError, listed
 from detr.records import Denoising, Output, Predictions, Target
 
 _TOO_LARGE = 1e15  # the area of a box of this size is still a float32
@@ -208,7 +208,7 @@ def _is_broken(values: Tensor) -> Tensor:
 
 def _broken(head: _Head, part: str, truth: Truth) -> FloatingPointError:
     images = _is_broken(getattr(head, part)).flatten(1).any(1).nonzero().flatten().tolist()
-    names = ", ".join(repr(truth.image_ids[image]) for image in images[:5]) + (", ..." if len(images) > 5 else "")
+    names = listed([repr(truth.image_ids[image]) for image in images])
     return FloatingPointError(
         f"the {part} of {head.words} are not finite (NaN, infinite or huge) for image {names}: the weights are broken, "
         "or the last step was too large; a lower learning rate or full precision may help"

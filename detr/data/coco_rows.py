@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr.data.outlines import box_of_outline
-from detr.errors import InputError
+from detr.errors import InputError, shortened
 
 Row = dict[str, Any]
 Id = int | str
@@ -166,5 +166,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shortened(repr(value))

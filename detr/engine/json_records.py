@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +19,6 @@ def records_of(path: Path) -> Iterator[tuple[int, list[Any]]]:
     UsageError where there is no such file; InputError for what isn't JSON, with line and column, or isn't such a list.
     """
     return _batches(_text(path), path)
-
-
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """Millions of small objects come and go, none of them in circles; looking for circles takes a fifth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _text(path: Path) -> str:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from detr.classes import Classes
 from detr.data.annotations import Annotations
-from detr.engine.json_records import no_garbage_collection, records_of
-from detr.errors import InputError
+from detr.data.coco_file import no_garbage_collection
+from detr.engine.json_records import records_of
+from detr.errors import InputError, listed, shortened
 from detr.files import written_aside
 
 Id = int | str
@@ -100,7 +101,7 @@ def read_predictions(
         notes.append(_extra_images(path, reader, known, allowed=allow_extra_images))
     unknown = labels < 0
     if unknown.any():
-        some = _some(reader.unknown_categories)
+        some = listed([repr(id) for id in reader.unknown_categories], 3)
         what = f"{unknown.sum()} of {len(labels)} detections are of categories not in the data set (ids {some})"
         if unknown.all():
             hint = _of_other_kind("category_id", reader.unknown_categories, annotations.classes.ids)
@@ -115,7 +116,8 @@ def read_predictions(
 def _extra_images(path: Path, reader: _Reader, known: NDArray[np.bool_], *, allowed: bool) -> str:
     extra = len(known) - int(known.sum())
     ids = reader.unknown_images
-    what = f"{extra} of {len(known)} detections are for images not in the data set (ids {_some(ids)})"
+    some = listed([repr(id) for id in ids], 3)
+    what = f"{extra} of {len(known)} detections are for images not in the data set (ids {some})"
     if not allowed or not known.any():
         hint = _of_other_kind("image_id", ids, reader.annotations.image_ids)
         allow = "" if allowed else "; --allow-extra-images leaves them out"
@@ -131,11 +133,6 @@ def _of_other_kind(key: str, given: Mapping[Any, None], known: Sequence[Id]) -> 
     if not isinstance(first, str) and str(first) in known:
         return f": {key} is a number in the results, text in the annotations"
     return ""
-
-
-def _some(ids: Mapping[Any, None]) -> str:
-    shown = ", ".join(repr(id) for id in list(ids)[:3])
-    return shown + (", ..." if len(ids) > 3 else "")
 
 
 class _Reader:
@@ -211,5 +208,4 @@ def _problem(row: Any) -> str | None:
 
 
 def _said(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shortened(json.dumps(value))

@@ -19,7 +19,7 @@ from detr.engine.evaluate import Evaluator, evaluate
 from detr.engine.metrics import Metrics
 from detr.engine.predictions import DetectionArrays
 from detr.engine.progress import progress
-from detr.errors import InputError
+from detr.errors import InputError, listed
 from detr.image import InputConfig
 from detr.models.postprocess import select
 from detr.records import Batch, Detections, Output, Predictions
@@ -103,7 +103,7 @@ def matched_classes(model: Classes, annotations: Annotations) -> tuple[NDArray[n
     missing = sorted(set(np.unique(annotations.labels).tolist()) - set(by_name.values()))
     if missing:
         counts = np.bincount(annotations.labels, minlength=len(data)).tolist()
-        some = ", ".join(repr(data.names[k]) for k in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        some = listed([repr(data.names[k]) for k in missing], 3)
         raise OtherClasses(
             f"{len(missing)} of the data's {len(data)} classes are unknown to the model by name: {some}; "
             "use weights trained on these classes, or give the data's categories the model's names",

@@ -6,9 +6,9 @@ import sys
 from types import ModuleType
 
 from detr.models.loading import load_model, network_of
-from detr.models.presets import MODELS, ModelConfig, build_model, models, preset
+from detr.models.presets import MODELS, ModelConfig, Network, build_model, models, preset
 
-__all__ = ["MODELS", "ModelConfig", "build_model", "load_model", "models", "network_of", "preset"]
+__all__ = ["MODELS", "ModelConfig", "Network", "build_model", "load_model", "models", "network_of", "preset"]
 
 
 class _Callable(ModuleType):

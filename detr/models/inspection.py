@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from detr import convert, releases, weights
 from detr.errors import InputError
-from detr.models.loading import network_of
+from detr.models.loading import network_of, said_by_release
 from detr.models.presets import ModelConfig, models, preset
 from detr.models.structure import presets_like, structure_of
-
-
-def read_network(name_or_path: str, model: str | None = None) -> tuple[weights.Checkpoint, nn.Module]:
-    """The file behind a release or path as it is, and the network it makes."""
-    checkpoint = weights.read(weights.resolve(name_or_path))
-    return checkpoint, network_of(checkpoint, model or _said_by_release(name_or_path, checkpoint))
 
 
 def inspect(name_or_path: str, model: str | None = None) -> dict[str, Any]:
@@ -26,14 +18,16 @@ def inspect(name_or_path: str, model: str | None = None) -> dict[str, Any]:
     """
     path = weights.resolve(name_or_path)
     checkpoint = weights.read(path)
-    name, problem, parameters, classes = None, None, None, checkpoint.classes
+    name: str | None = None
+    problem: str | None = None
+    parameters: int | None = None
+    classes = checkpoint.classes
     try:
-        network = network_of(checkpoint, model or _said_by_release(name_or_path, checkpoint))
+        network = network_of(checkpoint, model or said_by_release(name_or_path, checkpoint))
     except InputError as reason:
         problem = str(reason)
     else:
-        config: Any = network.config
-        name, classes = _described(config), network.classes  # type: ignore[assignment]
+        name, classes = _described(network.config), network.classes
         parameters = sum(parameter.numel() for parameter in network.parameters())
     return {
         "file": str(path),
@@ -62,11 +56,6 @@ def name_of(config: ModelConfig) -> str | None:
 
 def _described(config: ModelConfig) -> str:
     return name_of(config) or f"{config.arch} version {config.version}, like no preset"
-
-
-def _said_by_release(name_or_path: str, checkpoint: weights.Checkpoint) -> str | None:
-    release = weights.RELEASES.get(name_or_path)
-    return release.model if release and checkpoint.model is None else None
 
 
 def _checked(name_or_path: str, checkpoint: weights.Checkpoint) -> str:

@@ -11,26 +11,35 @@ from detr import convert, weights
 from detr.classes import COCO, Classes
 from detr.config import validated
 from detr.errors import InputError
-from detr.models.presets import ModelConfig, build_model, preset
+from detr.models.presets import ModelConfig, Network, build_model, preset
 from detr.models.structure import Structure, presets_like, seen_in
 
 _VERSIONS = {"rtdetr-official": 1, "rtdetrv2-official": 2, "rt_detr-hf": 1, "rt_detr_v2-hf": 2}
 _HEAD = "queries.score_head.weight"
 
 
-def load_model(name_or_path: str, model: str | None = None, *, device: torch.device | str = "cpu") -> nn.Module:
+def load_model(name_or_path: str, model: str | None = None, *, device: torch.device | str = "cpu") -> Network:
     """A network from a release's name or a file of ours, the authors' or Hugging Face's, in evaluation mode.
 
     `model` is needed only where the file doesn't say which preset it is for. UsageError for an unknown name,
     InputError for a file that can't be read or holds something else: the message says what it holds.
     """
+    return read_network(name_or_path, model)[1].to(device).eval()
+
+
+def read_network(name_or_path: str, model: str | None = None) -> tuple[weights.Checkpoint, Network]:
+    """The file behind a release or path as it is, and the network it makes."""
     checkpoint = weights.read(weights.resolve(name_or_path))
-    if model is None and checkpoint.model is None and str(name_or_path) in weights.RELEASES:
-        model = weights.RELEASES[str(name_or_path)].model
-    return network_of(checkpoint, model).to(device).eval()
+    return checkpoint, network_of(checkpoint, model or said_by_release(name_or_path, checkpoint))
 
 
-def network_of(checkpoint: weights.Checkpoint, model: str | None = None) -> nn.Module:
+def said_by_release(name_or_path: str, checkpoint: weights.Checkpoint) -> str | None:
+    """The preset of a release whose file doesn't say what it is."""
+    release = weights.RELEASES.get(name_or_path)
+    return release.model if release and checkpoint.model is None else None
+
+
+def network_of(checkpoint: weights.Checkpoint, model: str | None = None) -> Network:
     """The network of a file that has been read, on the CPU."""
     wanted = None if model is None else preset(model)
     source = convert.identify(checkpoint.state)

@@ -11,12 +11,13 @@ from typing import Any, Literal, get_args
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from detr import convert, hugging_face, hugging_face_names, weights
 from detr.errors import InputError, UsageError, did_you_mean
 from detr.files import write_text, written_aside
 from detr.layers.position import anchors
+from detr.models.presets import ModelConfig, Network
 
 Form = Literal["detr", "official", "hf"]
 
@@ -24,7 +25,7 @@ _STRIDES = (8, 16, 32)
 
 
 def save_model(
-    network: nn.Module, path: str | os.PathLike[str], form: Form = "detr", *, metadata: Mapping[str, Any] | None = None
+    network: Network, path: str | os.PathLike[str], form: Form = "detr", *, metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write `network` to `path`: a file, or for "hf" a folder with config.json beside the weights.
 
@@ -33,19 +34,20 @@ def save_model(
     """
     path = Path(path)
     if form == "detr":
-        model = network.config.model_dump(mode="json")  # type: ignore[union-attr,operator]
-        weights.write(path, network.state_dict(), model=model, classes=network.classes, metadata=metadata)  # type: ignore[arg-type]
+        model = network.config.model_dump(mode="json")
+        weights.write(path, network.state_dict(), model=model, classes=network.classes, metadata=metadata)
     elif form == "official":
         _save_official(network, path)
     elif form == "hf":
         _save_hugging_face(network, path)
     else:
-        raise UsageError(f"no form {form!r}{did_you_mean(form, get_args(Form))} Known: {', '.join(get_args(Form))}")
+        nearest = did_you_mean(form, get_args(Form)) or f"; known are {', '.join(get_args(Form))}"
+        raise UsageError(f"no form {form!r}{nearest}")
 
 
-def official_state(network: nn.Module) -> dict[str, Tensor]:
+def official_state(network: Network) -> dict[str, Tensor]:
     """Under the official names, with the buffers that version 2 keeps there and we compute."""
-    config: Any = network.config
+    config = network.config
     if config.version == 1:
         return convert.to_theirs(network.state_dict(), "rtdetr-official")
     state = convert.to_theirs(network.state_dict(), "rtdetrv2-official")
@@ -57,21 +59,21 @@ def official_state(network: nn.Module) -> dict[str, Tensor]:
     return state | _points_scales(config, name)
 
 
-def hugging_face_state(network: nn.Module) -> dict[str, Tensor]:
+def hugging_face_state(network: Network) -> dict[str, Tensor]:
     """Under the names of transformers' files."""
-    config: Any = network.config
+    config = network.config
     if config.version == 1:
         return convert.to_theirs(network.state_dict(), "rt_detr-hf")
     state = convert.to_theirs(network.state_dict(), "rt_detr_v2-hf")
     return state | _points_scales(config, hugging_face_names.POINTS_SCALE)
 
 
-def _points_scales(config: Any, name: str) -> dict[str, Tensor]:
+def _points_scales(config: ModelConfig, name: str) -> dict[str, Tensor]:
     scale = torch.tensor([1 / count for count in config.decoder.points for _ in range(count)])
     return {name.format(layer=layer): scale.clone() for layer in range(config.decoder.num_layers)}
 
 
-def _save_official(network: nn.Module, path: Path) -> None:
+def _save_official(network: Network, path: Path) -> None:
     try:
         with written_aside(path) as aside, aside.open("wb") as file:
             torch.save({"model": official_state(network)}, file)
@@ -79,10 +81,10 @@ def _save_official(network: nn.Module, path: Path) -> None:
         raise InputError(f"cannot write {path}: {' '.join(str(problem).split())}") from None
 
 
-def _save_hugging_face(network: nn.Module, folder: Path) -> None:
-    config: Any = network.config
+def _save_hugging_face(network: Network, folder: Path) -> None:
+    config = network.config
     model = config.model_dump(mode="json")
-    about = hugging_face.config_of(model, network.classes)  # type: ignore[arg-type]
+    about = hugging_face.config_of(model, network.classes)
     processor = hugging_face.processor_of(model["input"])
     if folder.is_file():
         raise UsageError(f"{folder} is a file; Hugging Face's form is a folder")

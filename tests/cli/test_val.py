@@ -130,7 +130,7 @@ def test_data_may_be_a_folder_with_splits(detr_val, truth, results):
     folder = truth.parent.parent
     assert detr_val("--predictions", results(RESULTS), "--data", folder)[0] == 0
     code, _, err = detr_val("--predictions", results(RESULTS), "--data", folder, "--split", "test")
-    assert code == 2 and "has no split 'test'; there is val" in err
+    assert code == 2 and "has no 'test' split; it has val" in err
 
 
 def test_eval_is_another_name_of_val(detr_val, truth, results, monkeypatch, capsys):
@@ -183,12 +183,16 @@ def test_extra_images_may_be_allowed(detr_val, truth, results):
         (["--data", "DATA", "--weights", "a", "--predictions", "RESULTS"], "either --weights or --predictions"),
         (["--data", "DATA", "--predictions", "none.json"], "none.json: no such file"),
         (["--data", "none.json", "--predictions", "RESULTS"], "none.json: no such"),
-        (["--data", "DATA", "--predictions", "RESULTS", "--max-dets", "0"], "--max-dets 0: expected 1 or more"),
+        (["--data", "DATA", "--predictions", "RESULTS", "--max-dets", "0"], "'--max-dets': 0 is not in the range x>=1"),
         (["--data", "DATA", "--predictions", "RESULTS", "--evaluator", "mine"], "'detr', 'pycocotools'"),
         (["--data", "DATA", "--weights", "none.safetensors"], "none.safetensors"),
         (["--data", "DATA", "--weights", "MODEL", "--device", "warp"], "device 'warp' is not known"),
-        (["--data", "DATA", "--weights", "MODEL", "--imgsz", "100"], "--imgsz 100: expected a multiple of 32"),
-        (["--data", "DATA", "--weights", "MODEL", "--conf", "2"], "--conf"),
+        (
+            ["--data", "DATA", "--weights", "MODEL", "--imgsz", "100"],
+            "imgsz 100: expected a multiple of 32",
+        ),
+        (["--data", "DATA", "--weights", "MODEL", "--conf", "2"], "--conf 2.0: expected a number from 0 to 1"),
+        (["--data", "DATA", "--weights", "MODEL", "--conf", "nan"], "--conf nan: expected a number from 0 to 1"),
         (["--data", "DATA", "--weights", "MODEL", "--batch", "0"], "--batch"),
     ],
 )
