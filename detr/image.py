@@ -25,6 +25,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM
 MOST_PIXELS = 178_956_970
 """Larger images are refused from their header, before anything is decoded: a small file can claim to be huge."""
 
+STRIDE = 32
+"""Both sides of the network's input are multiples of it: one position of the coarsest map."""
+
 MOST_SIDE = 8192
 """Of the network's input: attention over more would take all memory there is, of this machine or any other."""
 
@@ -32,8 +35,8 @@ MOST_SIDE = 8192
 class InputConfig(Config):
     """How an image becomes the network's input. It travels in every checkpoint."""
 
-    height: int = Field(640, ge=1, le=MOST_SIDE)
-    width: int = Field(640, ge=1, le=MOST_SIDE)
+    height: int = Field(default=640, ge=1, le=MOST_SIDE)
+    width: int = Field(default=640, ge=1, le=MOST_SIDE)
     interpolation: Literal["bilinear"] = "bilinear"
     mean: tuple[float, float, float] | None = None  # None: values stay in [0, 1], as in RT-DETR
     std: tuple[float, float, float] | None = None

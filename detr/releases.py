@@ -102,7 +102,7 @@ def resolve(
 
 
 def where(name: str) -> str:
-    """`"embedded"`, `"cached"` or `"download"`: what using the release `name` would take."""
+    """What using the release `name` takes: `"embedded"`, `"cached"`, `"download"`, or `"missing"` (install again)."""
     release = RELEASES[name]
     if release.url is None:
         return "embedded" if _embedded(release).is_file() else "missing"

@@ -14,11 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 from detr.data.coco import CocoDataset
 from detr.data.transforms import AugmentConfig, augment, to_network
 from detr.errors import InputError
-from detr.image import InputConfig
+from detr.image import STRIDE, InputConfig
 from detr.records import Batch
 
 _ORDER, _SCALE = 1, 2  # keep the draws of order and size apart
-_STRIDE = 32  # sides of the input are multiples of this
 
 Step = tuple[int, list[int]]  # (number of the step, indices of its images)
 
@@ -86,8 +85,8 @@ def steps_of_epoch(
 def input_size(input: InputConfig, scale: int) -> tuple[int, int]:
     """(height, width) of the input with `scale` as its longer side, in the input's own aspect."""
     longer = max(input.height, input.width)
-    height, width = (round(scale * side / longer / _STRIDE) * _STRIDE for side in (input.height, input.width))
-    return max(_STRIDE, height), max(_STRIDE, width)
+    height, width = (round(scale * side / longer / STRIDE) * STRIDE for side in (input.height, input.width))
+    return max(STRIDE, height), max(STRIDE, width)
 
 
 class _TrainingBatches(Dataset[Batch]):

@@ -17,7 +17,7 @@ from detr.engine.ahead import ahead
 from detr.engine.device import choose_device, default_workers
 from detr.engine.given import Channels, Picture, given_frames
 from detr.engine.results import Results
-from detr.engine.settings import Settings, at_least_1, checked_settings, input_of_size
+from detr.engine.settings import Settings, at_least_1, class_indices, input_of_size, share
 from detr.errors import InputError, UsageError
 from detr.image import prepare
 from detr.models import load_model
@@ -138,13 +138,11 @@ class Detector:
         half: bool = False,
     ) -> Settings:
         """Checked settings; UsageError for a value that makes no sense."""
-        return checked_settings(
-            self.classes,
-            self.network.config.input,
-            conf=conf,
-            classes=classes,
-            max_det=max_det,
-            imgsz=imgsz,
+        return Settings(
+            conf=share("conf", conf),
+            classes=None if classes is None else class_indices(classes, self.classes),
+            max_det=at_least_1("max_det", max_det),
+            input=input_of_size(self.network.config.input, imgsz),
             half=half,
         )
 
@@ -265,8 +263,7 @@ class Detector:
         recipe: by default that of the preset or release, or the one of the run that made the file.
         settings: `key.sub=value` words on top of it.
         """
-        from detr.data.coco import CocoDataset, read_annotations
-        from detr.data.sources import find_split, find_splits
+        from detr.data.opening import open_for_training
         from detr.engine.checkpoint import BEST
         from detr.engine.recipe import load_recipe
         from detr.engine.train import train
@@ -277,17 +274,11 @@ class Detector:
         given = {"train.epochs": epochs, "train.batch": batch, "train.seed": seed}
         words = [*settings, *(f"{key}={value}" for key, value in given.items() if value is not None)]
         chosen = load_recipe(self._usual_recipe() if recipe is None else recipe, words)
-        source = find_split(data, "train")
-        annotations = read_annotations(source.annotations)
-        of_val = find_splits(data).get("val")
-        val_set = None
-        if of_val is not None:
-            known = read_annotations(of_val.annotations, classes=annotations.classes)
-            val_set = CocoDataset(known, of_val.images)
+        train_set, val_set = open_for_training(data)
         out = new_run("train", name, project=project, overwrite=overwrite)
         summary = train(
             chosen,
-            train_set=CocoDataset(annotations, source.images),
+            train_set=train_set,
             val_set=val_set,
             out=out,
             weights=self.source,

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detr.classes import Classes
-from detr.errors import UsageError, did_you_mean
-from detr.image import MOST_SIDE, InputConfig
-
-STRIDE = 32  # the input's sides are multiples of it
+from detr.errors import UsageError, did_you_mean, listed
+from detr.image import MOST_SIDE, STRIDE, InputConfig
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Made by `checked_settings`."""
+    """Made, and checked, by `Detector.settings`."""
 
     conf: float
     classes: tuple[int, ...] | None
@@ -23,21 +21,10 @@ class Settings:
     half: bool
 
 
-def checked_settings(
-    known: Classes,
-    own: InputConfig,
-    *,
-    conf: float = 0.25,
-    classes: Sequence[int | str] | int | str | None = None,
-    max_det: int = 300,
-    imgsz: int | Sequence[int] | None = None,
-    half: bool = False,
-) -> Settings:
-    """`known` and `own` are the model's classes and input. UsageError for a value that makes no sense."""
-    if isinstance(conf, bool) or not isinstance(conf, (int, float)) or not 0 <= conf <= 1:  # NaN is not either
-        raise UsageError(f"conf {conf!r}: expected a number from 0 to 1")
-    chosen = None if classes is None else _indices(classes, known)
-    return Settings(float(conf), chosen, at_least_1("max_det", max_det), input_of_size(own, imgsz), half)
+def share(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:  # NaN is not either
+        raise UsageError(f"{name} {value!r}: expected a number from 0 to 1")
+    return float(value)
 
 
 def at_least_1(name: str, value: int) -> int:
@@ -46,8 +33,8 @@ def at_least_1(name: str, value: int) -> int:
     return value
 
 
-def _indices(wanted: Sequence[int | str] | int | str, classes: Classes) -> tuple[int, ...]:
-    """Class indices from indices and names."""
+def class_indices(wanted: Sequence[int | str] | int | str, classes: Classes) -> tuple[int, ...]:
+    """Class indices from indices and names; UsageError for one that the classes don't have."""
     known = {name.strip().casefold(): index for index, name in enumerate(classes.names)}
     chosen = []
     for word in [wanted] if isinstance(wanted, (int, str)) else wanted:
@@ -58,8 +45,7 @@ def _indices(wanted: Sequence[int | str] | int | str, classes: Classes) -> tuple
             if not 0 <= index < len(classes):
                 raise UsageError(f"class {index}: this model's classes are numbered 0 to {len(classes) - 1}")
         if index is None:
-            some = ", ".join(classes.names[:5]) + (", ..." if len(classes) > 5 else "")
-            nearest = did_you_mean(text, classes.names) or f"; it knows {some}"
+            nearest = did_you_mean(text, classes.names) or f"; it knows {listed(classes.names)}"
             raise UsageError(f"class {text!r} is none of this model's {len(classes)}{nearest}")
         chosen.append(index)
     if not chosen:
