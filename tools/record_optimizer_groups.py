@@ -1,6 +1,8 @@
-"""Record the official optimizer groups in a compact form: `record_optimizer_groups.py FOLDER > tests/golden/optimizer_groups.json`.
+"""Record the official optimizer groups in a compact form.
 
-FOLDER holds `NAME.optim.json` files: the groups of the official programs, each with its rate, decay and parameter names.
+    record_optimizer_groups.py FOLDER > tests/golden/optimizer_groups.json
+
+FOLDER holds `NAME.optim.json` files: the groups of the official programs, each with its rate, decay and names.
 Groups with the same rate and decay are one to an optimizer, so they are joined here.
 """
 

@@ -19,7 +19,9 @@ def choose_device(text: str = "auto") -> torch.device:
     try:
         device = torch.device("cuda", int(text)) if text.isdecimal() else torch.device(text)
     except RuntimeError:
-        raise UsageError(f"device {text!r} is not known; expected auto, cpu, cuda, cuda:N, mps or a GPU's number") from None
+        raise UsageError(
+            f"device {text!r} is not known; expected auto, cpu, cuda, cuda:N, mps or a GPU's number"
+        ) from None
     if device.type == "cuda":
         _require_gpu(device, text)
     elif device.type == "mps":
@@ -32,7 +34,10 @@ def choose_device(text: str = "auto") -> torch.device:
 
 def default_workers(processes: int = 1) -> int:
     """Loader processes for one of so many training processes on this machine: its share of the cores, at most 8."""
-    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) // processes)
+    return max(
+        1,
+        min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) // processes,
+    )
 
 
 def _require_gpu(device: torch.device, text: str) -> None:

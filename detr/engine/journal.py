@@ -1,4 +1,4 @@
-"""The diary of a training run: `metrics.jsonl` with all that happened, `metrics.csv` with a row per epoch, TensorBoard."""
+"""The diary of a training run: `metrics.jsonl` with all, `metrics.csv` with a row per epoch, TensorBoard."""
 
 from __future__ import annotations
 

@@ -30,7 +30,10 @@ def draw_results(epochs: Sequence[Mapping[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    panels = {title: [name for name in names if any(row.get(name) is not None for row in epochs)] for title, names in CURVES.items()}
+    panels = {
+        title: [name for name in names if any(row.get(name) is not None for row in epochs)]
+        for title, names in CURVES.items()
+    }
     panels = {title: names for title, names in panels.items() if names}
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)

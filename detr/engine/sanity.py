@@ -46,11 +46,9 @@ class SanityCard:
             matched = "-" if look.matched_iou is None else f"{look.matched_iou:.3f}"
             rates = " .. ".join(f"{rate:.2e}" for rate in dict.fromkeys(look.rates))
             lines.append(f"{look.step:4d}  {look.loss:8.3f}  {look.class_loss:10.4f}  {matched:>11}  {rates}")
-        waiting = self.data_seconds / max(1e-9, self.data_seconds + self.step_seconds)
-        lines.append(
-            f"waiting for data {self.data_seconds / self.steps:.3f} s of {(self.data_seconds + self.step_seconds) / self.steps:.3f} s "
-            f"a step ({waiting:.0%}){_advice(waiting)}"
-        )
+        waiting, whole = self.data_seconds / self.steps, (self.data_seconds + self.step_seconds) / self.steps
+        part = waiting / max(1e-9, whole)
+        lines.append(f"waiting for data {waiting:.3f} s of {whole:.3f} s a step ({part:.0%}){_advice(part)}")
         return "\n".join(lines)
 
 

@@ -103,9 +103,9 @@ def train(
 ) -> Summary:
     """Train `recipe` and leave weights, journal and pictures in the folder `out`.
 
-    `weights` (a release or a file) to start from; `resume` goes on with what `out` holds. Every draw is a function of the
-    recipe's seed, so the same call gives the same weights on the same machine, and a resumed run those of one that was
-    never stopped. SIGINT and SIGTERM: the step is finished, the state saved, and the signal raised again.
+    `weights` (a release or a file) to start from; `resume` goes on with what `out` holds. Every draw is a function of
+    the recipe's seed, so the same call gives the same weights on the same machine, and a resumed run those of one that
+    was never stopped. SIGINT and SIGTERM: the step is finished, the state saved, and the signal raised again.
     Diverged: a loss or gradient is not finite; the step was not taken.
     """
     out = Path(out)

@@ -1,4 +1,4 @@
-"""Losses and gradient norms of the steps, kept on the device until someone looks, and never let past when not finite."""
+"""Losses and gradient norms of the steps: kept on the device until someone looks, never let past if not finite."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Watch:
         self._pending.append((step, tuple(losses), values, norm))
 
     def look(self) -> list[Seen]:
-        """The steps since the last look, read from the device in one go. Diverged names the first that is not finite."""
+        """The steps since the last look, read in one go. Diverged names the first that is not finite."""
         if not self._pending:
             return []
         row = torch.cat(

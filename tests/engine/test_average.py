@@ -32,7 +32,9 @@ def test_every_floating_entry_follows_statistics_too():
             value.add_(1)
     average.update(learner)
     for name, value in average.network.state_dict().items():
-        wanted = before[name] * 0.9 + learner.state_dict()[name] * 0.1 if value.is_floating_point() else before[name] + 1
+        wanted = (
+            before[name] * 0.9 + learner.state_dict()[name] * 0.1 if value.is_floating_point() else before[name] + 1
+        )
         torch.testing.assert_close(value, wanted)
 
 

@@ -49,7 +49,7 @@ def test_two_processes_give_the_gradient_of_the_whole_batch(small_shapes, tmp_pa
     two = torch.load(together(tmp_path / "two", small_shapes, 2, "gradient") / "gradient.pt", weights_only=True)
     assert one.keys() == two.keys() and len(one) > 20
     for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(two[name], one[name], rtol=1e-6, atol=1e-9)
 
 
 def test_two_processes_train_one_network_even_if_one_has_no_boxes(small_shapes, tmp_path):

@@ -55,5 +55,5 @@ def test_as_many_classes_of_other_names_start_fresh(recipe_with, source):
 def test_weights_of_another_model_are_refused_with_the_first_differences(recipe_with, source):
     model = recipe_with().model
     other = model.model_copy(update={"encoder": model.encoder.model_copy(update={"hidden": 24})})
-    with pytest.raises(InputError, match="of another model: encoder.attention.0"):
+    with pytest.raises(InputError, match=r"of another model: encoder\.attention\.0"):
         start_from(build_model(other, classes=OURS), str(source[1]))

@@ -174,8 +174,8 @@ def test_pieces_together_give_the_gradient_of_the_whole_batch(recipe_with, small
         original = program._gradients
 
         def keep(run, batches, pieces=pieces, original=original):
-            run.network.eval()
-            run.network.decoder.training = True
+            for module in run.network.modules():
+                module.training = not isinstance(module, torch.nn.BatchNorm2d)
             result = original(run, batches)
             found[pieces] = {name: value.grad.clone() for name, value in run.network.named_parameters()
                              if value.grad is not None}  # fmt: skip
@@ -249,7 +249,9 @@ def test_resuming_another_model_names_the_first_differences(recipe_with, small_s
     run(recipe, small_sets, tmp_path)
     encoder = recipe.model.encoder.model_copy(update={"hidden": 24})
     other = recipe.model_copy(update={"model": recipe.model.model_copy(update={"encoder": encoder})})
-    with pytest.raises(InputError, match=r"another model: encoder.attention.0.feed_forward.linear1.weight is \[16, 16\]"):
+    with pytest.raises(
+        InputError, match=r"another model: encoder.attention.0.feed_forward.linear1.weight is \[16, 16\]"
+    ):
         run(other, small_sets, tmp_path, resume=True)
 
 

@@ -29,9 +29,10 @@ original = program._gradients
 
 def watched(run, pieces):
     runs.append(run)
-    if mode == "gradient":  # norms that don't look at the batch; the decoder still gives out all layers
-        run.network.eval()
-        run.network.decoder.training = True
+    if mode == "gradient":  # norms that don't look at the batch
+        for module in run.network.modules():
+            module.training = not isinstance(module, torch.nn.BatchNorm2d)
+        pieces = [replace(pieces[0], images=pieces[0].images.double())]
     elif run.team.rank == 1 and run.counters.step == 1:
         empty = [replace(t, labels=t.labels[:0], boxes=t.boxes[:0]) for t in pieces[0].targets]
         pieces = [replace(pieces[0], targets=empty)]
@@ -44,6 +45,9 @@ def watched(run, pieces):
 
 program._gradients = watched
 if mode == "gradient":
+    # In float64 rounding can't change which queries are selected and matched.
+    build = program.models.build_model
+    program.models.build_model = lambda *arguments, **options: build(*arguments, **options).double()
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"num_denoising": 0})})
     sets["val_set"] = None
 result = train(recipe, **sets, out=out, device="cpu", workers=0, say=lines.append)

@@ -1,0 +1,89 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from detr.cli.train import command
+from detr.errors import InputError, UsageError
+
+SMALL = """
+model:
+  version: 2
+  num_queries: 8
+  num_denoising: 0
+  backbone: {depth: 10, width: 8}
+  encoder: {channels: 16, heads: 2, hidden: 16, expansion: 0.5, depth: 0.34}
+  decoder: {channels: 16, heads: 2, hidden: 16, num_layers: 1}
+  input: {height: 64, width: 64}
+train: {epochs: 1, batch: 2, scales: [64, 96]}
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    from detr.data.shapes import make_shapes
+
+    return str(make_shapes(tmp_path_factory.mktemp("cli") / "set", images=4, val_images=2, size=64, video=False))
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    monkeypatch.setattr("detr.engine.plots.available", lambda: False)
+    monkeypatch.setattr("detr.engine.journal._tensorboard", lambda folder: None)
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return str(path)
+
+
+def detr_train(*words):
+    return CliRunner().invoke(command, [*words], catch_exceptions=False)
+
+
+def test_training_ends_with_the_folder_and_what_to_do_next(small, data, tmp_path):
+    done = detr_train(
+        small, "--data", data, "--workers", "0", "--project", str(tmp_path / "runs"), "--name", "one", "--json"
+    )
+    summary = json.loads(done.stdout)
+    assert summary["out"] == str(tmp_path / "runs" / "train" / "one")
+    assert (summary["epochs"], summary["steps"]) == (1, 2)
+    assert "detr val --weights" in done.stderr and "detr predict" in done.stderr
+    again = [small, "--data", data, "--project", str(tmp_path / "runs"), "--name", "one"]
+    with pytest.raises(UsageError, match="already holds a run"):
+        detr_train(*again)
+    more = detr_train("--resume", summary["out"], "--data", data, "--epochs", "2", "--workers", "0")
+    assert "going on after epoch 1" in more.output
+
+
+def test_options_become_settings_of_the_recipe(small):
+    from detr.cli.train import _as_words, _recipe
+
+    words = _as_words({"epochs": 3, "amp": "off", "batch": None})
+    recipe = _recipe(small, None, words, 128)
+    assert (recipe.train.epochs, recipe.train.amp, recipe.train.batch) == (3, "off", 2)
+    assert (recipe.model.input.height, recipe.model.input.width) == (128, 128)
+    assert recipe.train.scales == (128, 192)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "needs --data"),
+        (["rtdetr-r81", "--data", "."], "did you mean 'rtdetr-r18'"),
+        (["rtdetr-r18", "train.epoch=3", "--data", "."], "did you mean 'epochs'"),
+        (["rtdetr-r18", "--data", ".", "--imgsz", "100"], "the nearest is 96"),
+        (["rtdetr-r18", "--data", ".", "--device", "gpu"], "expected auto, cpu"),
+        (["rtdetr-r18", "--data", "no/such/folder"], "no/such/folder"),
+        (["--data", "."], "which recipe"),
+        (["--resume", "nowhere", "--data", "."], "no run is there"),
+        (["--resume", "nowhere", "--data", ".", "--name", "x"], "belong to a new one"),
+    ],
+)
+def test_what_is_asked_wrongly_is_said_in_one_line(words, message):
+    with pytest.raises(UsageError, match=message):
+        detr_train(*words)
+
+
+def test_an_output_that_cannot_be_written_is_said_first(small, data, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="cannot write"):
+        detr_train(small, "--data", data, "--project", str(tmp_path / "file"))
