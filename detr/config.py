@@ -191,7 +191,11 @@ def _branch(word: str) -> dict[str, Any]:
 
 def _in_one_line(problem: pydantic.ValidationError, kind: type[Config], tree: Mapping[str, Any]) -> str:
     """What the first error says, in the words of the recipe."""
-    first = problem.errors(include_url=False)[0]
+    errors = problem.errors(include_url=False)
+    first = errors[0]
+    if first["type"] == "missing":  # it may well be there, misspelt
+        beside = (error for error in errors if error["loc"][:-1] == first["loc"][:-1])
+        first = next((error for error in beside if error["type"] == "extra_forbidden"), first)
     location, context, error = first["loc"], first.get("ctx", {}), first["type"]
     place = _place(location, tree)
     if error == "extra_forbidden":

@@ -79,6 +79,17 @@ def new_run(
     return folder
 
 
+@contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """When the block fails before anything came into `folder`, the folder goes."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
+
+
 def require_writable(folder: str | os.PathLike[str]) -> None:
     """Make the folder and try it, before any long work; InputError says what is in the way."""
     folder = Path(folder)

@@ -202,6 +202,14 @@ def test_what_is_wrong_is_said_with_its_place_and_the_nearest_right_thing(recipe
     assert refused(recipe(tree)).startswith(f"recipe.yaml: {said}")
 
 
+def test_a_key_missing_because_it_is_misspelt_is_said_as_that():
+    class Needy(Config):
+        model: First
+
+    with pytest.raises(UsageError, match="mdoel is not a setting of Needy; did you mean 'model'"):
+        validated(Needy, {"mdoel": {}}, "recipe.yaml")
+
+
 @pytest.mark.parametrize("value", ["true", "'12'", "1.5", "12.0", "null", "[12]", "{}", ".nan", "12 epochs"])
 def test_a_number_is_taken_at_its_word(recipe, value):
     assert refused(recipe(f"train: {{epochs: {value}}}")).startswith("recipe.yaml: train.epochs: ")

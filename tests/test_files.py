@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from detr.errors import InputError, UsageError
-from detr.files import new_run, require_writable, shipped, write_text, written_aside
+from detr.files import new_run, removed_if_empty, require_writable, shipped, write_text, written_aside
 
 
 def names_in(folder):
@@ -132,6 +132,15 @@ def _try_read_only(folder, answers):
         answers.put("wrote")
     except InputError as problem:
         answers.put(str(problem))
+
+
+def test_a_run_that_fails_before_it_wrote_anything_leaves_no_folder(tmp_path):
+    for name in ("empty", "full"):
+        with pytest.raises(KeyboardInterrupt), removed_if_empty(new_run("val", name, project=tmp_path)):
+            if name == "full":
+                write_text(tmp_path / "val" / name / "x", "x")
+            raise KeyboardInterrupt
+    assert names_in(tmp_path / "val") == ["full"]
 
 
 def test_a_read_only_folder_is_found_before_the_work(tmp_path):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detr.errors import UsageError
-from detr.files import new_run, require_writable, write_text
+from detr.files import new_run, removed_if_empty, require_writable, write_text
 
 if TYPE_CHECKING:
     from detr.data.annotations import Annotations
@@ -108,24 +108,26 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
     source = find_split(data, options["split"], images=options["images"])
     dataset = CocoDataset(_annotations(source.annotations), source.images)
     _require_known_classes(network, dataset.annotations, say=team.leads)
-    name, project, overwrite = options["name"], options["project"], options["overwrite"]
-    folder = team.agreed(lambda: new_run("val", name, project=project, overwrite=overwrite))
+    input = input_of_size(network.config.input, options["imgsz"])
     if options["save_json"] and team.leads:
         require_writable(options["save_json"].parent)
+    name, project, overwrite = options["name"], options["project"], options["overwrite"]
+    folder = team.agreed(lambda: new_run("val", name, project=project, overwrite=overwrite))
     half = torch.float16 if team.device.type == "cuda" else torch.bfloat16
     start = time.perf_counter()
-    metrics, found = validate(
-        network,
-        dataset,
-        device=team.device,
-        batch_size=options["batch"],
-        workers=default_workers(team.size) if options["workers"] is None else options["workers"],
-        amp=half if options["half"] else None,
-        conf=options["conf"],
-        max_dets=options["max_dets"],
-        evaluator=options["evaluator"],
-        input=input_of_size(network.config.input, options["imgsz"]),
-    )
+    with removed_if_empty(folder):
+        metrics, found = validate(
+            network,
+            dataset,
+            device=team.device,
+            batch_size=options["batch"],
+            workers=default_workers(team.size) if options["workers"] is None else options["workers"],
+            amp=half if options["half"] else None,
+            conf=options["conf"],
+            max_dets=options["max_dets"],
+            evaluator=options["evaluator"],
+            input=input,
+        )
     seconds = time.perf_counter() - start
     if not team.leads:
         return

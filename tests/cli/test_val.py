@@ -247,6 +247,23 @@ def test_a_missing_picture_ends_with_1(detr_val, truth, model_file):
     assert "9.png" in err
 
 
+def test_a_damaged_picture_ends_with_1_and_leaves_no_folder(detr_val, truth, model_file, tmp_path):
+    (truth.parent.parent / "images" / "val" / "9.png").write_bytes(b"no picture")
+    words = ["--weights", model_file, "--data", truth.parent.parent, "--workers", 0, "--imgsz", 32]
+    code, out, err = detr_val(*words)
+    assert (code, out) == (1, "")
+    assert "9.png: not an image" in err and "Traceback" not in err
+    assert list((tmp_path / "runs" / "val").iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["--imgsz", "100"], ["--save-json", "file/x.json"]])
+def test_what_cannot_be_done_is_found_before_a_folder_is_made(detr_val, truth, model_file, tmp_path, words):
+    (tmp_path / "file").write_text("")
+    code, out, err = detr_val("--weights", model_file, "--data", truth.parent.parent, "--workers", 0, *words)
+    assert code in (1, 2) and out == "", err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_measuring_predictions_does_not_load_torch(truth, results):
     words = ["detr", "val", "--predictions", str(results(RESULTS)), "--data", str(truth), "--json"]
     code = f"import atexit, sys; sys.argv = {words}; atexit.register(lambda: print('torch' in sys.modules)); "
