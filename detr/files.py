@@ -51,6 +51,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Pictures are encoded first and come here: Pillow writing to a full disk itself leaves half a file unnoticed."""
+    with written_aside(path) as aside:
+        aside.write_bytes(data)
+
+
 def shipped(folder: str) -> Path:
     """The folder `configs` or `weights` that came with the toolkit, in a wheel or in a checkout."""
     here = Path(__file__).resolve().parent

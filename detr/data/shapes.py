@@ -22,7 +22,7 @@ from detr.data import Progress
 from detr.data.shapes_drawing import SHAPES, Floats, Thing, background, cover, finish, paint, stencil, surface
 from detr.data.shapes_video import FRAMES, HEIGHT, RATE, WIDTH, moving_shapes, write_video
 from detr.errors import UsageError
-from detr.files import require_writable, write_text, written_aside
+from detr.files import require_writable, write_bytes, write_text, written_aside
 from detr.image import MOST_SIDE, RGB
 
 SPLITS = ("train", "val")
@@ -150,7 +150,7 @@ def _write_split(out: Path, split: str, count: int, size: int, seed: int, progre
     for index in progress(numbers, total=count, description=f"shapes {split}") if progress else numbers:
         image, things = draw_shapes(seed, split, index, size=size)
         name = f"{index:06d}.jpg"
-        (folder / name).write_bytes(_jpeg(image))
+        write_bytes(folder / name, _jpeg(image))
         images.append({"id": index + 1, "file_name": name, "width": image.shape[1], "height": image.shape[0]})
         annotations.extend([_row(len(annotations) + 1 + i, index + 1, thing) for i, thing in enumerate(things)])
     description = f"shapes, generated: seed {seed}, split {split}, size {size}"

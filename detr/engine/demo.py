@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from detr import __version__
 from detr.data.coco import CocoDataset, read_annotations
@@ -30,10 +29,11 @@ from detr.engine.predict import Summary as Predicted
 from detr.engine.predict import predict
 from detr.engine.progress import progress
 from detr.engine.recipe import load_recipe
+from detr.engine.results import write_image
 from detr.engine.train import Summary as Trained
 from detr.engine.train import in_words, train
 from detr.engine.validate import validate
-from detr.files import write_text, written_aside
+from detr.files import write_text
 from detr.image import RGB
 from detr.records import Detections
 from detr.video import find_sources
@@ -158,8 +158,7 @@ def _draw_pairs(detector: Detector, dataset: CocoDataset, folder: Path) -> list[
         [result] = detector(image, conf=SHOWN, channels="rgb")
         pair = [draw(image, truth, detector.names, scores=False), result.plot(channels="rgb")]
         path = folder / f"{index:02d}.jpg"
-        with written_aside(path) as aside:
-            Image.fromarray(_side_by_side(pair)).save(aside, quality=90)
+        write_image(path, _side_by_side(pair))
         paths.append(path)
     return paths
 

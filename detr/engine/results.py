@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,7 +24,7 @@ from torch import Tensor
 from detr.boxes import xyxy_to_cxcywh
 from detr.draw import crop, draw, file_safe
 from detr.errors import InputError
-from detr.files import write_text, written_aside
+from detr.files import write_bytes, write_text
 from detr.image import RGB
 from detr.records import Detections
 
@@ -275,8 +276,9 @@ def write_image(path: Path, image: RGB) -> None:
     if form not in Image.SAVE:
         raise InputError(f"{path}: {path.suffix or 'no ending'} is no image format we can write; try .jpg or .png")
     try:
-        with written_aside(path) as aside:
-            options = {"quality": 95} if form == "JPEG" else {}
-            Image.fromarray(image).save(aside, format=form, **options)
+        stream = BytesIO()
+        options = {"quality": 95} if form == "JPEG" else {}
+        Image.fromarray(image).save(stream, format=form, **options)
+        write_bytes(path, stream.getvalue())
     except OSError as problem:
         raise InputError(f"{path}: cannot be written ({problem.strerror or problem})") from problem

@@ -1,4 +1,5 @@
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detr.engine.results import Boxes, Results
+from detr.engine.results import Boxes, Results, write_image
 from detr.errors import InputError
 from detr.records import Detections
 
@@ -141,6 +142,23 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"a\.jpg"):
         made().save(tmp_path / "file" / "a.jpg")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+@pytest.mark.parametrize("room", [0, 1000])
+def test_a_picture_that_does_not_fit_on_the_disk_is_an_error_and_leaves_nothing(tmp_path, name, room):
+    resource = pytest.importorskip("resource")
+    noise = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        with pytest.raises(InputError, match=f"cannot write .*{name}"):
+            write_image(tmp_path / name, noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_text_lines_are_those_of_yolo(tmp_path):
