@@ -35,9 +35,11 @@ def command(
     Draws a data set and a video, measures the model that comes with the package (or, with --train, trains one from
     scratch first), finds the objects in the video, and writes a page with the pictures and the numbers.
     """
-    out = new_run("demo", name, project=project, overwrite=overwrite)
-
     from detr.engine.demo import run_demo
+    from detr.engine.device import choose_device
+
+    choose_device(options["device"])
+    out = new_run("demo", name, project=project, overwrite=overwrite)
 
     def say(line: str) -> None:
         click.echo(line, err=as_json)

@@ -5,6 +5,7 @@ from click.testing import CliRunner
 
 from detr.cli.demo import command
 from detr.engine import demo as demo_module
+from detr.errors import UsageError
 
 SMALL = """
 model:
@@ -63,3 +64,9 @@ def test_demo_does_not_write_over_a_run(tmp_path):
     (tmp_path / "demo" / "mine" / "kept").touch()
     done = CliRunner().invoke(command, ["--name", "mine", "--project", str(tmp_path)])
     assert "already holds a run" in str(done.exception)
+
+
+def test_a_device_that_is_not_there_is_found_before_anything_is_drawn(tmp_path):
+    done = CliRunner().invoke(command, ["--device", "cuda:99", "--project", str(tmp_path)])
+    assert isinstance(done.exception, UsageError) and "cuda:99" in str(done.exception)
+    assert list(tmp_path.iterdir()) == []
