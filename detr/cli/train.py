@@ -77,7 +77,7 @@ def command(
         raise UsageError("--resume goes on with a run as it is; --weights and --name belong to a new one")
     words = [*settings, *_as_words(options)]
     if recipe is not None and "=" in recipe:  # with --resume the recipe may be left out
-        recipe, words = None, [recipe, *words]
+        words, recipe = [recipe, *words], None
     if recipe is None and resume is None:
         raise UsageError("which recipe? Such as: detr train rtdetr-r18 --data ...; `detr models` lists them")
 

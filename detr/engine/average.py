@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from detr.config import Config
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class AverageConfig(Config):
@@ -22,15 +25,15 @@ def decay_after(updates: int, config: AverageConfig) -> float:
     return config.decay * (1 - math.exp(-updates / config.warmup)) if config.warmup else config.decay
 
 
-class Average:
+class Average(Generic[Network]):
     """A second network that follows the first one slowly: every floating entry, BatchNorm's statistics too.
 
     Integer entries (BatchNorm's counters) are copied. `network` is ready for evaluation and never needs gradients.
     """
 
-    def __init__(self, network: nn.Module, config: AverageConfig | None = None) -> None:
+    def __init__(self, network: Network, config: AverageConfig | None = None) -> None:
         self.config = config or AverageConfig()
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.network: Network = copy.deepcopy(network).eval().requires_grad_(False)
         self.updates = 0
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from detr.classes import Classes
 from detr.engine.average import Average
 from detr.engine.recipe import Recipe
 from detr.errors import InputError, UsageError
+from detr.models.rtdetr import RTDETRNetwork
 
 BEST, LAST, RESUME = "best.safetensors", "last.safetensors", "resume.safetensors"
 RECIPE = "recipe.yaml"
@@ -53,7 +54,9 @@ class Resumed:
         }
 
 
-def save_weights(path: Path, network: nn.Module, recipe: Recipe, *, epoch: int, metrics: Mapping[str, float]) -> None:
+def save_weights(
+    path: Path, network: RTDETRNetwork, recipe: Recipe, *, epoch: int, metrics: Mapping[str, float]
+) -> None:
     """A file for `predict`, `val` and `--weights`: it says which model and classes it holds and where it comes from."""
     weights.write(
         path,
@@ -72,8 +75,8 @@ def save_weights(path: Path, network: nn.Module, recipe: Recipe, *, epoch: int, 
 def save_resume(
     path: Path,
     *,
-    network: nn.Module,
-    average: Average | None,
+    network: RTDETRNetwork,
+    average: Average[RTDETRNetwork] | None,
     optimizer: torch.optim.Optimizer,
     names: list[str],
     scaler: torch.amp.GradScaler,
@@ -122,7 +125,7 @@ def restore(
     resumed: Resumed,
     *,
     network: nn.Module,
-    average: Average | None,
+    average: Average[RTDETRNetwork] | None,
     optimizer: torch.optim.Optimizer,
     names: list[str],
     scaler: torch.amp.GradScaler,

@@ -26,9 +26,9 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 class OptimizerConfig(Config):
     """AdamW. The switches on weight decay are what the published recipes differ in."""
 
-    lr: float = Field(1e-4, gt=0)
-    backbone_lr: float = Field(1e-5, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
+    lr: float = Field(default=1e-4, gt=0)
+    backbone_lr: float = Field(default=1e-5, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     decay_norms: bool = False
     decay_biases: bool = True  # of linear and convolution layers outside the backbone
@@ -41,11 +41,11 @@ class ScheduleConfig(Config):
     """The learning rate over the steps, as a factor on each group's own rate; linear warm-up comes before any shape."""
 
     shape: Literal["constant", "multistep", "cosine", "flat-cosine"] = "constant"
-    warmup: int = Field(0, ge=0)  # steps
+    warmup: int = Field(default=0, ge=0)  # steps
     milestones: tuple[int, ...] = ()  # multistep: the epochs at which the rate is multiplied by gamma
-    gamma: float = Field(0.1, gt=0, le=1)
-    flat: float = Field(0.5, ge=0, lt=1)  # flat-cosine: the part of the steps before the descent
-    last: float = Field(0.01, ge=0, le=1)  # cosine, flat-cosine: where the descent ends
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    flat: float = Field(default=0.5, ge=0, lt=1)  # flat-cosine: the part of the steps before the descent
+    last: float = Field(default=0.01, ge=0, le=1)  # cosine, flat-cosine: where the descent ends
 
 
 @dataclass
@@ -110,7 +110,7 @@ def _decays(role: Role, config: OptimizerConfig) -> bool:
             return True
 
 
-def build_optimizer(groups: list[Group], config: OptimizerConfig, device: torch.device) -> torch.optim.AdamW:
+def build_optimizer(groups: list[Group], config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW, fused. Each group keeps its own rate as `base_lr`, which the schedule multiplies."""
     return torch.optim.AdamW(
         [
@@ -120,7 +120,7 @@ def build_optimizer(groups: list[Group], config: OptimizerConfig, device: torch.
         lr=config.lr,
         betas=config.betas,
         weight_decay=config.weight_decay,
-        fused=device.type in ("cuda", "cpu"),
+        fused=True,  # the fused kernel also leaves out a step that is not finite (`Watch.blocked`)
     )
 
 

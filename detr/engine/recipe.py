@@ -19,11 +19,13 @@ Frozen = Literal["nothing", "stem", "stage1", "stage2", "stage3", "backbone", "a
 
 
 class TrainConfig(Config):
-    epochs: int = Field(72, ge=1)
-    batch: int = Field(16, ge=1)  # images of one optimizer step, over all processes and pieces
-    accumulate: int = Field(1, ge=1)  # pieces a process computes its share of the batch in, when memory is short
+    epochs: int = Field(default=72, ge=1)
+    batch: int = Field(default=16, ge=1)  # images of one optimizer step, over all processes and pieces
+    accumulate: int = Field(
+        default=1, ge=1
+    )  # pieces a process computes its share of the batch in, when memory is short
     amp: Literal["off", "auto", "bf16", "fp16"] = "off"  # auto: bf16 on a GPU that has it, else fp16; off on a CPU
-    clip: float = Field(0.1, ge=0)  # largest norm of all gradients together; 0: as they are
+    clip: float = Field(default=0.1, ge=0)  # largest norm of all gradients together; 0: as they are
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     average: AverageConfig | None = AverageConfig()
@@ -32,9 +34,9 @@ class TrainConfig(Config):
     ] = ()  # sides of the square inputs, one drawn for each batch; none: the model's own input size
     freeze: Frozen = "nothing"
     channels_last: bool = False
-    seed: int = Field(0, ge=0)
-    evaluate_every: int = Field(1, ge=1)  # epochs; the last one is always evaluated
-    patience: int = Field(0, ge=0)  # evaluations without a better AP until training stops; 0: never
+    seed: int = Field(default=0, ge=0)
+    evaluate_every: int = Field(default=1, ge=1)  # epochs; the last one is always evaluated
+    patience: int = Field(default=0, ge=0)  # evaluations without a better AP until training stops; 0: never
 
 
 class Recipe(Config):

@@ -66,7 +66,7 @@ def class_entries(network: RTDETRNetwork) -> Iterator[str]:
 
 
 def _by_name(ours: Tensor, theirs: Tensor, matches: dict[int, int], num_ours: int, num_theirs: int) -> Tensor:
-    """Our rows, those of matched classes taken from theirs. Rows after the classes (denoising's "no class") go along."""
+    """Our rows, those of matched classes taken from theirs. Rows after the classes (denoising's "none") go along."""
     if ours.shape[1:] != theirs.shape[1:]:
         return theirs  # another model altogether, which `load_same` says better
     result = ours.clone()

@@ -40,6 +40,7 @@ from detr.engine.validate import validate
 from detr.engine.watch import Diverged, Seen, Watch
 from detr.errors import UsageError
 from detr.files import require_writable, write_text
+from detr.models.rtdetr import RTDETRNetwork
 from detr.records import Batch, Output
 
 PICTURES = 3  # batches that are drawn at the start
@@ -72,12 +73,12 @@ class Run:
     recipe: Recipe
     team: Team
     out: Path
-    network: nn.Module
-    learner: nn.Module  # the network, or its wrapper in a team
+    network: RTDETRNetwork
+    learner: Any  # the network, or its wrapper in a team
     frozen: list[nn.Module]
-    average: Average | None
+    average: Average[RTDETRNetwork] | None
     criterion: Criterion
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.AdamW
     names: list[str]  # of the optimizer's parameters, in its order
     scaler: torch.amp.GradScaler
     precision: Callable[[], AbstractContextManager[Any]]
@@ -122,7 +123,9 @@ def train(
         if weights is not None and resumed is None:
             say(start_from(network, weights).text)
         frozen = freeze(network, settings.freeze)
-        network.to(team.device, memory_format=torch.channels_last if settings.channels_last else torch.preserve_format)
+        network.to(team.device)
+        if settings.channels_last:
+            network.to(memory_format=torch.channels_last)
         learner = shared(network, team)
         groups = groups_by_role(network, settings.optimizer)
         say(table(groups))
@@ -216,7 +219,7 @@ def _step(run: Run, pieces: list[Batch]) -> Output:
     counters.step_in_epoch += 1
     run.watch.note(counters.step, losses, norm)
     if not run.scaler.is_enabled():
-        run.optimizer.found_inf = run.watch.blocked
+        run.optimizer.found_inf = run.watch.blocked  # type: ignore[attr-defined]  # what a scaler would set
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
@@ -294,7 +297,7 @@ def _assemble(
     recipe: Recipe,
     team: Team,
     out: Path,
-    network: nn.Module,
+    network: RTDETRNetwork,
     learner: nn.Module,
     frozen: list[nn.Module],
     groups: list[Group],
@@ -312,7 +315,7 @@ def _assemble(
         frozen=frozen,
         average=None if recipe.train.average is None else Average(network, recipe.train.average),
         criterion=criterion_for(network, recipe.criterion),
-        optimizer=build_optimizer(groups, recipe.train.optimizer, team.device),
+        optimizer=build_optimizer(groups, recipe.train.optimizer),
         names=[name for group in groups for name in group.names],
         scaler=scaler,
         precision=nullcontext if dtype is None else lambda: torch.autocast(team.device.type, dtype),
@@ -445,6 +448,7 @@ def _fill_card(run: Run, output: Output, batch: Batch) -> None:
     card, step = run.card, run.counters.step
     if card is None or step not in LOOKS:
         return
+    assert run.watch.last is not None
     losses = run.watch.last.losses
     matched = matched_iou(output, batch.targets, run.recipe.criterion.matcher)
     card.look(step, losses, matched, [group["lr"] for group in run.optimizer.param_groups])

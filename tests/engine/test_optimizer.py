@@ -90,7 +90,7 @@ def test_the_table_counts_every_parameter():
 
 def test_the_schedule_multiplies_each_groups_own_rate():
     groups = groups_by_role(tiny(), OptimizerConfig(lr=1e-3, backbone_lr=1e-4))
-    optimizer = build_optimizer(groups, OptimizerConfig(), torch.device("cpu"))
+    optimizer = build_optimizer(groups, OptimizerConfig())
     set_rates(optimizer, 0.5)
     assert {group["role"]: group["lr"] for group in optimizer.param_groups}["backbone"] == pytest.approx(5e-5)
     assert {group["role"]: group["lr"] for group in optimizer.param_groups}["rest"] == pytest.approx(5e-4)
