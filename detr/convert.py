@@ -222,7 +222,8 @@ def to_theirs(state: Mapping[str, Tensor], source: str) -> State:
 
 def _table(source: str) -> Table:
     if source not in TABLES:
-        raise UsageError(f"no rename table {source!r}{did_you_mean(source, TABLES)} Known: {', '.join(TABLES)}")
+        nearest = did_you_mean(source, TABLES) or f"; known are {', '.join(TABLES)}"
+        raise UsageError(f"no rename table {source!r}{nearest}")
     return TABLES[source]
 
 

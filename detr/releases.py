@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from detr.download import Opener, Progress, fetch
+from detr.download import fetch
 from detr.errors import InputError, UsageError, did_you_mean
 from detr.files import shipped, write_text
 
@@ -76,13 +76,7 @@ RELEASES: dict[str, Release] = {
 }
 
 
-def resolve(
-    name_or_path: str | os.PathLike[str],
-    *,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
-    opener: Opener | None = None,
-) -> Path:
+def resolve(name_or_path: str | os.PathLike[str], *, say: Callable[[str], None] | None = None) -> Path:
     """The file behind a release name (downloaded if need be, hash checked) or behind a path.
 
     UsageError for an unknown name or a path where nothing is; InputError when a file can't be had or isn't what it was.
@@ -91,7 +85,7 @@ def resolve(
     if not name:
         raise UsageError("an empty name of weights; expected a file or a release (`detr weights list` shows them)")
     if name in RELEASES:
-        return _of_release(name, progress=progress, say=say or _to_stderr, opener=opener)
+        return _of_release(name, say or _to_stderr)
     path = Path(name)
     if path.exists():
         return path
@@ -123,7 +117,7 @@ def recorded_hash(name: str) -> str | None:
     return record.read_text(encoding="utf-8").split()[0] if record.is_file() else None
 
 
-def _of_release(name: str, *, progress: Progress | None, say: Callable[[str], None], opener: Opener | None) -> Path:
+def _of_release(name: str, say: Callable[[str], None]) -> Path:
     release, path = RELEASES[name], cached_at(name)
     if release.url is None:
         if not _embedded(release).is_file():
@@ -135,7 +129,7 @@ def _of_release(name: str, *, progress: Progress | None, say: Callable[[str], No
     if os.environ.get("DETR_OFFLINE", "0") not in ("", "0"):
         raise InputError(f"{name} is not in the cache and DETR_OFFLINE is set; get {release.url} and put it at {path}")
     say(f"{name}: downloading {release.url} to {path}")
-    fetch(release.url, path, sha256=recorded_hash(name), progress=progress or _shown, opener=opener)
+    fetch(release.url, path, sha256=recorded_hash(name), progress=_shown)
     _check(name, path, say)
     return path
 

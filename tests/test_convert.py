@@ -66,6 +66,8 @@ def test_a_source_is_told_by_its_marks_and_by_what_is_foreign_to_it():
 def test_an_unknown_table_is_refused():
     with pytest.raises(UsageError, match="did you mean 'rtdetr-official'"):
         to_ours({}, "rtdetr-offical")
+    with pytest.raises(UsageError, match="no rename table 'zebra'; known are rtdetr-official, "):
+        to_ours({}, "zebra")
 
 
 def test_other_models_have_names():

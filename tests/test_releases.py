@@ -22,7 +22,7 @@ def server(monkeypatch):
     """Stands for the network: what `fetch` would get, and how often it was asked."""
     calls = []
 
-    def fetch(url, path, *, sha256, progress, opener):
+    def fetch(url, path, *, sha256, progress):
         calls.append(sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"weights")

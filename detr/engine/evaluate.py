@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from detr import __version__
 from detr.data.annotations import Annotations
 from detr.engine.matching import COUNTED, UNMATCHED, Found, Order, Truths, box_areas, in_range, match
-from detr.engine.metrics import IOU_THRESHOLDS, RECALL_POINTS, Curves, Metrics, Settings, summarise
+from detr.engine.metrics import IOU_THRESHOLDS, RECALL_POINTS, Conditions, Curves, Metrics, summarise
 from detr.engine.predictions import DetectionArrays
 from detr.engine.scrutiny import check
 from detr.errors import UsageError
@@ -49,7 +49,7 @@ def evaluate(
         curves, version = _by_pycocotools(annotations, detections, measured)
     else:
         curves, version = _by_arrays(annotations, detections, measured), __version__
-    settings = Settings(evaluator=evaluator, version=version, max_dets=limits)
+    settings = Conditions(evaluator=evaluator, version=version, max_dets=limits)
     return summarise(curves, annotations, detections, settings=settings, notes=notes)
 
 

@@ -49,7 +49,7 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Conditions:
     """How it was measured."""
 
     evaluator: str
@@ -91,7 +91,7 @@ class Metrics:
     per_class: tuple[ClassMetrics, ...]  # by class index
     also: dict[str, float]  # AP with 100 detections, where more were allowed
     counts: dict[str, int]  # images, boxes, crowds, detections, ties
-    settings: Settings
+    settings: Conditions
     notes: tuple[str, ...]  # one line for each thing about the input that the reader should know
     curves: Curves
 
@@ -179,7 +179,7 @@ def summarise(
     annotations: Annotations,
     detections: DetectionArrays,
     *,
-    settings: Settings,
+    settings: Conditions,
     notes: tuple[str, ...] = (),
 ) -> Metrics:
     """The 12 numbers and those of each class, from the curves."""

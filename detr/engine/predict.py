@@ -11,10 +11,11 @@ from typing import Any
 
 from detr.draw import Window
 from detr.engine.ahead import ahead
-from detr.engine.detector import Detector, Prepared, Settings
+from detr.engine.detector import Detector, Prepared
 from detr.engine.progress import progress
 from detr.engine.results import Results
 from detr.engine.saving import Saver, Wanted
+from detr.engine.settings import Settings
 from detr.errors import InputError
 from detr.video import Frame, FrameReader, Source
 

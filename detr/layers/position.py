@@ -8,6 +8,9 @@ import math
 import torch
 from torch import Tensor
 
+_TEMPERATURE = 10_000.0  # of the sine table
+_FINEST_SIDE, _BORDER = 0.05, 0.01  # of anchors, as shares of the image
+
 
 def precise(x: Tensor) -> Tensor:
     """x in float32, or in its own type where that is finer: a box in half precision would be off by pixels."""
@@ -20,36 +23,32 @@ def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
 
-def sine_table(height: int, width: int, channels: int, like: Tensor, temperature: float = 10_000.0) -> Tensor:
+def sine_table(height: int, width: int, channels: int, like: Tensor) -> Tensor:
     """[h * w, D] position embedding of a map's tokens, in the type and on the device of `like`.
 
     The rows run column by column (x slow, y fast) while the tokens of a map run row by row: so it is in the official
     RT-DETR, whose weights have learned with it. Computed in float32 whatever the type, as there.
     """
-    return _sine_table(height, width, channels, temperature, like.dtype, like.device)
+    return _sine_table(height, width, channels, like.dtype, like.device)
 
 
-def anchors(
-    shapes: tuple[tuple[int, int], ...], like: Tensor, *, size: float = 0.05, eps: float = 0.01
-) -> tuple[Tensor, Tensor | None]:
+def anchors(shapes: tuple[tuple[int, int], ...], like: Tensor) -> tuple[Tensor, Tensor | None]:
     """One box per token: [S, 4] logits of cxcywh, and [S, 1] True where it is a valid proposal, None if all are.
 
-    Centres lie in the middle of the cells, sides are `size` on the finest level and double with each. A box with
-    a coordinate within `eps` of 0 or 1 is not valid and has infinite logits. Computed in float32, as officially, and
-    never less.
+    Centres lie in the middle of the cells, sides are 0.05 on the finest level and double with each. A box with a
+    coordinate within 0.01 of 0 or 1 is not valid and has infinite logits. Computed in float32, as officially, and never
+    less.
     """
-    return _anchors(shapes, size, eps, torch.promote_types(like.dtype, torch.float32), like.device)
+    return _anchors(shapes, torch.promote_types(like.dtype, torch.float32), like.device)
 
 
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)
 @torch.no_grad()
-def _sine_table(
-    height: int, width: int, channels: int, temperature: float, dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def _sine_table(height: int, width: int, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     assert channels % 4 == 0
     omega = torch.arange(channels // 4, dtype=torch.float32) / (channels // 4)
-    omega = 1.0 / temperature**omega
+    omega = 1.0 / _TEMPERATURE**omega
     x, y = torch.meshgrid(
         torch.arange(width, dtype=torch.float32), torch.arange(height, dtype=torch.float32), indexing="ij"
     )
@@ -61,7 +60,7 @@ def _sine_table(
 @torch.inference_mode(False)
 @torch.no_grad()
 def _anchors(
-    shapes: tuple[tuple[int, int], ...], size: float, eps: float, dtype: torch.dtype, device: torch.device
+    shapes: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
     levels = []
     for level, (height, width) in enumerate(shapes):
@@ -69,9 +68,9 @@ def _anchors(
             torch.arange(height, dtype=torch.float32), torch.arange(width, dtype=torch.float32), indexing="ij"
         )
         centres = (torch.stack([x, y], -1) + 0.5) / torch.tensor([width, height], dtype=torch.float32)
-        sides = torch.full_like(centres, size * 2.0**level)
+        sides = torch.full_like(centres, _FINEST_SIDE * 2.0**level)
         levels.append(torch.cat([centres, sides], -1).flatten(0, 1))
     boxes = torch.cat(levels)
-    valid = ((boxes > eps) & (boxes < 1 - eps)).all(-1, keepdim=True)
+    valid = ((boxes > _BORDER) & (boxes < 1 - _BORDER)).all(-1, keepdim=True)
     logits = torch.where(valid, torch.log(boxes / (1 - boxes)), math.inf)
     return logits.to(device, dtype), None if valid.all() else valid.to(device)
