@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detr.errors import UsageError
-from detr.files import new_run
+from detr.files import new_run, removed_if_empty
 
 if TYPE_CHECKING:
     from detr.engine.recipe import Recipe
@@ -98,17 +98,18 @@ def command(
         out = team.agreed(lambda: resume or new_run("train", name, project=project, overwrite=overwrite))
         if val_set is None:
             say(f"warning: {data} has no val split: no epoch is evaluated, and the last one counts as the best")
-        result = train(
-            chosen,
-            train_set=train_set,
-            val_set=val_set,
-            out=out,
-            weights=weights,
-            resume=resume is not None,
-            device=device,
-            workers=workers,
-            say=say,
-        )
+        with removed_if_empty(out):
+            result = train(
+                chosen,
+                train_set=train_set,
+                val_set=val_set,
+                out=out,
+                weights=weights,
+                resume=resume is not None,
+                device=device,
+                workers=workers,
+                say=say,
+            )
         say(_conclusion(result, data))
         if as_json and team.leads:
             click.echo(json.dumps(result.to_json()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from detr.boxes import cxcywh_to_xyxy
 from detr.classes import Classes
 from detr.draw import draw
-from detr.files import written_aside
+from detr.files import write_bytes
 from detr.image import RGB, InputConfig
 from detr.records import Batch, Detections
 
@@ -31,8 +32,9 @@ def draw_batch(batch: Batch, config: InputConfig, classes: Classes, path: Path) 
     rows = [np.concatenate(tiles[start : start + columns], 1) for start in range(0, len(tiles), columns)]
     width = rows[0].shape[1]
     filled = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
-    with written_aside(path) as aside:
-        Image.fromarray(np.concatenate(filled, 0)).save(aside, quality=88)
+    encoded = BytesIO()
+    Image.fromarray(np.concatenate(filled, 0)).save(encoded, "JPEG", quality=88)
+    write_bytes(path, encoded.getvalue())
 
 
 def _drawn(image: Tensor, labels: Tensor, boxes: Tensor, config: InputConfig, classes: Classes) -> RGB:

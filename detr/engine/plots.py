@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from detr.files import written_aside
+from detr.files import write_bytes
 
 CURVES = {  # title -> columns of the epochs' rows
     "loss": ("loss",),
@@ -52,6 +53,7 @@ def draw_results(epochs: Sequence[Mapping[str, Any]], path: Path) -> None:
         if len(names) > 1:
             axis.legend(fontsize=8)
     figure.tight_layout()
-    with written_aside(path) as aside:
-        figure.savefig(aside, dpi=110)
+    encoded = BytesIO()
+    figure.savefig(encoded, format="png", dpi=110)
     pyplot.close(figure)
+    write_bytes(path, encoded.getvalue())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from os import PathLike
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -13,25 +13,23 @@ from detr.criterion import CriterionConfig
 from detr.data.transforms import AugmentConfig
 from detr.engine.average import AverageConfig
 from detr.engine.optimizer import OptimizerConfig, ScheduleConfig
+from detr.image import MOST_SIDE, STRIDE
 from detr.models import ModelConfig
 
+Side = Annotated[int, Field(ge=STRIDE, le=MOST_SIDE, multiple_of=STRIDE)]
 Frozen = Literal["nothing", "stem", "stage1", "stage2", "stage3", "backbone", "all but heads"]
 
 
 class TrainConfig(Config):
     epochs: int = Field(default=72, ge=1)
     batch: int = Field(default=16, ge=1)  # images of one optimizer step, over all processes and pieces
-    accumulate: int = Field(
-        default=1, ge=1
-    )  # pieces a process computes its share of the batch in, when memory is short
+    accumulate: int = Field(default=1, ge=1)  # pieces a process computes its share in, when memory is short
     amp: Literal["off", "auto", "bf16", "fp16"] = "off"  # auto: bf16 on a GPU that has it, else fp16; off on a CPU
     clip: float = Field(default=0.1, ge=0)  # largest norm of all gradients together; 0: as they are
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     average: AverageConfig | None = AverageConfig()
-    scales: tuple[
-        int, ...
-    ] = ()  # sides of the square inputs, one drawn for each batch; none: the model's own input size
+    scales: tuple[Side, ...] = ()  # of the square inputs, one drawn for each batch; none: the model's own input
     freeze: Frozen = "nothing"
     channels_last: bool = False
     seed: int = Field(default=0, ge=0)

@@ -87,3 +87,9 @@ def test_an_output_that_cannot_be_written_is_said_first(small, data, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot write"):
         detr_train(small, "--data", data, "--project", str(tmp_path / "file"))
+
+
+def test_weights_that_are_none_leave_no_empty_run(small, data, tmp_path):
+    with pytest.raises(UsageError, match="nothing-here"):
+        detr_train(small, "--data", data, "--project", str(tmp_path / "runs"), "--weights", "nothing-here")
+    assert list((tmp_path / "runs").rglob("*")) in ([], [tmp_path / "runs" / "train"])

@@ -57,3 +57,9 @@ def test_words_change_single_settings():
 def test_a_wrong_setting_is_named(word, message):
     with pytest.raises(UsageError, match=message):
         load_recipe("rtdetr-r18", [word])
+
+
+@pytest.mark.parametrize("scales", ["[-3]", "[100]", "[320000]"])
+def test_scales_are_sides_an_input_can_have(scales):
+    with pytest.raises(UsageError, match=r"train\.scales"):
+        load_recipe("rtdetr-r18", [f"train.scales={scales}"])
