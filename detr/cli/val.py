@@ -94,11 +94,9 @@ def _measure_model(weights: str, data: Path, **options: Any) -> None:
 
 
 def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> None:
-    import torch
-
     from detr.data.coco import CocoDataset
     from detr.data.sources import find_split
-    from detr.engine.device import default_workers
+    from detr.engine.device import default_workers, half_type
     from detr.engine.predictions import write_predictions
     from detr.engine.settings import input_of_size
     from detr.engine.validate import validate
@@ -113,7 +111,6 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
         require_writable(options["save_json"].parent)
     name, project, overwrite = options["name"], options["project"], options["overwrite"]
     folder = team.agreed(lambda: new_run("val", name, project=project, overwrite=overwrite))
-    half = torch.float16 if team.device.type == "cuda" else torch.bfloat16
     start = time.perf_counter()
     with removed_if_empty(folder):
         metrics, found = validate(
@@ -122,7 +119,7 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
             device=team.device,
             batch_size=options["batch"],
             workers=default_workers(team.size) if options["workers"] is None else options["workers"],
-            amp=half if options["half"] else None,
+            amp=half_type(team.device) if options["half"] else None,
             conf=options["conf"],
             max_dets=options["max_dets"],
             evaluator=options["evaluator"],

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from detr.classes import Classes
 from detr.engine.ahead import ahead
-from detr.engine.device import choose_device, default_workers
+from detr.engine.device import choose_device, default_workers, half_type
 from detr.engine.given import Channels, Picture, given_frames
 from detr.engine.results import Results
 from detr.engine.settings import Settings, at_least_1, class_indices, input_of_size, share
@@ -65,10 +65,6 @@ class Detector:
     @property
     def names(self) -> dict[int, str]:
         return self.classes.as_dict()
-
-    @property
-    def _half(self) -> torch.dtype:
-        return torch.bfloat16 if self.device.type == "cpu" else torch.float16
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.source!r}, {len(self.classes)} classes, {self.device})"
@@ -172,7 +168,7 @@ class Detector:
         start = time.perf_counter()
         images = torch.stack([item.tensor for item in group]).to(self.device)
         sizes = [(item.frame.image.shape[0], item.frame.image.shape[1]) for item in group]
-        with torch.autocast(self.device.type, self._half, enabled=settings.half):
+        with torch.autocast(self.device.type, half_type(self.device), enabled=settings.half):
             output = self.network(images)
         last = replace(
             output.layers[-1], logits=output.layers[-1].logits.float(), boxes=output.layers[-1].boxes.float()
@@ -234,7 +230,7 @@ class Detector:
             device=self.device,
             batch_size=at_least_1("batch", batch),
             workers=default_workers() if workers is None else workers,
-            amp=self._half if half else None,
+            amp=half_type(self.device) if half else None,
             conf=conf,
             max_dets=max_det,
             evaluator=evaluator,

@@ -40,6 +40,11 @@ def default_workers(processes: int = 1) -> int:
     )
 
 
+def half_type(device: torch.device) -> torch.dtype:
+    """What `half` computes in: float16 on a GPU, bfloat16 on a CPU."""
+    return torch.bfloat16 if device.type == "cpu" else torch.float16
+
+
 def _require_gpu(device: torch.device, text: str) -> None:
     if not torch.cuda.is_available():
         built = "PyTorch sees no GPU" if torch.version.cuda else "this PyTorch is built without CUDA"

@@ -64,10 +64,13 @@ def close(ours, theirs, tolerance):
 def test_evaluation_gives_the_official_numbers_all_the_way(recorded, name):
     network, images, golden = recorded(name)
     seen = {}
+    hooks = []
     for part in ("backbone", "encoder", "encoder.attention.0", "queries"):
-        keep = lambda module, inputs, output, part=part: seen.setdefault(part, output)  # noqa: E731
-        network.get_submodule(part).register_forward_hook(keep)
+        keep = lambda module, inputs, output, part=part: seen.update({part: output})  # noqa: E731
+        hooks.append(network.get_submodule(part).register_forward_hook(keep))
     answer = network.eval()(images).layers[-1]
+    for hook in hooks:
+        hook.remove()
     for room in ("backbone", "encoder"):
         for level, each in enumerate(seen[room]):
             close(each.mean((1, 2, 3)), golden[f"{room}{level}_mean"], EXACT)
