@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detr.classes import COCO, Classes
 from detr.engine.checkpoint import load_same
-from detr.models import load_model
+from detr.models.loading import read_network
 from detr.models.rtdetr import RTDETRNetwork
 
 
@@ -35,13 +35,13 @@ class Start:
         )
 
 
-def start_from(network: RTDETRNetwork, name_or_path: str, *, model: str | None = None) -> Start:
-    """Load weights into a freshly built network, in place.
+def start_from(network: RTDETRNetwork, name_or_path: str) -> Start:
+    """Load weights into a freshly built network, in place; a file that doesn't say its model is taken for this one.
 
     Everything but the rows of the class heads must fit. Rows of classes that the source knows by name come from there;
     the others stay as they were built. InputError names the first tensors that don't fit.
     """
-    source = load_model(name_or_path, model=model)
+    _, source = read_network(name_or_path, otherwise=network.config)
     matches = network.classes.matches_by_name(source.classes)
     state = source.state_dict()
     if network.classes.names != source.classes.names:

@@ -122,6 +122,8 @@ def train(
         network = models.build_model(recipe.model, classes=train_set.classes)
         if weights is not None and resumed is None:
             say(start_from(network, weights).text)
+        elif resumed is None and recipe.model.backbone.frozen_norms:
+            say("warning: this recipe freezes the backbone's norms, which without --weights are no more than random")
         frozen = freeze(network, settings.freeze)
         network.to(team.device)
         if settings.channels_last:

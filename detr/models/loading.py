@@ -27,10 +27,15 @@ def load_model(name_or_path: str, model: str | None = None, *, device: torch.dev
     return read_network(name_or_path, model)[1].to(device).eval()
 
 
-def read_network(name_or_path: str, model: str | None = None) -> tuple[weights.Checkpoint, Network]:
-    """The file behind a release or path as it is, and the network it makes."""
+def read_network(
+    name_or_path: str, model: str | None = None, *, otherwise: ModelConfig | None = None
+) -> tuple[weights.Checkpoint, Network]:
+    """The file behind a release or path as it is, and the network it makes.
+
+    `otherwise` is what a file that doesn't say its model is taken for.
+    """
     checkpoint = weights.read(weights.resolve(name_or_path))
-    return checkpoint, network_of(checkpoint, model or said_by_release(name_or_path, checkpoint))
+    return checkpoint, network_of(checkpoint, model or said_by_release(name_or_path, checkpoint), otherwise=otherwise)
 
 
 def said_by_release(name_or_path: str, checkpoint: weights.Checkpoint) -> str | None:
@@ -39,7 +44,9 @@ def said_by_release(name_or_path: str, checkpoint: weights.Checkpoint) -> str | 
     return release.model if release and checkpoint.model is None else None
 
 
-def network_of(checkpoint: weights.Checkpoint, model: str | None = None) -> Network:
+def network_of(
+    checkpoint: weights.Checkpoint, model: str | None = None, *, otherwise: ModelConfig | None = None
+) -> Network:
     """The network of a file that has been read, on the CPU."""
     wanted = None if model is None else preset(model)
     source = convert.identify(checkpoint.state)
@@ -51,6 +58,8 @@ def network_of(checkpoint: weights.Checkpoint, model: str | None = None) -> Netw
         config = wanted
     elif checkpoint.model is not None:
         config = validated(ModelConfig, checkpoint.model, f"{checkpoint.path}, model")
+    elif otherwise is not None:
+        config = otherwise
     else:
         config = _config_like(structure, None if source is None else _VERSIONS[source], checkpoint)
     network = build_model(config, classes=_classes(checkpoint, state))

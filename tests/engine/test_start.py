@@ -57,3 +57,11 @@ def test_weights_of_another_model_are_refused_with_the_first_differences(recipe_
     other = model.model_copy(update={"encoder": model.encoder.model_copy(update={"hidden": 24})})
     with pytest.raises(InputError, match=r"of another model: encoder\.attention\.0"):
         start_from(build_model(other, classes=OURS), str(source[1]))
+
+
+def test_a_file_that_says_no_model_is_taken_for_the_recipes(recipe_with, source, tmp_path):
+    theirs, _ = source
+    torch.save({"model": theirs.state_dict()}, tmp_path / "plain.pth")
+    network = build_model(recipe_with().model, classes=COCO)
+    start_from(network, str(tmp_path / "plain.pth"))
+    assert torch.equal(network.queries.embed.weight, theirs.queries.embed.weight)

@@ -244,6 +244,14 @@ def test_too_few_queries_are_warned_of(recipe_with, small_sets, tmp_path):
     assert "more than the model's 2 queries" in said
 
 
+def test_frozen_norms_without_weights_are_warned_of(recipe_with, small_sets, tmp_path):
+    recipe = recipe_with(epochs=1)
+    backbone = recipe.model.backbone.model_copy(update={"frozen_norms": True})
+    model = recipe.model.model_copy(update={"backbone": backbone})
+    _, said = run(recipe.model_copy(update={"model": model}), small_sets, tmp_path)
+    assert "no more than random" in said
+
+
 def test_resuming_another_model_names_the_first_differences(recipe_with, small_sets, tmp_path):
     recipe = recipe_with(epochs=1)
     run(recipe, small_sets, tmp_path)
