@@ -211,14 +211,20 @@ def test_nothing_to_save_leaves_no_folder(tmp_path, detr_predict):
 def test_a_signal_leaves_a_video_that_plays(tmp_path, tiny, number, code):
     film(tmp_path / "long.mp4", 3000, size=(96, 128))
     words = ["long.mp4", "--weights", tiny, "--imgsz", "64", "--save-json", "--device", "cpu"]
-    started = [sys.executable, "-c", "from detr.cli import main; main()", "predict", *words]
-    program = subprocess.Popen(started, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Ctrl-C as in a shell, also where the tests themselves were started with it ignored.
+    begin = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from detr.cli import main; main()"
+    started = [sys.executable, "-c", begin, "predict", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     lines = tmp_path / "runs" / "predict" / "predict" / "long.jsonl"
-    deadline = time.monotonic() + 75
-    while (not lines.exists() or lines.read_text().count("\n") < 30) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    program.send_signal(number)
-    _, err = program.communicate(timeout=40)
+    with subprocess.Popen(started, cwd=tmp_path, **pipes) as program:
+        deadline = time.monotonic() + 75
+        while (not lines.exists() or lines.read_text().count("\n") < 30) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        program.send_signal(number)
+        try:
+            _, err = program.communicate(timeout=40)
+        finally:
+            program.kill()
     assert program.returncode == code and "what was done so far is in" in err
     written = [json.loads(line) for line in lines.read_text().splitlines()]
     with av.open(str(lines.with_name("long.mp4"))) as container:

@@ -7,7 +7,9 @@ from detr.engine.interruption import noticed
 
 @pytest.fixture
 def as_before():
+    """As in a shell, also where the tests themselves were started with Ctrl-C ignored; afterwards as they were."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
