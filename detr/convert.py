@@ -30,7 +30,7 @@ class Table:
     derived: tuple[str, ...] = ()  # theirs that follow from the configuration; left out, and not given back
 
 
-_BACKBONE: tuple[Row, ...] = (
+_BACKBONE: tuple[tuple[str, str], ...] = (
     ("backbone.conv1.conv1_1.*", "backbone.stem.0.*"),
     ("backbone.conv1.conv1_2.*", "backbone.stem.1.*"),
     ("backbone.conv1.conv1_3.*", "backbone.stem.2.*"),
@@ -91,6 +91,9 @@ _FUSED = (
     "encoder.pan_blocks.{step}.bottlenecks.{block}.conv.*",
 )
 
+BACKBONE = "resnet-vd-official"
+"""The source of files that hold a backbone and nothing else."""
+
 TABLES: dict[str, Table] = {
     "rtdetr-official": Table(
         rows=(
@@ -128,6 +131,10 @@ TABLES: dict[str, Table] = {
         marks=(*hugging_face_names.MARKS, hugging_face_names.POINTS_SCALE),
         foreign=hugging_face_names.FOREIGN,
         derived=(hugging_face_names.POINTS_SCALE,),
+    ),
+    BACKBONE: Table(
+        rows=tuple((theirs.removeprefix("backbone."), ours) for theirs, ours in _BACKBONE),
+        marks=("conv1.conv1_1.*", "res_layers.{stage}.blocks.{block}.branch2a.*"),
     ),
 }
 """Every source we read, under the name that `identify` gives."""

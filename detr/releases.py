@@ -24,7 +24,7 @@ _STORAGE = "https://github.com/lyuwenyu/storage/releases/download"
 class Release:
     """One published file of weights."""
 
-    model: str  # preset
+    model: str | None  # preset; None: a backbone only, to start a training from
     url: str | None  # None: comes with the toolkit
     ap: float | None  # published, COCO val2017, percent
     ap50: float | None
@@ -73,6 +73,28 @@ RELEASES: dict[str, Release] = {
     "rtdetrv2-r50m": Release("rtdetrv2-r50m", f"{_STORAGE}/v0.1/rtdetrv2_r50vd_m_7x_coco_ema.pth", 51.9, 69.9),
     "rtdetrv2-r50": Release("rtdetrv2-r50", f"{_STORAGE}/v0.1/rtdetrv2_r50vd_6x_coco_ema.pth", 53.4, 71.6),
     "rtdetrv2-r101": Release("rtdetrv2-r101", f"{_STORAGE}/v0.1/rtdetrv2_r101vd_6x_coco_from_paddle.pth", 54.3, 72.8),
+    "resnet18-vd": Release(
+        None, f"{_STORAGE}/v0.1/ResNet18_vd_pretrained_from_paddle.pth", None, None, dataset="ImageNet"
+    ),
+    "resnet34-vd": Release(
+        None, f"{_STORAGE}/v0.1/ResNet34_vd_pretrained_from_paddle.pth", None, None, dataset="ImageNet"
+    ),
+    "resnet50-vd": Release(
+        None,
+        f"{_STORAGE}/v0.1/ResNet50_vd_ssld_v2_pretrained_from_paddle.pth",
+        None,
+        None,
+        dataset="ImageNet",
+        note="learned from a larger network (SSLD)",
+    ),
+    "resnet101-vd": Release(
+        None,
+        f"{_STORAGE}/v0.1/ResNet101_vd_ssld_pretrained_from_paddle.pth",
+        None,
+        None,
+        dataset="ImageNet",
+        note="learned from a larger network (SSLD)",
+    ),
 }
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from detr import releases
+from detr.config import read_recipe, recipe_names
 from detr.errors import InputError, UsageError
 from detr.releases import RELEASES, Release
 
@@ -36,14 +37,30 @@ def test_every_release_comes_over_https_from_its_own_file():
     assert all(release.url.startswith("https://") for release in remote)
     assert len({release.file_name for release in remote}) == len(remote)
     for name, release in RELEASES.items():
-        assert name == "test-release" or name.startswith(release.model)
+        assert name == "test-release" or name.startswith(release.model or "resnet")
+
+
+def test_every_release_of_a_model_names_a_preset():
+    named = {release.model for release in RELEASES.values() if release.model}
+    assert named == set(recipe_names())
+
+
+def test_every_recipe_with_frozen_norms_has_a_backbone_to_start_from():
+    for name in recipe_names():
+        backbone = read_recipe(name)["model"]["backbone"]
+        if backbone.get("frozen_norms"):
+            assert RELEASES[f"resnet{backbone['depth']}-vd"].model is None
 
 
 def test_the_readme_of_the_weights_lists_every_release():
     text = (Path(__file__).parent.parent / "weights" / "README.md").read_text(encoding="utf-8")
     for name, release in RELEASES.items():
-        if name != "test-release" and release.url:
+        if name == "test-release" or not release.url:
+            continue
+        if release.model:
             assert f"| `{name}` | {release.model} | {release.dataset} | {release.ap}, {release.ap50} |" in text
+        else:
+            assert f"| `{name}` | {release.file_name} |" in text
 
 
 def test_a_file_is_itself(tmp_path):

@@ -24,7 +24,7 @@ BEST, RECIPE = "best.safetensors", "recipe.yaml"  # as in detr.engine.checkpoint
 @click.argument("recipe", required=False)
 @click.argument("settings", nargs=-1, metavar="[key=value ...]")
 @click.option("--data", type=click.Path(), help="Data set: a folder, an annotation file, or a YAML with train and val.")
-@click.option("--weights", help="Release or file to start from; classes are matched by name.")
+@click.option("--weights", help="Release or file to start from, a backbone's too; classes are matched by name.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Folder of a run to go on with, exactly.")
 @click.option("--epochs", type=click.IntRange(min=1), help="[default: the recipe's]")
 @click.option(
@@ -69,6 +69,7 @@ def command(
     \b
       detr train rtdetr-tiny --data shapes
       detr train rtdetr-r18 --data my-data --weights rtdetr-r18 --epochs 24
+      detr train rtdetr-r18 --data coco --weights resnet18-vd
       detr train --resume runs/train/train --data shapes
     """
     if data is None:

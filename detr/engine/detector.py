@@ -290,8 +290,8 @@ class Detector:
         """That of the preset or release; of a training run, its own."""
         if self.model is not None:
             return self.model
-        if self.source in RELEASES:
-            return RELEASES[self.source].model
+        if (release := RELEASES.get(self.source)) and release.model:
+            return release.model
         beside = Path(self.source).with_name("recipe.yaml")
         if not beside.is_file():
             raise UsageError(f"which recipe? {self.source} does not say; pass one such as recipe='rtdetr-r18'")

@@ -1,4 +1,7 @@
-"""Where a training starts: weights of the same classes as they are, or of others, class by class by name."""
+"""Where a training starts: weights of the same classes as they are, or of others, class by class by name.
+
+Weights of nothing but a backbone start the backbone.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from detr import convert, weights
+from detr.backbones.resnet import ResNetConfig
 from detr.classes import COCO, Classes
 from detr.engine.checkpoint import load_same
-from detr.models.loading import read_network
+from detr.models.loading import network_of, said_by_release
 from detr.models.rtdetr import RTDETRNetwork
+
+_COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -35,13 +42,28 @@ class Start:
         )
 
 
-def start_from(network: RTDETRNetwork, name_or_path: str) -> Start:
+@dataclass(frozen=True)
+class BackboneStart:
+    """Only the backbone came from somewhere; `text` says it in one line."""
+
+    source: str
+
+    @property
+    def text(self) -> str:
+        return f"the backbone starts from {self.source}; everything else starts fresh"
+
+
+def start_from(network: RTDETRNetwork, name_or_path: str) -> Start | BackboneStart:
     """Load weights into a freshly built network, in place; a file that doesn't say its model is taken for this one.
 
     Everything but the rows of the class heads must fit. Rows of classes that the source knows by name come from there;
-    the others stay as they were built. InputError names the first tensors that don't fit.
+    the others stay as they were built. From a file of a backbone, exactly the backbone is loaded. InputError names the
+    first tensors that don't fit.
     """
-    _, source = read_network(name_or_path, otherwise=network.config)
+    checkpoint = weights.read(weights.resolve(name_or_path))
+    if convert.identify(checkpoint.state) == convert.BACKBONE:
+        return _start_backbone(network, checkpoint, str(name_or_path))
+    source = network_of(checkpoint, said_by_release(name_or_path, checkpoint), otherwise=network.config)
     matches = network.classes.matches_by_name(source.classes)
     state = source.state_dict()
     if network.classes.names != source.classes.names:
@@ -55,6 +77,13 @@ def start_from(network: RTDETRNetwork, name_or_path: str) -> Start:
     )
 
 
+def warning_of_fresh_norms(backbone: ResNetConfig) -> str:
+    """What to say of a training without weights whose backbone's norms are frozen."""
+    release = f"resnet{backbone.depth}-vd"
+    advice = f"; try --weights {release}" if release in weights.RELEASES and backbone.width == 64 else ""
+    return f"warning: this recipe freezes the backbone's norms, which without weights are no more than random{advice}"
+
+
 def class_entries(network: RTDETRNetwork) -> Iterator[str]:
     """Names of the state's entries that have a row for each class."""
     layers: set[nn.Module] = {network.queries.score_head, *network.decoder.score_heads}
@@ -63,6 +92,16 @@ def class_entries(network: RTDETRNetwork) -> Iterator[str]:
     for prefix, module in network.named_modules():
         if module in layers:
             yield from (name for name, _ in module.named_parameters(prefix, recurse=False))
+
+
+def _start_backbone(network: RTDETRNetwork, checkpoint: weights.Checkpoint, source: str) -> BackboneStart:
+    """How many batches a norm has seen may be missing there, or too many here: nothing depends on it."""
+    ours = network.state_dict()
+    theirs = convert.to_ours(checkpoint.state, convert.BACKBONE)
+    kept = {name: value for name, value in ours.items() if not name.startswith("backbone.") or name.endswith(_COUNTER)}
+    taken = {name: value for name, value in theirs.items() if not name.endswith(_COUNTER)}
+    load_same(network, kept | taken, source)
+    return BackboneStart(source)
 
 
 def _by_name(ours: Tensor, theirs: Tensor, matches: dict[int, int], num_ours: int, num_theirs: int) -> Tensor:

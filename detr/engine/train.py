@@ -35,7 +35,7 @@ from detr.engine.pictures import draw_batch
 from detr.engine.progress import progress
 from detr.engine.recipe import Recipe
 from detr.engine.sanity import LOOKS, SanityCard, matched_iou
-from detr.engine.start import start_from
+from detr.engine.start import start_from, warning_of_fresh_norms
 from detr.engine.validate import validate
 from detr.engine.watch import Diverged, Seen, Watch
 from detr.errors import UsageError
@@ -123,7 +123,7 @@ def train(
         if weights is not None and resumed is None:
             say(start_from(network, weights).text)
         elif resumed is None and recipe.model.backbone.frozen_norms:
-            say("warning: this recipe freezes the backbone's norms, which without --weights are no more than random")
+            say(warning_of_fresh_norms(recipe.model.backbone))
         frozen = freeze(network, settings.freeze)
         network.to(team.device)
         if settings.channels_last:

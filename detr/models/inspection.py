@@ -12,7 +12,8 @@ from detr.models.structure import presets_like, structure_of
 
 
 def inspect(name_or_path: str, model: str | None = None) -> dict[str, Any]:
-    """A report as plain values. `model` is None, and `problem` says why, where the file is no model of ours.
+    """A report as plain values. `problem` says why where the file is no whole model of ours; `model` is None then,
+    unless it is a backbone.
 
     Errors are those of reading; a file that can be read but not used is reported, not refused.
     """
@@ -26,6 +27,8 @@ def inspect(name_or_path: str, model: str | None = None) -> dict[str, Any]:
         network = network_of(checkpoint, model or said_by_release(name_or_path, checkpoint))
     except InputError as reason:
         problem = str(reason)
+        if convert.identify(checkpoint.state) == convert.BACKBONE:
+            name = "a ResNet-vd backbone only, to start a training from"
     else:
         name, classes = _described(network.config), network.classes
         parameters = sum(parameter.numel() for parameter in network.parameters())

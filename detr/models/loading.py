@@ -27,15 +27,10 @@ def load_model(name_or_path: str, model: str | None = None, *, device: torch.dev
     return read_network(name_or_path, model)[1].to(device).eval()
 
 
-def read_network(
-    name_or_path: str, model: str | None = None, *, otherwise: ModelConfig | None = None
-) -> tuple[weights.Checkpoint, Network]:
-    """The file behind a release or path as it is, and the network it makes.
-
-    `otherwise` is what a file that doesn't say its model is taken for.
-    """
+def read_network(name_or_path: str, model: str | None = None) -> tuple[weights.Checkpoint, Network]:
+    """The file behind a release or path as it is, and the network it makes."""
     checkpoint = weights.read(weights.resolve(name_or_path))
-    return checkpoint, network_of(checkpoint, model or said_by_release(name_or_path, checkpoint), otherwise=otherwise)
+    return checkpoint, network_of(checkpoint, model or said_by_release(name_or_path, checkpoint))
 
 
 def said_by_release(name_or_path: str, checkpoint: weights.Checkpoint) -> str | None:
@@ -47,9 +42,14 @@ def said_by_release(name_or_path: str, checkpoint: weights.Checkpoint) -> str | 
 def network_of(
     checkpoint: weights.Checkpoint, model: str | None = None, *, otherwise: ModelConfig | None = None
 ) -> Network:
-    """The network of a file that has been read, on the CPU."""
+    """The network of a file that has been read, on the CPU.
+
+    `otherwise` is what a file that doesn't say its model is taken for.
+    """
     wanted = None if model is None else preset(model)
     source = convert.identify(checkpoint.state)
+    if source == convert.BACKBONE:
+        raise InputError(f"{checkpoint.path} holds only a ResNet-vd backbone; use it for training with --weights")
     state = dict(checkpoint.state) if source is None else convert.to_ours(checkpoint.state, source)
     structure = seen_in(state)
     if structure is None:

@@ -10,6 +10,7 @@ import torch
 
 import detr.cli
 from detr import releases, weights
+from detr.convert import BACKBONE, to_theirs
 from detr.models import build_model, load_model
 from detr.models.presets import preset
 from detr.models.saving import official_state, save_model
@@ -58,6 +59,14 @@ def test_list_shows_every_release(detr_):
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()[1:]] == list(RELEASES)
     assert "46.4" in out
+
+
+def test_list_shows_backbones_without_a_model_and_what_they_learned_from(detr_):
+    lines = detr_("weights", "list")[1].splitlines()
+    line = next(line for line in lines if line.startswith("resnet50-vd"))
+    assert line.split() == ["resnet50-vd", "-", "-", "-", "ImageNet", "download"]
+    rows = {row["name"]: row for row in json.loads(detr_("weights", "list", "--json")[1])}
+    assert rows["resnet50-vd"]["model"] is None
 
 
 def test_list_answers_without_torch():
@@ -122,6 +131,14 @@ def test_inspect_reports_a_model_that_is_not_ours(detr_, tmp_path):
     code, out, _ = detr_("weights", "inspect", tmp_path / "resnet.pth")
     assert code == 0
     assert "none of ours" in out and "ResNet" in out
+
+
+def test_inspect_says_that_a_file_is_only_a_backbone(detr_, tmp_path):
+    state = build_model("rtdetr-tiny").backbone.state_dict(prefix="backbone.")
+    torch.save(to_theirs(state, BACKBONE), tmp_path / "backbone.pth")
+    code, out, _ = detr_("weights", "inspect", tmp_path / "backbone.pth")
+    assert code == 0
+    assert "a ResNet-vd backbone only" in out and "none of ours" not in out
 
 
 @pytest.mark.parametrize("verb", ["inspect", "convert"])

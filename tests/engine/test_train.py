@@ -259,6 +259,7 @@ def test_frozen_norms_without_weights_are_warned_of(recipe_with, small_sets, tmp
     model = recipe.model.model_copy(update={"backbone": backbone})
     _, said = run(recipe.model_copy(update={"model": model}), small_sets, tmp_path)
     assert "no more than random" in said
+    assert "--weights" not in said  # no release is as deep as this one
 
 
 def test_resuming_another_model_names_the_first_differences(recipe_with, small_sets, tmp_path):

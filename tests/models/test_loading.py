@@ -3,7 +3,7 @@ import torch
 
 from detr import weights
 from detr.classes import COCO, Classes
-from detr.convert import to_theirs
+from detr.convert import BACKBONE, to_theirs
 from detr.errors import InputError, UsageError
 from detr.models import build_model, load_model, network_of, preset
 from detr.models.rtdetr import RTDETRNetwork
@@ -81,6 +81,14 @@ def test_a_file_of_another_model_says_which_it_is(tmp_path, tiny):
 def test_a_file_of_another_family_says_what_it_holds(tmp_path, names, what):
     with pytest.raises(InputError, match=f"holds {what}"):
         load_model(saved(tmp_path, {name: torch.zeros(1) for name in names}))
+
+
+def test_a_backbone_alone_is_for_training(tmp_path, tiny):
+    state = to_theirs({name: value for name, value in tiny.state_dict().items() if "backbone" in name}, BACKBONE)
+    with pytest.raises(InputError, match="holds only a ResNet-vd backbone; use it for training with --weights"):
+        load_model(saved(tmp_path, state))
+    with pytest.raises(InputError, match="holds only a ResNet-vd backbone"):
+        load_model(saved(tmp_path, state), model=TINY)
 
 
 def test_a_mismatch_names_the_first_three_tensors_and_counts_them_all(tmp_path, tiny):
