@@ -40,7 +40,7 @@ from detr.video import find_sources
 
 MODEL = "rtdetr-tiny"
 PICTURES = 12
-SHOWN = 0.4  # scores below are not drawn
+SHOWN = 0.5  # scores below are not drawn
 
 Say = Callable[[str], None]
 
