@@ -70,7 +70,7 @@ def shake(network):
         elif name.endswith("running_var"):
             tensor.uniform_(0.5, 1.5)
         elif tensor.dim() > 1 and not name.endswith("n_points_scale"):
-            tensor.normal_(0, math.sqrt(1.5 / tensor[0].numel()))
+            tensor.normal_(0, math.sqrt(1.2 / tensor[0].numel()))
         elif name.endswith("weight"):
             tensor.uniform_(0.8, 1.2)
         elif name.endswith("bias"):
