@@ -464,10 +464,7 @@ def _say_what_is_asked(
     say: Say, recipe: Recipe, team: Team, train_set: CocoDataset, val_set: CocoDataset | None
 ) -> None:
     annotations = train_set.annotations
-    counts = [0] * len(train_set.classes)
-    for label in annotations.labels[~annotations.crowd].tolist():
-        counts[label] += 1
-    say(train_set.classes.table(counts))
+    say(train_set.classes.table(annotations.counts().tolist()))
     say(f"{len(train_set)} images to train on, {len(val_set) if val_set is not None else 0} to evaluate on")
     per_image = [0] * len(annotations.image_ids)
     for image in annotations.image_indices[~annotations.crowd].tolist():
