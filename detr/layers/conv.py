@@ -42,7 +42,7 @@ def scale_and_shift(norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> tuple[Tensor, T
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, norm, activation. `padding` keeps the size at stride 1."""
+    """Convolution without bias, norm, activation. At stride 1 an odd `kernel` keeps the size, an even one takes 1 off."""
 
     def __init__(
         self,
@@ -51,11 +51,16 @@ class ConvNorm(nn.Module):
         *,
         kernel: int = 1,
         stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
         activation: nn.Module | None = None,
         frozen_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=(kernel - 1) // 2, bias=False)
+        padding = dilation * (kernel - 1) // 2
+        self.conv = nn.Conv2d(
+            channels_in, channels_out, kernel, stride, padding, dilation=dilation, groups=groups, bias=False
+        )
         self.norm: FrozenBatchNorm2d | nn.BatchNorm2d | nn.Identity = (
             FrozenBatchNorm2d(channels_out) if frozen_norm else nn.BatchNorm2d(channels_out)
         )
@@ -72,6 +77,18 @@ class ConvNorm(nn.Module):
         kernel, bias = fused(self)
         self.conv = _with_bias(self.conv, kernel, bias)
         self.norm = nn.Identity()
+
+
+class AffineReLU(nn.Module):
+    """ReLU, scaled and shifted by two learned numbers (the learnable affine block of PP-HGNetV2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x.relu() + self.bias
 
 
 class RepVGGBlock(nn.Module):
@@ -117,6 +134,8 @@ def _with_bias(conv: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
         conv.kernel_size,  # type: ignore[arg-type]
         conv.stride,  # type: ignore[arg-type]
         conv.padding,  # type: ignore[arg-type]
+        conv.dilation,  # type: ignore[arg-type]
+        groups=conv.groups,
         device="meta",
     )
     result.weight = nn.Parameter(kernel)

@@ -36,10 +36,12 @@ def test_a_frozen_norm_has_nothing_to_learn_and_keeps_its_statistics_in_training
     "block",
     [
         ConvNorm(4, 6, kernel=3, stride=2, activation=nn.ReLU()),
+        ConvNorm(4, 6, kernel=3, dilation=2),
         ConvNorm(4, 6, frozen_norm=True),
+        ConvNorm(4, 4, kernel=3, groups=4),
         RepVGGBlock(4, nn.SiLU()),
     ],
-    ids=["conv", "frozen", "repvgg"],
+    ids=["conv", "dilated", "frozen", "depthwise", "repvgg"],
 )
 def test_fusing_changes_nothing_but_the_rounding(block):
     block = unsettle(block)
