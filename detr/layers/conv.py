@@ -42,7 +42,7 @@ def scale_and_shift(norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> tuple[Tensor, T
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, norm, activation. At stride 1 an odd `kernel` keeps the size, an even one takes 1 off."""
+    """Convolution without bias, norm, activation. At stride 1 an odd kernel keeps the size, an even one takes 1 off."""
 
     def __init__(
         self,
