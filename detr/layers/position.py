@@ -7,8 +7,10 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-_TEMPERATURE = 10_000.0  # of the sine table
+_TEMPERATURE = 10_000.0  # of sine tables
+_EPS = 1e-6  # of the divisor that turns counts of cells into shares of the image
 _FINEST_SIDE, _BORDER = 0.05, 0.01  # of anchors, as shares of the image
 
 
@@ -30,6 +32,36 @@ def sine_table(height: int, width: int, channels: int, like: Tensor) -> Tensor:
     RT-DETR, whose weights have learned with it. Computed in float32 whatever the type, as there.
     """
     return _sine_table(height, width, channels, like.dtype, like.device)
+
+
+def shrunk(padding: Tensor | None, like: Tensor) -> Tensor | None:
+    """padding [B, H, W] of the images, True where there is no image -> [B, h, w] of the map `like` [..., h, w]."""
+    if padding is None:
+        return None
+    return F.interpolate(padding[:, None].float(), size=like.shape[-2:], mode="nearest")[:, 0].bool()
+
+
+def sine_embedding(
+    x: Tensor, padding: Tensor | None, *, temperature: float = _TEMPERATURE, offset: float = 0.0
+) -> Tensor:
+    """Position embedding of the tokens of a map x [B, D, h, w], row by row: [B, h * w, D], or [1, h * w, D].
+
+    The first half of the channels says y, the second x; each is the number of unpadded cells up to and with this one,
+    plus `offset`, as a share of the image's own height or width times 2 pi (Carion et al. 2020). padding [B, h, w] is
+    True where there is no image. Computed in float32 whatever the type of x, as officially.
+    """
+    half = x.shape[1] // 2
+    assert half % 2 == 0
+    if padding is None:
+        padding = torch.zeros(1, *x.shape[2:], dtype=torch.bool, device=x.device)
+    seen = (~padding).to(torch.float32)
+    rows, columns = seen.cumsum(1), seen.cumsum(2)
+    shares = (rows + offset) / (rows[:, -1:] + _EPS), (columns + offset) / (columns[:, :, -1:] + _EPS)
+    step = torch.arange(half, dtype=torch.float32, device=x.device) // 2
+    period = temperature ** (2 * step / half)
+    angles = [(share * (2 * math.pi))[..., None] / period for share in shares]
+    waves = [torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], -1).flatten(-2) for angle in angles]
+    return torch.cat(waves, -1).flatten(1, 2).to(x.dtype)
 
 
 def anchors(shapes: tuple[tuple[int, int], ...], like: Tensor) -> tuple[Tensor, Tensor | None]:

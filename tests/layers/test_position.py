@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detr.layers.position import anchors, inverse_sigmoid, sine_table
+from detr.layers.position import anchors, inverse_sigmoid, shrunk, sine_embedding, sine_table
 
 
 @settings(deadline=None, max_examples=30)
@@ -52,3 +52,49 @@ def test_tables_made_during_inference_serve_training_too():
     weight = torch.ones(1, requires_grad=True)
     (logits * weight * sine_table(7, 5, 8, like=torch.empty(0)).sum()).sum().backward()
     assert weight.grad is not None
+
+
+def phase(waves):
+    """The angle of channels sin, cos; [0, 2 pi)."""
+    return torch.atan2(waves[..., 0], waves[..., 1]) % (2 * math.pi)
+
+
+def test_the_sine_embedding_says_y_then_x_as_shares_of_the_image():
+    table = sine_embedding(torch.empty(1, 8, 3, 4), None)
+    assert table.shape == (1, 12, 8)
+    shares = torch.tensor([1, 2, 3]) / 3, torch.tensor([1, 2, 3, 4]) / 4
+    y, x = (each.flatten() for each in torch.meshgrid(*shares, indexing="ij"))
+    # 10000^(2 i / 4) for i = 0, 1: periods 1 and 100, sine and cosine side by side
+    torch.testing.assert_close(phase(table[0, :, 0:2]), 2 * math.pi * y % (2 * math.pi), rtol=0, atol=2e-5)
+    torch.testing.assert_close(phase(table[0, :, 2:4]), 2 * math.pi * y / 100, rtol=0, atol=2e-6)
+    torch.testing.assert_close(phase(table[0, :, 6:8]), 2 * math.pi * x / 100, rtol=0, atol=2e-6)
+
+
+def test_the_sine_embedding_of_a_padded_image_is_that_of_the_image_alone():
+    padding = torch.ones(2, 5, 7, dtype=torch.bool)
+    padding[0, :3, :4] = False
+    padding[1, :5, :2] = False
+    table = sine_embedding(torch.empty(2, 16, 5, 7), padding, temperature=20, offset=-0.5).unflatten(1, (5, 7))
+    for index, (h, w) in enumerate([(3, 4), (5, 2)]):
+        alone = sine_embedding(torch.empty(1, 16, h, w), None, temperature=20, offset=-0.5).unflatten(1, (h, w))
+        torch.testing.assert_close(table[index, :h, :w], alone[0])
+
+
+def test_an_offset_of_half_a_cell_means_the_middle_of_the_cell():
+    table = sine_embedding(torch.empty(1, 8, 1, 4), None, offset=-0.5)
+    x = (torch.arange(4) + 0.5) / 4
+    torch.testing.assert_close(phase(table[0, :, 6:8]), 2 * math.pi * x / 100, rtol=0, atol=2e-6)
+
+
+def test_the_sine_embedding_is_float32_in_every_type():
+    half, double = (sine_embedding(torch.empty(1, 8, 2, 3, dtype=each), None) for each in (torch.half, torch.double))
+    single = sine_embedding(torch.empty(1, 8, 2, 3), None)
+    assert (half.dtype, double.dtype) == (torch.half, torch.double)
+    assert torch.equal(double, single.double()) and torch.equal(half, single.half())
+
+
+def test_padding_shrinks_to_the_size_of_a_map():
+    padding = torch.zeros(1, 8, 8, dtype=torch.bool)
+    padding[:, 5:] = True
+    assert shrunk(padding, torch.empty(1, 3, 4, 2))[0].int().tolist() == [[0, 0], [0, 0], [0, 0], [1, 1]]
+    assert shrunk(None, torch.empty(1, 3, 4, 2)) is None
