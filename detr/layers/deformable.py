@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -20,19 +21,27 @@ class DeformableAttention(nn.Module):
     """Each query looks at a few points around its box on every level.
 
     With `method="discrete"` (RT-DETRv2) the nearest position is read instead of interpolating, and the offsets stay as
-    they are: no gradient reaches them.
+    they are: no gradient reaches them. With `projected=False` (D-FINE) heads share the channels of the memory as it is.
     """
 
     points_scale: Tensor
 
-    def __init__(self, channels: int, heads: int, points: tuple[int, ...], *, method: Method = "bilinear") -> None:
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        points: tuple[int, ...],
+        *,
+        method: Method = "bilinear",
+        projected: bool = True,
+    ) -> None:
         super().__init__()
         assert channels % heads == 0
         self.heads, self.points, self.method = heads, points, method
         self.offsets = nn.Linear(channels, heads * sum(points) * 2)
         self.weights = nn.Linear(channels, heads * sum(points))
-        self.project_value = nn.Linear(channels, channels)
-        self.project_out = nn.Linear(channels, channels)
+        self.project_value = nn.Linear(channels, channels) if projected else None
+        self.project_out = nn.Linear(channels, channels) if projected else nn.Identity()
         scale = torch.tensor([1 / count for count in points for _ in range(count)], dtype=torch.float32)
         self.register_buffer("points_scale", scale[:, None], persistent=False)
         self._initialise()
@@ -42,21 +51,42 @@ class DeformableAttention(nn.Module):
     def forward(
         self, query: Tensor, boxes: Tensor, memory: Tensor, shapes: tuple[tuple[int, int], ...], padding: Tensor | None
     ) -> Tensor:
-        """query [B, Q, D], boxes [B, Q, 4] cxcywh in [0, 1], memory [B, S, D], padding [B, S] or None -> [B, Q, D]."""
+        """query [B, Q, D], boxes [B, Q, 4] cxcywh in [0, 1], memory [B, S, D], padding [B, S] or None -> [B, Q, D].
+
+        Points [B, Q, 2] may stand in for boxes: then an offset of 1 is a position of the level, not half a side of the
+        box over the number of points. [B, Q, L, 2 or 4] says where they are on each level by itself.
+        """
         value = self._value(memory)
         if padding is not None:
             value = value.masked_fill(padding[..., None, None], 0)
         offsets = precise(self.offsets(query)).unflatten(-1, (self.heads, -1, 2))
         weights = self.weights(query).unflatten(-1, (self.heads, -1)).softmax(-1)
-        centres, sides = boxes[:, :, None, None].chunk(2, -1)
-        locations = centres + offsets * self.points_scale * sides * 0.5
+        locations = self._locations(boxes, offsets, shapes)
         attended = deformable_attention(value, shapes, locations, weights, self.points, method=self.method)
         return self.project_out(attended)
 
+    def _locations(self, boxes: Tensor, offsets: Tensor, shapes: tuple[tuple[int, int], ...]) -> Tensor:
+        """[B, Q, M, P, 2], where the points are read: xy in [0, 1] of their level"""
+        if boxes.dim() == 4:
+            levels = [level for level, count in enumerate(self.points) for _ in range(count)]
+            places = boxes[:, :, None, levels]
+        else:
+            places = boxes[:, :, None, None]
+        if boxes.shape[-1] == 2:
+            sizes = [
+                (width, height)
+                for (height, width), count in zip(shapes, self.points, strict=True)
+                for _ in range(count)
+            ]
+            return places + offsets / offsets.new_tensor(sizes)
+        centres, sides = places.chunk(2, -1)
+        return centres + offsets * self.points_scale * sides * 0.5
+
     def _value(self, memory: Tensor) -> Tensor:
         """[B, S, D] -> [B, S, M, Dh], laid out as maps are, channel by channel, so sampling reads it without a copy."""
-        linear = self.project_value
-        value = linear.weight @ memory.transpose(1, 2) + linear.bias[:, None]
+        value, linear = memory.transpose(1, 2), self.project_value
+        if linear is not None:
+            value = linear.weight @ value + linear.bias[:, None]
         return value.unflatten(1, (self.heads, -1)).permute(0, 3, 1, 2)
 
     @torch.no_grad()
@@ -71,12 +101,16 @@ class DeformableAttention(nn.Module):
         nn.init.zeros_(self.weights.weight)
         nn.init.zeros_(self.weights.bias)
         for linear in (self.project_value, self.project_out):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+            if isinstance(linear, nn.Linear):
+                nn.init.xavier_uniform_(linear.weight)
+                nn.init.zeros_(linear.bias)
 
 
 class DeformableDecoderLayer(nn.Module):
-    """Self-attention among the queries, deformable attention to the image, feed-forward; norms after each."""
+    """Self-attention among the queries, deformable attention to the image, feed-forward; norms after each.
+
+    With `gated`, the image's part comes in by a `Gate`; `projected` as in `DeformableAttention`.
+    """
 
     def __init__(
         self,
@@ -87,14 +121,19 @@ class DeformableDecoderLayer(nn.Module):
         *,
         method: Method = "bilinear",
         clamp: float | None = None,
+        projected: bool = True,
+        gated: bool = False,
+        norm: Callable[[int], nn.Module] = nn.LayerNorm,
+        feed_forward: Callable[[int, int], nn.Module] = FeedForward,
     ) -> None:
         super().__init__()
         self.self_attention = SelfAttention(channels, heads)
-        self.norm1 = nn.LayerNorm(channels)
-        self.cross_attention = DeformableAttention(channels, heads, points, method=method)
-        self.norm2 = nn.LayerNorm(channels)
-        self.feed_forward = FeedForward(channels, hidden, nn.ReLU())
-        self.norm3 = nn.LayerNorm(channels)
+        self.norm1 = norm(channels)
+        self.cross_attention = DeformableAttention(channels, heads, points, method=method, projected=projected)
+        self.gate = Gate(channels, norm) if gated else None
+        self.norm2 = nn.Identity() if gated else norm(channels)
+        self.feed_forward = feed_forward(channels, hidden)
+        self.norm3 = norm(channels)
         self.clamp = math.inf if clamp is None else clamp
 
     def forward(
@@ -110,8 +149,26 @@ class DeformableDecoderLayer(nn.Module):
     ) -> Tensor:
         """x, position [B, Q, D]; boxes [B, Q, 4]; memory [B, S, D]; padding [B, S]; mask as in `SelfAttention`."""
         x = self.norm1(x + self.self_attention(x, position, mask))
-        x = self.norm2(x + self.cross_attention(x + position, boxes, memory, shapes, padding))
+        attended = self.cross_attention(x + position, boxes, memory, shapes, padding)
+        x = self.norm2(x + attended) if self.gate is None else self.gate(x, attended)
         x = x + self.feed_forward(x)
         if self.clamp < math.inf:
             x = x.clamp(-self.clamp, self.clamp)
         return self.norm3(x)
+
+
+class Gate(nn.Module):
+    """How much of each of two tensors goes on, by channel (Peng et al. 2024, "target gating layer")."""
+
+    def __init__(self, channels: int, norm: Callable[[int], nn.Module] = nn.LayerNorm) -> None:
+        super().__init__()
+        self.gate = nn.Linear(2 * channels, 2 * channels)
+        self.norm = norm(channels)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        """Both [..., D] -> [..., D]; starts as the norm of half their sum."""
+        shares = self.gate(torch.cat([x, other], -1)).sigmoid()
+        mine, others = shares.chunk(2, -1)
+        return self.norm(mine * x + others * other)

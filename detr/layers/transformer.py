@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 from torch import Tensor, nn
 
 from detr.layers.attention import SelfAttention
 
+Activation = Literal["relu", "gelu", "silu"]
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+"""By the words of the recipes."""
+
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them."""
+    """Linear layers with an activation between them, ReLU unless told."""
 
-    def __init__(self, channels_in: int, hidden: int, channels_out: int, num_layers: int) -> None:
+    def __init__(
+        self, channels_in: int, hidden: int, channels_out: int, num_layers: int, activation: nn.Module | None = None
+    ) -> None:
         super().__init__()
         widths = [channels_in, *[hidden] * (num_layers - 1), channels_out]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        self.activation = nn.ReLU()
+        self.activation = activation or nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
@@ -25,11 +32,13 @@ class MLP(nn.Module):
 
 
 class FeedForward(nn.Module):
-    def __init__(self, channels: int, hidden: int, activation: nn.Module) -> None:
+    """Two linear layers with an activation between them, ReLU unless told."""
+
+    def __init__(self, channels: int, hidden: int, activation: nn.Module | None = None) -> None:
         super().__init__()
         self.linear1 = nn.Linear(channels, hidden)
         self.linear2 = nn.Linear(hidden, channels)
-        self.activation = activation
+        self.activation = activation or nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear2(self.activation(self.linear1(x)))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from detr.layers.deformable import DeformableAttention, DeformableDecoderLayer
+from detr.layers.deformable import DeformableAttention, DeformableDecoderLayer, Gate
 
 SHAPES = ((4, 6), (2, 3))
 BOXES = torch.tensor([[[0.5, 0.5, 0.4, 0.2]]])
@@ -48,3 +48,33 @@ def test_the_clamp_keeps_half_precision_finite():
     x = torch.randn(1, 1, 16)
     found = layer(x, x, BOXES, torch.randn(1, 30, 16), SHAPES)
     torch.testing.assert_close(found, torch.zeros_like(found))  # all channels alike after the clamp
+
+
+def test_without_projections_heads_read_the_memory_itself():
+    """At the middle of the second position, and of the fourth."""
+    attention = DeformableAttention(8, 2, (1,), projected=False)
+    torch.nn.init.zeros_(attention.offsets.bias)
+    memory = torch.rand(1, 6, 8)
+    boxes = torch.tensor([[[0.5, 0.25, 1.0, 1.0], [1 / 6, 0.75, 0.2, 0.2]]])
+    attended = attention(torch.rand(1, 2, 8), boxes, memory, ((2, 3),), None)
+    torch.testing.assert_close(attended, memory[:, [1, 3]])
+    assert {name for name, _ in attention.named_parameters()} == {
+        f"{part}.{kind}" for part in ("offsets", "weights") for kind in ("weight", "bias")
+    }
+
+
+def test_a_gate_starts_as_the_norm_of_half_the_sum_and_learns_shares():
+    gate = Gate(4)
+    x, other = torch.rand(2, 3, 4), torch.rand(2, 3, 4)
+    torch.testing.assert_close(gate(x, other), torch.nn.functional.layer_norm((x + other) / 2, (4,)))
+    with torch.no_grad():
+        gate.gate.bias.copy_(torch.tensor([100.0] * 4 + [-100.0] * 4))
+    torch.testing.assert_close(gate(x, other), torch.nn.functional.layer_norm(x, (4,)))
+
+
+def test_a_gated_layer_has_other_parts_and_the_same_shapes():
+    layer = DeformableDecoderLayer(8, 2, 16, (1, 2), projected=False, gated=True)
+    names = {name.split(".")[0] for name, _ in layer.named_parameters()}
+    assert names == {"self_attention", "norm1", "cross_attention", "gate", "feed_forward", "norm3"}
+    x = layer(torch.rand(1, 3, 8), torch.rand(1, 3, 8), torch.rand(1, 3, 4), torch.rand(1, 5, 8), ((2, 2), (1, 1)))
+    assert x.shape == (1, 3, 8)
