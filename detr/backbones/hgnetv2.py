@@ -59,41 +59,43 @@ SIZES = {
 }
 
 
-STRIDES = (4, 8, 16, 32)
-"""Of the stages, as many as there are."""
-
-
 class HGNetv2Config(Config):
     kind: Literal["hgnetv2"] = "hgnetv2"
     size: Literal["Atto", "Femto", "Pico", "B0", "B1", "B2", "B3", "B4", "B5", "B6", "L", "X", "H"] = "B4"
     affine: bool = False  # two learned numbers scale and shift what every activation gives out
-    strides: tuple[int, ...] = (8, 16, 32)  # of the levels given out, fine to coarse
+    stages: tuple[Literal[1, 2, 3, 4], ...] = Field(default=(2, 3, 4), min_length=1)  # whose maps are given out
     frozen_norms: bool = False  # every norm is a fixed scale and shift
     frozen_stages: int = Field(default=0, ge=0, le=5)  # 1: the stem doesn't learn, 2: nor the first stage, ...
-
-    @model_validator(mode="after")
-    def _fits(self) -> HGNetv2Config:
-        there = STRIDES[: len(SIZES[self.size].stages)]
-        if not self.strides or not set(self.strides) <= set(there) or any(a >= b for a, b in pairwise(self.strides)):
-            raise ValueError(f"strides {list(self.strides)}: expected some of {list(there)}, rising")
-        return self
 
     @property
     def channels(self) -> tuple[int, ...]:
         """Of the levels given out."""
-        return tuple(SIZES[self.size].stages[STRIDES.index(stride)].outer for stride in self.strides)
+        return tuple(SIZES[self.size].stages[stage - 1].outer for stage in self.stages)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the levels given out."""
+        return tuple(2 ** (stage + 1) for stage in self.stages)
+
+    @model_validator(mode="after")
+    def _fits(self) -> HGNetv2Config:
+        if list(self.stages) != sorted(set(self.stages)):
+            raise ValueError(f"stages {list(self.stages)}: expected each once, fine to coarse")
+        if max(self.stages) > len(SIZES[self.size].stages):
+            raise ValueError(f"stages {list(self.stages)}: {self.size} has {len(SIZES[self.size].stages)}")
+        return self
 
 
 class HGNetv2(nn.Module):
-    """Images [B, 3, h, w] -> maps of `config.strides` with `config.channels` channels."""
+    """Images [B, 3, h, w] -> a map [B, C_l, h_l, w_l] for each of `config.stages`; sizes are rounded up."""
 
     def __init__(self, config: HGNetv2Config) -> None:
         super().__init__()
         size, make = SIZES[config.size], _Maker(config.affine, config.frozen_norms)
-        self.strides = config.strides
+        self.given_out = config.stages
         self.stem = Stem(*size.stem, make)
         stages, channels = [], size.stem[1]
-        for level, stage in enumerate(size.stages):
+        for level, stage in enumerate(size.stages[: max(config.stages)]):
             stages.append(Stage(channels, stage, make, shrink=level > 0))
             channels = stage.outer
         self.stages = nn.ModuleList(stages)
@@ -102,11 +104,10 @@ class HGNetv2(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         x, maps = self.stem(images), []
-        for stage, stride in zip(self.stages, STRIDES, strict=False):
+        for stage in self.stages:
             x = stage(x)
-            if stride in self.strides:
-                maps.append(x)
-        return tuple(maps)
+            maps.append(x)
+        return tuple(maps[number - 1] for number in self.given_out)
 
 
 class _Maker(NamedTuple):

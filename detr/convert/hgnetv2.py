@@ -7,30 +7,43 @@ from collections.abc import Iterator
 Rows = tuple[tuple[str, str], ...]
 
 _BLOCK = "stages.{stage}.blocks.{block}"
-_CONVOLUTIONS = (
-    *((f"stem.stem{part}", f"stem.conv{part}") for part in ("1", "2a", "2b", "3", "4")),
+_STEM = tuple((f"stem{part}", f"stem.conv{part}") for part in ("1", "2a", "2b", "3", "4"))
+_STAGES = (
     ("stages.{stage}.downsample", "stages.{stage}.downsample"),
     (f"{_BLOCK}.layers.{{layer}}", f"{_BLOCK}.layers.{{layer}}"),
     (f"{_BLOCK}.layers.{{layer}}.conv1", f"{_BLOCK}.layers.{{layer}}.0"),
     (f"{_BLOCK}.layers.{{layer}}.conv2", f"{_BLOCK}.layers.{{layer}}.1"),
 )
+_ENDS = (("aggregation.0", "squeeze"), ("aggregation.1", "excite"))
+_ENDS_OF_RTDETR = (("aggregation_squeeze_conv", "squeeze"), ("aggregation_excitation_conv", "excite"))
 
 
-def rows(squeeze: str, excite: str) -> Rows:
-    """Their backbone, ours; `squeeze` and `excite` are their names of the two convolutions at the end of a block."""
-    ends = ((f"{_BLOCK}.{squeeze}", f"{_BLOCK}.squeeze"), (f"{_BLOCK}.{excite}", f"{_BLOCK}.excite"))
-    return tuple(
-        row
-        for theirs, ours in (*_CONVOLUTIONS, *ends)
-        for row in _convolution(f"backbone.{theirs}", f"backbone.{ours}")
-    )
+def _official(ends: tuple[tuple[str, str], ...]) -> Rows:
+    names = [(f"stem.{theirs}", ours) for theirs, ours in _STEM]
+    names += [*_STAGES, *((f"{_BLOCK}.{theirs}", f"{_BLOCK}.{ours}") for theirs, ours in ends)]
+    return tuple(row for theirs, ours in names for row in _parts(f"backbone.{theirs}", f"backbone.{ours}"))
 
 
-def _convolution(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
-    yield f"{theirs}.conv.*", f"{ours}.conv.*"
-    yield f"{theirs}.bn.*", f"{ours}.norm.*"
-    yield f"{theirs}.lab.*", f"{ours}.activation.*"
+def hugging_face(theirs: str) -> Rows:
+    """The rows for transformers' HGNetV2 under the name `theirs`, the same in its versions 4 and 5."""
+    names = [(f"embedder.{stem}", ours) for stem, ours in _STEM]
+    names += [(f"encoder.{part}", ours) for part, ours in _STAGES]
+    names += [(f"encoder.{_BLOCK}.{end}", f"{_BLOCK}.{ours}") for end, ours in _ENDS]
+    parts = ("convolution", "normalization", "lab")
+    return tuple(row for part, ours in names for row in _parts(f"{theirs}.{part}", f"backbone.{ours}", parts))
 
 
-ROWS = rows("aggregation.0", "aggregation.1")
-"""The names in D-FINE, DEIM and DEIMv2."""
+def _parts(theirs: str, ours: str, parts: tuple[str, str, str] = ("conv", "bn", "lab")) -> Iterator[tuple[str, str]]:
+    for their_part, our_part in zip(parts, ("conv", "norm", "activation"), strict=True):
+        yield f"{theirs}.{their_part}.*", f"{ours}.{our_part}.*"
+
+
+ROWS = _official(_ENDS)
+"""The official names of D-FINE, DEIM and DEIMv2."""
+
+ROWS_OF_RTDETR: Rows = (
+    ("backbone.stem.stem2a.conv.1.*", "backbone.stem.conv2a.conv.*"),
+    ("backbone.stem.stem2b.conv.1.*", "backbone.stem.conv2b.conv.*"),
+    *_official(_ENDS_OF_RTDETR),
+)
+"""The official names of RT-DETR."""

@@ -11,23 +11,25 @@ from detr.layers.conv import AffineReLU, ConvNorm, FrozenBatchNorm2d
 @pytest.mark.parametrize("name", ["Atto", "B0"])
 @pytest.mark.parametrize("size", [(64, 96), (65, 37), (1, 1)])
 def test_maps_have_the_strides_that_are_asked_for_rounded_up(name, size):
-    config = HGNetv2Config(size=name, strides=(4, 16))
+    config = HGNetv2Config(size=name, stages=(1, 3))
     maps = HGNetv2(config).eval()(torch.rand(1, 3, *size))
     assert [each.shape[1] for each in maps] == list(config.channels) == [64, SIZES[name].stages[2].outer]
     for each, stride in zip(maps, config.strides, strict=True):
         assert each.shape[2:] == tuple(-(-side // stride) for side in size)
 
 
-@pytest.mark.parametrize("strides", [(8, 16, 32), (16, 8), (8, 8), (), (12,)])
-def test_levels_that_are_not_there_are_refused(strides):
-    with pytest.raises(UsageError, match=r"strides .*expected some of \[4, 8, 16\]"):
-        validated(HGNetv2Config, {"size": "Atto", "strides": strides}, "backbone")
+@pytest.mark.parametrize(
+    ("stages", "said"), [((2, 3, 4), "Atto has 3"), ((3, 2), "fine to coarse"), ((2, 2), "once"), ((), "at least 1")]
+)
+def test_stages_that_are_not_there_are_refused(stages, said):
+    with pytest.raises(UsageError, match=said):
+        validated(HGNetv2Config, {"size": "Atto", "stages": stages}, "backbone")
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_light_convolutions_are_depthwise_and_only_in_the_late_stages(size):
     with torch.device("meta"):
-        network = HGNetv2(HGNetv2Config(size=size, strides=(8, 16)))
+        network = HGNetv2(HGNetv2Config(size=size, stages=(2, 3)))
     for level, stage in enumerate(network.stages):
         kinds = {type(layer) for block in stage.blocks for layer in block.layers}
         assert kinds == ({nn.Sequential} if level > 1 else {ConvNorm})
@@ -50,8 +52,8 @@ def test_blocks_after_the_first_of_a_stage_add_their_input():
 
 def test_affine_activations_start_as_plain_ones_and_stand_after_each_activation():
     torch.manual_seed(0)
-    plain = HGNetv2(HGNetv2Config(size="Atto", strides=(16,))).eval()
-    affine = HGNetv2(HGNetv2Config(size="Atto", strides=(16,), affine=True)).eval()
+    plain = HGNetv2(HGNetv2Config(size="Atto", stages=(3,))).eval()
+    affine = HGNetv2(HGNetv2Config(size="Atto", stages=(3,), affine=True)).eval()
     affine.load_state_dict(plain.state_dict(), strict=False)
     images = torch.rand(1, 3, 32, 32)
     torch.testing.assert_close(affine(images), plain(images))
@@ -73,7 +75,7 @@ def test_frozen_norms_are_frozen_everywhere():
 
 def test_folding_the_norms_changes_nothing_but_the_rounding():
     torch.manual_seed(0)
-    network = HGNetv2(HGNetv2Config(size="Atto", strides=(8, 16), affine=True)).double().eval()
+    network = HGNetv2(HGNetv2Config(size="Atto", stages=(2, 3), affine=True)).double().eval()
     for tensor in network.state_dict().values():
         if tensor.is_floating_point() and tensor.dim() == 1:
             tensor.uniform_(0.5, 1.5)
