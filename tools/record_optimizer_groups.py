@@ -1,27 +1,90 @@
 """Record the official optimizer groups in a compact form.
 
-    record_optimizer_groups.py FOLDER > tests/golden/optimizer_groups.json
+    record_optimizer_groups.py FOLDER... > tests/golden/optimizer_groups.json
 
-FOLDER holds `NAME.optim.json` files: the groups of the official programs, each with its rate, decay and names.
-Groups with the same rate and decay are one to an optimizer, so they are joined here.
+The folders hold `NAME.optim.json`, the groups of the official programs, each with its rate, decay and names; or, where
+there is none, `NAME.keys.json`, the official names, to which the official rules are applied that are written down here.
+Groups with the same rate and decay are one to an optimizer, so they are joined.
 """
 
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
-PRESETS = {
-    f"rtdetr{version}-{size}": f"rtdetr{version}_{official}"
-    for version in ("", "v2")
-    for size, official in {
-        "r18": "r18vd",
-        "r34": "r34vd",
-        "r50": "r50vd",
-        "r50m": "r50vd_m",
-        "r101": "r101vd",
-    }.items()
-} | {"rtdetrv2-r18-dsp": "rtdetrv2_r18vd_dsp"}
+RESNETS = {"r18": "r18vd", "r34": "r34vd", "r50": "r50vd", "r50m": "r50vd_m", "r101": "r101vd"}
+_FAMILIES = {
+    "rtdetr": ("rtdetr", RESNETS),
+    "rtdetrv2": ("rtdetrv2", RESNETS | {"r18-dsp": "r18vd_dsp"}),
+    "deim-rtdetrv2": ("deim_rtdetrv2", RESNETS),
+    "dfine": ("dfine", {size: size for size in "nsmlx"}),
+    "deim-dfine": ("deim_hgnetv2", {size: size for size in "nsmlx"}),
+}
+RECORDED = {
+    f"{ours}-{size}": f"{theirs}_{official}"
+    for ours, (theirs, sizes) in _FAMILIES.items()
+    for size, official in sizes.items()
+}
+"""Preset -> official name, where the official program's groups were written down."""
+
+_DETR = {"lr": 1e-4, "decay": 1e-4, "groups": [(r"backbone", {"lr": 1e-5})]}
+_DEFORMABLE = {
+    "lr": 2e-4,
+    "decay": 1e-4,
+    "groups": [(r"backbone\.0", {"lr": 2e-5}), (r"reference_points|sampling_offsets", {"lr": 2e-5})],
+}
+
+
+def _deimv2(lr, backbone_lr, fine):
+    backbone = {"lr": backbone_lr}
+    return {
+        "lr": lr,
+        "decay": 1e-4,
+        "groups": [
+            (r"^(?=.*backbone)(?!.*norm|bn).*$", backbone),
+            (r"^(?=.*backbone)(?=.*norm|bn).*$", backbone | {"decay": 0.0}),
+            (rf"^(?=.*(?:encoder|decoder))(?=.*(?:{fine})).*$", {"decay": 0.0}),
+        ],
+    }
+
+
+def _deimv2_vit(backbone_lr, decay):
+    return {
+        "lr": 5e-4,
+        "decay": decay,
+        "groups": [
+            (r"^(?=.*.dinov3)(?!.*(?:norm|bn|bias)).*$", {"lr": backbone_lr}),
+            (r"^(?=.*.dinov3)(?=.*(?:norm|bn|bias)).*$", {"lr": backbone_lr, "decay": 0.0}),
+            (r"^(?=.*(?:sta|encoder|decoder))(?=.*(?:norm|bn|bias)).*$", {"decay": 0.0}),
+        ],
+    }
+
+
+RULES = {
+    "detr-r50": ("detr_resnet50", _DETR),
+    "detr-r50-dc5": ("detr_resnet50_dc5", _DETR),
+    "detr-r101": ("detr_resnet101", _DETR),
+    "deformable-detr-r50": ("r50_deformable_detr", _DEFORMABLE),
+    "deformable-detr-r50-refine": ("r50_deformable_detr_plus_iterative_bbox_refinement", _DEFORMABLE),
+    "deformable-detr-r50-two-stage": (
+        "r50_deformable_detr_plus_iterative_bbox_refinement_plus_plus_two_stage",
+        _DEFORMABLE,
+    ),
+    "dino-r50-4scale": ("dino_4scale_r50", _DETR),
+    "dino-r50-5scale": ("dino_5scale_r50", _DETR),
+    "deimv2-atto": ("deimv2_hgnetv2_atto", _deimv2(2e-3, 1e-3, "norm|bn")),
+    "deimv2-femto": ("deimv2_hgnetv2_femto", _deimv2(1.6e-3, 8e-4, "norm|bn|bias")),
+    "deimv2-pico": ("deimv2_hgnetv2_pico", _deimv2(1.6e-3, 8e-4, "norm|bn|bias")),
+    "deimv2-n": ("deimv2_hgnetv2_n", _deimv2(8e-4, 4e-4, "norm|bn|bias")),
+    "deimv2-s": ("deimv2_dinov3_s", _deimv2_vit(2.5e-5, 1e-4)),
+    "deimv2-m": ("deimv2_dinov3_m", _deimv2_vit(2.5e-5, 1e-4)),
+    "deimv2-l": ("deimv2_dinov3_l", _deimv2_vit(1.25e-5, 1.25e-4)),
+    "deimv2-x": ("deimv2_dinov3_x", _deimv2_vit(1e-5, 1.25e-4)),
+}
+"""Preset -> official name and rule: a parameter is of the first group whose pattern is in its name, or of the rest."""
+
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "num_points_scale", "periods")
 
 
 def digest(names):
@@ -29,19 +92,54 @@ def digest(names):
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
-def joined_groups(path):
-    groups = {}
+def recorded_groups(path):
     for group in json.loads(path.read_text())["groups"]:
-        groups.setdefault((group["lr"], group["weight_decay"]), []).extend(group["names"])
+        yield group["lr"], group["weight_decay"], group["names"]
+
+
+def groups_by_rule(path, rule):
+    for name in learnable_names(json.loads(path.read_text())):
+        found = next((values for pattern, values in rule["groups"] if re.findall(pattern, name)), {})
+        yield found.get("lr", rule["lr"]), found.get("decay", rule["decay"]), [name]
+
+
+def learnable_names(document):
+    """Names of the parameters that learn, a shared one under its first name."""
+    if "entries" in document:
+        seen = set()
+        for entry in document["entries"]:
+            if entry["kind"] == "parameter" and entry["trainable"]:
+                tensor = entry["alias_of"] or entry["name"]
+                if tensor not in seen:
+                    yield entry["name"]
+                seen.add(tensor)
+        return
+    again = {name for group in document["shared_tensors"] for name in group[1:]}
+    for entry in document["keys"]:
+        name = entry["name"]
+        if not (entry["derived"] or name in again or name in document["frozen_parameters"] or name.endswith(_BUFFERS)):
+            yield name
+
+
+def joined(groups):
+    result = {}
+    for lr, decay, names in groups:
+        result.setdefault((lr, decay), []).extend(names)
     return [
         {"lr": lr, "weight_decay": decay, "tensors": len(names), "sha256": digest(names)}
-        for (lr, decay), names in sorted(groups.items())
+        for (lr, decay), names in sorted(result.items())
+        if names
     ]
 
 
+def found(name, folders):
+    return next(folder / name for folder in folders if (folder / name).is_file())
+
+
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    json.dump(
-        {ours: joined_groups(folder / f"{theirs}.optim.json") for ours, theirs in PRESETS.items()}, sys.stdout, indent=1
-    )
+    folders = [Path(argument) for argument in sys.argv[1:]]
+    result = {ours: joined(recorded_groups(found(f"{name}.optim.json", folders))) for ours, name in RECORDED.items()}
+    for ours, (name, rule) in RULES.items():
+        result[ours] = joined(groups_by_rule(found(f"{name}.keys.json", folders), rule))
+    json.dump(result, sys.stdout, indent=1)
     print()
