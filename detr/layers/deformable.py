@@ -73,11 +73,8 @@ class DeformableAttention(nn.Module):
         else:
             places = boxes[:, :, None, None]
         if boxes.shape[-1] == 2:
-            sizes = [
-                (width, height)
-                for (height, width), count in zip(shapes, self.points, strict=True)
-                for _ in range(count)
-            ]
+            levels_of_points = zip(shapes, self.points, strict=True)
+            sizes = [(width, height) for (height, width), count in levels_of_points for _ in range(count)]
             return places + offsets / offsets.new_tensor(sizes)
         centres, sides = places.chunk(2, -1)
         return centres + offsets * self.points_scale * sides * 0.5

@@ -1,11 +1,13 @@
 """The hybrid encoder of RT-DETR (Zhao et al. 2024, section 4.2).
 
-Attention within the coarsest level only (AIFI), then convolutions across levels, down and up again (CCFM).
+Attention within the coarsest level only (AIFI), then convolutions across levels, down and up again (CCFM). D-FINE
+(Peng et al. 2024) and DEIMv2 (Huang et al. 2025) fuse with other blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -14,9 +16,12 @@ from torch.nn import functional as F
 
 from detr.config import Config
 from detr.layers.attention import may_look
-from detr.layers.conv import ConvNorm, RepVGGBlock
+from detr.layers.conv import ConvNorm
+from detr.layers.fusion import CSPBlock, ELANBlock, JointCSPBlock, LeanDownsample
 from detr.layers.position import sine_table
 from detr.layers.transformer import EncoderLayer
+
+Fusion = Literal["csp", "elan", "elan-joint", "elan-short"]
 
 
 class HybridEncoderConfig(Config):
@@ -24,6 +29,9 @@ class HybridEncoderConfig(Config):
     heads: int = Field(default=8, ge=1)
     hidden: int = Field(default=1024, ge=1)  # of the feed-forward part of the attention layers
     num_layers: int = Field(default=1, ge=0)  # attention layers on the coarsest level
+    fusion: Fusion = "csp"  # RT-DETR's blocks; D-FINE's; DEIMv2's, and those of its larger sizes
+    merge: Literal["concatenate", "sum"] = "concatenate"  # how two maps become the input of a fusion block
+    project: Literal["always", "unequal"] = "always"  # maps that have `channels` already too, or not
     expansion: float = Field(default=1.0, gt=0)  # width of the fusion blocks
     depth: float = Field(default=1.0, ge=0)  # times three convolutions in each fusion block
 
@@ -34,16 +42,18 @@ class HybridEncoder(nn.Module):
     def __init__(self, config: HybridEncoderConfig, channels_in: Sequence[int]) -> None:
         super().__init__()
         channels, steps = config.channels, len(channels_in) - 1
-        self.projections = nn.ModuleList(ConvNorm(each, channels) for each in channels_in)
+        self.projections = nn.ModuleList(
+            ConvNorm(each, channels) if config.project == "always" or each != channels else nn.Identity()
+            for each in channels_in
+        )
         self.attention = nn.ModuleList(
             EncoderLayer(channels, config.heads, config.hidden, nn.GELU()) for _ in range(config.num_layers)
         )
-        self.laterals = nn.ModuleList(ConvNorm(channels, channels, activation=nn.SiLU()) for _ in range(steps))
-        self.top_down = nn.ModuleList(FusionBlock(channels, config.expansion, config.depth) for _ in range(steps))
-        self.downsamples = nn.ModuleList(
-            ConvNorm(channels, channels, kernel=3, stride=2, activation=nn.SiLU()) for _ in range(steps)
-        )
-        self.bottom_up = nn.ModuleList(FusionBlock(channels, config.expansion, config.depth) for _ in range(steps))
+        self.concatenate = config.merge == "concatenate"
+        self.laterals = nn.ModuleList(_lateral(config) for _ in range(steps))
+        self.top_down = nn.ModuleList(fusion_block(config) for _ in range(steps))
+        self.downsamples = nn.ModuleList(_downsample(config) for _ in range(steps))
+        self.bottom_up = nn.ModuleList(fusion_block(config) for _ in range(steps))
 
     def forward(self, features: Sequence[Tensor], padding: Tensor | None = None) -> list[Tensor]:
         """padding [B, h, w] of the coarsest level, or None."""
@@ -67,23 +77,39 @@ class HybridEncoder(nn.Module):
             coarse = lateral(coarse)
             descended.append(coarse)
             enlarged = F.interpolate(coarse, size=finer.shape[-2:], mode="nearest")
-            coarse = block(torch.cat([enlarged, finer], 1))
+            coarse = block(self._merged(enlarged, finer))
         result = [coarse]
         for lateral_map, downsample, block in zip(reversed(descended), self.downsamples, self.bottom_up, strict=True):
-            result.append(block(torch.cat([downsample(result[-1]), lateral_map], 1)))
+            result.append(block(self._merged(downsample(result[-1]), lateral_map)))
         return result
 
+    def _merged(self, x: Tensor, other: Tensor) -> Tensor:
+        return torch.cat([x, other], 1) if self.concatenate else x + other
 
-class FusionBlock(nn.Module):
-    """Two concatenated maps -> one: RepVGG blocks beside a 1x1 convolution (a CSP layer)."""
 
-    def __init__(self, channels: int, expansion: float, depth: float) -> None:
-        super().__init__()
-        inner = int(channels * expansion)
-        self.main = ConvNorm(2 * channels, inner, activation=nn.SiLU())
-        self.side = ConvNorm(2 * channels, inner, activation=nn.SiLU())
-        self.blocks = nn.Sequential(*[RepVGGBlock(inner, nn.SiLU()) for _ in range(round(3 * depth))])
-        self.out = ConvNorm(inner, channels, activation=nn.SiLU()) if inner != channels else nn.Identity()
+def fusion_block(config: HybridEncoderConfig) -> nn.Module:
+    """What makes one map of two that were merged."""
+    channels, num_blocks = config.channels, round(3 * config.depth)
+    channels_in = 2 * channels if config.merge == "concatenate" else channels
+    if config.fusion == "csp":
+        return CSPBlock(channels_in, int(channels * config.expansion), channels, num_blocks)
+    inner = round(config.expansion * channels // 2)
+    if config.fusion == "elan":
+        return ELANBlock(channels_in, inner, channels, block=lambda a, b: CSPBlock(a, b, b, num_blocks))
+    return ELANBlock(
+        channels_in,
+        inner,
+        channels,
+        block=lambda a, b: JointCSPBlock(a, b, num_blocks),
+        convolutions=config.fusion == "elan-joint",
+    )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.blocks(self.main(x)) + self.side(x))
+
+def _lateral(config: HybridEncoderConfig) -> nn.Module:
+    return ConvNorm(config.channels, config.channels, activation=nn.SiLU() if config.fusion == "csp" else None)
+
+
+def _downsample(config: HybridEncoderConfig) -> nn.Module:
+    if config.fusion == "csp":
+        return ConvNorm(config.channels, config.channels, kernel=3, stride=2, activation=nn.SiLU())
+    return LeanDownsample(config.channels)

@@ -1,0 +1,38 @@
+import pytest
+import torch
+from torch import nn
+
+from detr.models.hybrid_encoder import HybridEncoder, HybridEncoderConfig
+
+FEATURES = [torch.rand(1, channels, size, size + 1) for channels, size in ((6, 12), (8, 6), (10, 3))]
+
+
+def encoder(**settings):
+    config = HybridEncoderConfig(channels=8, heads=2, hidden=16, **{"depth": 0.34, **settings})
+    return HybridEncoder(config, [6, 8, 10]).eval()
+
+
+@pytest.mark.parametrize("fusion", ["csp", "elan", "elan-joint", "elan-short"])
+@pytest.mark.parametrize("merge", ["concatenate", "sum"])
+def test_every_kind_of_fusion_gives_maps_of_the_sizes_it_was_given(fusion, merge):
+    maps = encoder(fusion=fusion, merge=merge)(FEATURES)
+    assert [each.shape for each in maps] == [(1, 8, *each.shape[2:]) for each in FEATURES]
+
+
+def test_every_map_reaches_every_other():
+    features = [each.clone().requires_grad_() for each in FEATURES]
+    for each in encoder(fusion="elan")(features):
+        gradients = torch.autograd.grad(each.sum(), features, retain_graph=True)
+        assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_maps_of_the_right_width_may_come_in_as_they_are():
+    assert isinstance(encoder(project="unequal").projections[1], nn.Identity)
+    assert not isinstance(encoder().projections[1], nn.Identity)
+
+
+def test_two_levels_have_one_step_each_way():
+    config = HybridEncoderConfig(channels=8, heads=2, hidden=16, fusion="elan", depth=0.5, expansion=0.34)
+    two = HybridEncoder(config, [8, 10]).eval()
+    assert len(two.top_down) == len(two.bottom_up) == len(two.laterals) == 1
+    assert [each.shape[2] for each in two(FEATURES[1:])] == [6, 3]
