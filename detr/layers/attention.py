@@ -7,18 +7,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class SelfAttention(nn.Module):
-    """Queries and keys see where they are, values don't: q = k = x + position, v = x."""
+class _Attention(nn.Module):
+    """The matrices of both kinds. `dropout` is of the attention weights, in training."""
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         assert channels % heads == 0
-        self.heads = heads
+        self.heads, self.dropout = heads, dropout
         self.project_in = nn.Linear(channels, 3 * channels)  # rows: queries, keys, values
         self.project_out = nn.Linear(channels, channels)
         nn.init.xavier_uniform_(self.project_in.weight)
         nn.init.zeros_(self.project_in.bias)
         nn.init.zeros_(self.project_out.bias)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """[B, Q, D], [B, S, D], [B, S, D] as projected -> [B, Q, D]"""
+        query, key, value = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (query, key, value))
+        if mask is not None and mask.dim() == 3:
+            mask = mask[:, None]
+        dropout = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        return self.project_out(attended.transpose(1, 2).flatten(2))
+
+
+class SelfAttention(_Attention):
+    """Queries and keys see where they are, values don't: q = k = x + position, v = x."""
 
     def forward(self, x: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B, Q, D], position alike (or broadcasting); mask [..., Q, Q] bool, True where a row may look at a column."""
@@ -27,11 +40,17 @@ class SelfAttention(nn.Module):
         placed = F.linear(x + position, weight[: 2 * channels], bias[: 2 * channels])
         query, key = placed.chunk(2, -1)
         value = F.linear(x, weight[2 * channels :], bias[2 * channels :])
-        query, key, value = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (query, key, value))
-        if mask is not None and mask.dim() == 3:
-            mask = mask[:, None]
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.project_out(attended.transpose(1, 2).flatten(2))
+        return self._attend(query, key, value, mask)
+
+
+class CrossAttention(_Attention):
+    """Queries look at a memory."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """query [B, Q, D]; key and value [B, S, D]; mask [..., Q or 1, S] bool, True where a row may look."""
+        weights, biases = self.project_in.weight.chunk(3), self.project_in.bias.chunk(3)
+        query, key, value = map(F.linear, (query, key, value), weights, biases)
+        return self._attend(query, key, value, mask)
 
 
 def may_look(padding: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Feed-forward parts and the post-norm encoder layer."""
+"""Feed-forward parts, and the post-norm layers of a dense encoder and decoder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from detr.layers.attention import SelfAttention
+from detr.layers.attention import CrossAttention, SelfAttention
 
 Activation = Literal["relu", "gelu", "silu"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -34,27 +34,59 @@ class MLP(nn.Module):
 class FeedForward(nn.Module):
     """Two linear layers with an activation between them, ReLU unless told."""
 
-    def __init__(self, channels: int, hidden: int, activation: nn.Module | None = None) -> None:
+    def __init__(
+        self, channels: int, hidden: int, activation: nn.Module | None = None, *, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.linear1 = nn.Linear(channels, hidden)
         self.linear2 = nn.Linear(hidden, channels)
         self.activation = activation or nn.ReLU()
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear2(self.activation(self.linear1(x)))
+        return self.linear2(self.dropout(self.activation(self.linear1(x))))
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward, each with its residual and the norm after it."""
+    """Self-attention and feed-forward, each with its residual and the norm after it.
 
-    def __init__(self, channels: int, heads: int, hidden: int, activation: nn.Module) -> None:
+    `dropout` is of the attention weights, of the hidden features and of both branches before their residual.
+    """
+
+    def __init__(
+        self, channels: int, heads: int, hidden: int, activation: nn.Module | None = None, *, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(channels, heads)
+        self.self_attention = SelfAttention(channels, heads, dropout=dropout)
         self.norm1 = nn.LayerNorm(channels)
-        self.feed_forward = FeedForward(channels, hidden, activation)
+        self.feed_forward = FeedForward(channels, hidden, activation, dropout=dropout)
         self.norm2 = nn.LayerNorm(channels)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B, S, D] -> [B, S, D]; mask as in `SelfAttention`."""
-        x = self.norm1(x + self.self_attention(x, position, mask))
-        return self.norm2(x + self.feed_forward(x))
+        x = self.norm1(x + self.dropout(self.self_attention(x, position, mask)))
+        return self.norm2(x + self.dropout(self.feed_forward(x)))
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention among the queries, attention to all of the memory, feed-forward; norm after each.
+
+    `dropout` as in `EncoderLayer`.
+    """
+
+    def __init__(self, channels: int, heads: int, hidden: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.self_attention = SelfAttention(channels, heads, dropout=dropout)
+        self.norm1 = nn.LayerNorm(channels)
+        self.cross_attention = CrossAttention(channels, heads, dropout=dropout)
+        self.norm2 = nn.LayerNorm(channels)
+        self.feed_forward = FeedForward(channels, hidden, dropout=dropout)
+        self.norm3 = nn.LayerNorm(channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, position: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x, position [B, Q, D]; keys, values [B, S, D]; mask [B, 1, S] as in `CrossAttention`, of the memory."""
+        x = self.norm1(x + self.dropout(self.self_attention(x, position)))
+        x = self.norm2(x + self.dropout(self.cross_attention(x + position, keys, values, mask)))
+        return self.norm3(x + self.dropout(self.feed_forward(x)))

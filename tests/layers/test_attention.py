@@ -2,17 +2,22 @@ import pytest
 import torch
 from torch import nn
 
-from detr.layers.attention import SelfAttention, groups_apart, may_look
+from detr.layers.attention import CrossAttention, SelfAttention, groups_apart, may_look
 
 
-@pytest.fixture
-def theirs_and_ours():
+def same(kind):
+    """PyTorch's attention, and ours with its weights."""
     theirs = nn.MultiheadAttention(16, 4, batch_first=True).double()
-    ours = SelfAttention(16, 4).double()
+    ours = kind(16, 4).double()
     nn.init.normal_(theirs.in_proj_bias)
     ours.project_in.load_state_dict({"weight": theirs.in_proj_weight, "bias": theirs.in_proj_bias})
     ours.project_out.load_state_dict(theirs.out_proj.state_dict())
     return theirs, ours
+
+
+@pytest.fixture
+def theirs_and_ours():
+    return same(SelfAttention)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -36,6 +41,24 @@ def test_a_wholly_padded_image_gives_no_nan(theirs_and_ours):
     _, ours = theirs_and_ours
     x = torch.randn(1, 5, 16, dtype=torch.float64)
     assert ours(x, x, may_look(torch.ones(1, 5, dtype=torch.bool))).isfinite().all()
+
+
+def test_cross_attention_is_multihead_attention_with_padded_keys_left_out():
+    theirs, ours = same(CrossAttention)
+    query, (key, value) = torch.randn(2, 3, 16).double(), torch.randn(2, 2, 5, 16).double()
+    padding = torch.tensor([[False] * 5, [False, False, True, True, True]])
+    expected, _ = theirs(query, key, value, key_padding_mask=padding)
+    torch.testing.assert_close(ours(query, key, value, may_look(padding)), expected)
+    torch.testing.assert_close(ours(query[1:], key[1:, :2], value[1:, :2]), expected[1:])
+
+
+@pytest.mark.parametrize("kind", [SelfAttention, CrossAttention])
+def test_dropout_is_of_the_attention_weights_and_for_training_only(kind):
+    attention = kind(16, 4, dropout=1.0)
+    given = [torch.randn(1, 5, 16)] * (2 if kind is SelfAttention else 3)
+    nn.init.ones_(attention.project_out.bias)
+    assert (attention(*given) == 1).all()
+    assert not (attention.eval()(*given) == 1).any()
 
 
 def test_denoising_groups_see_themselves_and_the_matching_queries_which_see_each_other():
