@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from detr.config import Config
@@ -26,28 +27,86 @@ MOST_PIXELS = 178_956_970
 """Larger images are refused from their header, before anything is decoded: a small file can claim to be huge."""
 
 STRIDE = 32
-"""Both sides of the network's input are multiples of it: one position of the coarsest map."""
+"""Both sides of an input of one size are multiples of it: one position of the coarsest map."""
 
 MOST_SIDE = 8192
 """Of the network's input: attention over more would take all memory there is, of this machine or any other."""
 
 
 class InputConfig(Config):
-    """How an image becomes the network's input. It travels in every checkpoint."""
+    """How an image becomes the network's input. It travels in every checkpoint.
 
-    height: int = Field(default=640, ge=1, le=MOST_SIDE)
+    "stretch" gives every image one size, whatever its aspect. "short side" keeps the aspect, so that images differ in
+    size; in a batch they are then padded (see `padded`). Boxes are shares of the image either way, without padding.
+    """
+
+    resize: Literal["stretch", "short side"] = "stretch"
+    height: int = Field(default=640, ge=1, le=MOST_SIDE)  # of "stretch"
     width: int = Field(default=640, ge=1, le=MOST_SIDE)
+    short: int = Field(default=800, ge=1, le=MOST_SIDE)  # of "short side": what the shorter side becomes,
+    long: int = Field(default=1333, ge=1, le=MOST_SIDE)  # or less, so that the longer one is not longer than this
     interpolation: Literal["bilinear"] = "bilinear"
     mean: tuple[float, float, float] | None = None  # None: values stay in [0, 1], as in RT-DETR
     std: tuple[float, float, float] | None = None
 
+    @model_validator(mode="after")
+    def _fits(self) -> InputConfig:
+        if self.long < self.short:
+            raise ValueError(f"long {self.long} is less than short {self.short}")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std go together")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"std {list(self.std)}: expected numbers above 0")
+        return self
+
+    @property
+    def keeps_aspect(self) -> bool:
+        return self.resize == "short side"
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        """(height, width) of the input: the only one, or that of a wide image at the limit of both sides."""
+        return (self.short, self.long) if self.keeps_aspect else (self.height, self.width)
+
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the input that an image of `height` x `width` becomes."""
+        if not self.keeps_aspect:
+            return self.height, self.width
+        shorter, longer = min(height, width), max(height, width)
+        short, long = self.short, self.long
+        # Which way each side is rounded is DETR's: a pixel more or less would move every box.
+        if longer / shorter * short > long:
+            short = round(long * shorter / longer)
+        if short > 0:  # else the image is a line, and stays one
+            long = int(short * longer / shorter)
+        return (max(1, short), long) if height <= width else (long, max(1, short))
+
 
 def prepare(image: RGB, config: InputConfig) -> Tensor:
-    """[h, w, 3] uint8 RGB -> [3, height, width] float32: resized without keeping the aspect, scaled, normalised."""
+    """[h, w, 3] uint8 RGB -> [3, H, W] float32: resized to `config.size_of(h, w)`, scaled, normalised."""
     picture = Image.fromarray(image)
-    if picture.size != (config.width, config.height):
-        picture = picture.resize((config.width, config.height), Image.Resampling.BILINEAR)
+    height, width = config.size_of(*image.shape[:2])
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     return normalise(torch.from_numpy(np.array(picture)).permute(2, 0, 1), config)
+
+
+def padded(images: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Prepared images [3, h, w] -> [B, 3, H, W], zeros to the right of and below the smaller ones, and where they are.
+
+    The padding is [B, H, W], True where there is no image; None where all images have one size. Boxes stay shares of
+    the image itself, so nothing is to be done to them on either side of the network.
+    """
+    sizes = [image.shape[-2:] for image in images]
+    if len(set(sizes)) == 1:
+        return torch.stack(list(images)), None
+    height, width = max(size[0] for size in sizes), max(size[1] for size in sizes)
+    batch = images[0].new_zeros(len(images), images[0].shape[0], height, width)
+    padding = torch.ones(len(images), height, width, dtype=torch.bool, device=batch.device)
+    for place, (image, (h, w)) in enumerate(zip(images, sizes, strict=True)):
+        batch[place, :, :h, :w] = image
+        padding[place, :h, :w] = False
+    return batch, padding
 
 
 def normalise(image: Tensor, config: InputConfig) -> Tensor:

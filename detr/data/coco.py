@@ -15,7 +15,7 @@ from detr.classes import Classes
 from detr.data.annotations import Annotations
 from detr.data.coco_file import read_annotations
 from detr.data.folders import inside, require_images
-from detr.data.transforms import Sample
+from detr.data.sample import Sample
 from detr.image import read_image
 
 __all__ = ["CocoDataset", "clipped", "read_annotations"]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -17,23 +14,20 @@ from torchvision.transforms import v2
 
 from detr.boxes import iou, xyxy_to_cxcywh
 from detr.config import Config
+from detr.data.mixing import CopyBlendConfig, MixUpConfig
+from detr.data.mosaic import MosaicConfig
+from detr.data.sample import Sample, drawing_from, uniform
+from detr.data.sizes import SizesConfig, cropped
 from detr.image import InputConfig, prepare
 from detr.records import Target
 
 
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One image of a data set with what is to be found in it."""
-
-    image: tv_tensors.Image  # [3, h, w] uint8 RGB
-    boxes: tv_tensors.BoundingBoxes  # [N, 4] xyxy in pixels of the image
-    labels: Tensor  # [N] int64
-    image_id: int | str
-    size: tuple[int, int]  # (height, width) on disk, upright; stays when the image is cropped
-
-
 class AugmentConfig(Config):
-    """What happens to a training image before it is resized, as in RT-DETR's recipe; a probability of 0 is off."""
+    """What happens to a training image before it becomes the network's input; a probability of 0 is off.
+
+    The defaults are RT-DETR's recipe. DEIM adds `mosaic`, `mixup` and the three epochs, DEIMv2 `copy_blend`; DETR has
+    `flip` and `sizes` alone. Epochs count from 0.
+    """
 
     distort: float = Field(default=0.5, ge=0, le=1)  # brightness, contrast, saturation, hue: each with this probability
     zoom_out: float = Field(default=0.5, ge=0, le=1)  # into a canvas up to four times as wide and high
@@ -43,27 +37,52 @@ class AugmentConfig(Config):
     )  # to a part that keeps a drawn overlap with some box (SSD, section 2.2)
     flip: float = Field(default=0.5, ge=0, le=1)  # left to right
     min_size: float = Field(default=1.0, ge=0)  # boxes that end up smaller than this many pixels are left out
+    sizes: SizesConfig | None = None  # drawn for each image; for inputs that keep the aspect
+    mosaic: MosaicConfig | None = None  # four images in one; such are neither zoomed out nor cropped
+    mixup: MixUpConfig | None = None  # pairs of images blended
+    copy_blend: CopyBlendConfig | None = None  # objects of other images blended in
+    start_epoch: int = Field(default=0, ge=0)  # before it only flips
+    flat_epoch: int | None = Field(default=None, ge=0)  # from it on neither mosaic nor mixup; none: until stop_epoch
     stop_epoch: int | None = Field(default=None, ge=0)  # from this epoch on only flips, and one size; none: never
 
     def is_strong(self, epoch: int) -> bool:
-        """Whether epoch (from 0) still has distortion, zoom, crops and several sizes."""
+        """Whether the epoch has more than flips."""
+        return self.start_epoch <= epoch and self.draws_scales(epoch)
+
+    def is_dense(self, epoch: int) -> bool:
+        """Whether the epoch has mosaics and mixup."""
+        return self.is_strong(epoch) and (self.flat_epoch is None or epoch < self.flat_epoch)
+
+    def draws_scales(self, epoch: int) -> bool:
+        """Whether the batches of the epoch differ in size, if they ever do."""
         return self.stop_epoch is None or epoch < self.stop_epoch
 
+    def blends_copies(self, epoch: int) -> bool:
+        """Whether the epoch has copy-blend, if any has."""
+        is_short = self.copy_blend is not None and self.copy_blend.until == "flat_epoch"
+        return self.is_dense(epoch) if is_short else self.is_strong(epoch)
 
-def augment(sample: Sample, config: AugmentConfig, *, seed: int, epoch: int, index: int) -> Sample:
+
+def augment(
+    sample: Sample, config: AugmentConfig, *, seed: int, epoch: int, index: int, is_mosaic: bool = False
+) -> Sample:
     """The sample as epoch `epoch` sees it. Torch's own random numbers go on afterwards as if nothing had been drawn."""
+    strong = config.is_strong(epoch)
     with drawing_from(seed, epoch, index):
         image, boxes, labels = sample.image, sample.boxes, sample.labels
-        for transform in _transforms(config, config.is_strong(epoch)):
+        for transform in _transforms(config, strong, is_mosaic):
             # Without a box no crop can overlap one: the search would only end by a lucky draw.
             if len(boxes) or not _crops(transform):
                 image, boxes, labels = transform(image, boxes, labels)
         boxes, kept = _kept(boxes, config.min_size)
-        return replace(sample, image=image, boxes=boxes, labels=labels[kept])
+        seen = replace(sample, image=image, boxes=boxes, labels=labels[kept])
+        if strong and config.sizes is not None and uniform(0, 1) < config.sizes.crop:
+            seen = cropped(seen, config.sizes)
+        return seen
 
 
 def to_network(sample: Sample, config: InputConfig, *, min_size: float = 0.0) -> tuple[Tensor, Target]:
-    """The network's input [3, height, width], resized as in prediction, and its target.
+    """The network's input [3, h, w], resized as in prediction, and its target.
 
     Boxes smaller than `min_size` pixels of the input are left out.
     """
@@ -71,30 +90,19 @@ def to_network(sample: Sample, config: InputConfig, *, min_size: float = 0.0) ->
     image = prepare(sample.image.permute(1, 2, 0).contiguous().numpy(), config)
     corners = (sample.boxes.as_subclass(Tensor) / torch.tensor([width, height, width, height])).clamp(0, 1)
     boxes = xyxy_to_cxcywh(corners)
-    kept = (boxes[:, 2:] * torch.tensor([config.width, config.height]) >= min_size).all(1) & (boxes[:, 2:] > 0).all(1)
+    pixels = boxes[:, 2:] * torch.tensor([image.shape[2], image.shape[1]])
+    kept = (pixels >= min_size).all(1) & (pixels > 0).all(1)
     return image, Target(sample.labels[kept], boxes[kept], sample.image_id, sample.size)
 
 
-@contextmanager
-def drawing_from(*key: int) -> Iterator[None]:
-    """Within the block torch's CPU generator draws as `key` says; after it, as if the block had not been."""
-    before = torch.get_rng_state()
-    # Not torch.manual_seed: that would set the generators of all GPUs as well, and they'd stay so.
-    torch.default_generator.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
-
-
 @cache
-def _transforms(config: AugmentConfig, strong: bool) -> tuple[v2.Transform, ...]:
+def _transforms(config: AugmentConfig, strong: bool, is_mosaic: bool) -> tuple[v2.Transform, ...]:
     chain: list[v2.Transform] = []
     if strong and config.distort:
         chain.append(v2.RandomPhotometricDistort(p=config.distort))
-    if strong and config.zoom_out:
+    if strong and config.zoom_out and not is_mosaic:
         chain.append(v2.RandomZoomOut(fill=config.zoom_fill, p=config.zoom_out))
-    if strong and config.iou_crop:
+    if strong and config.iou_crop and not is_mosaic:
         chain.append(_CropAndForget(config.iou_crop))
     if config.flip:
         chain.append(v2.RandomHorizontalFlip(config.flip))

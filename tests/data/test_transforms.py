@@ -8,7 +8,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from detr.boxes import cxcywh_to_xyxy
-from detr.data.transforms import AugmentConfig, Sample, _IoUCrop, augment, drawing_from, to_network
+from detr.data.sample import Sample, drawing_from
+from detr.data.transforms import AugmentConfig, _IoUCrop, augment, to_network
 from detr.image import InputConfig
 
 OFF = {"distort": 0, "zoom_out": 0, "iou_crop": 0, "flip": 0}
