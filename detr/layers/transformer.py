@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from detr.layers.attention import CrossAttention, SelfAttention
 
@@ -45,6 +46,22 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear2(self.dropout(self.activation(self.linear1(x))))
+
+
+class SwiGLU(nn.Module):
+    """Feed-forward with a gate: silu(a) * b, both linear in the input (Shazeer 2020)."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.project_in = nn.Linear(channels, 2 * hidden)  # rows: the gate's, the gated
+        self.project_out = nn.Linear(hidden, channels)
+        for linear in (self.project_in, self.project_out):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, gated = self.project_in(x).chunk(2, -1)
+        return self.project_out(F.silu(gate) * gated)
 
 
 class EncoderLayer(nn.Module):

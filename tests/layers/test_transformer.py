@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from detr.layers.attention import may_look
-from detr.layers.transformer import DecoderLayer, EncoderLayer
+from detr.layers.transformer import DecoderLayer, EncoderLayer, SwiGLU
 
 
 def copy_attention(ours, theirs):
@@ -66,3 +66,13 @@ def test_with_everything_dropped_only_the_norms_remain(kind):
     memory = () if kind is EncoderLayer else (x, x)
     torch.testing.assert_close(layer(x, position, *memory), nn.functional.layer_norm(x, (8,)), rtol=0, atol=1e-4)
     assert not torch.allclose(layer.eval()(x, position, *memory), nn.functional.layer_norm(x, (8,)), atol=1e-2)
+
+
+def test_the_gate_of_a_swiglu_lets_pass_what_the_other_half_says():
+    layer = SwiGLU(2, 1)
+    with torch.no_grad():
+        layer.project_in.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        layer.project_out.weight.copy_(torch.tensor([[1.0], [2.0]]))
+    x = torch.tensor([3.0, 5.0])
+    gated = 3 * torch.tensor(3.0).sigmoid() * 5
+    torch.testing.assert_close(layer(x), torch.stack([gated, 2 * gated]))
