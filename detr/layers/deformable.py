@@ -106,7 +106,8 @@ class DeformableAttention(nn.Module):
 class DeformableDecoderLayer(nn.Module):
     """Self-attention among the queries, deformable attention to the image, feed-forward; norms after each.
 
-    With `gated`, the image's part comes in by a `Gate`; `projected` as in `DeformableAttention`.
+    With `gated`, the image's part comes in by a `Gate`; `projected` as in `DeformableAttention`. `dropout` is of the
+    attention weights and of each branch before its residual; the feed-forward part has its own of the hidden features.
     """
 
     def __init__(
@@ -122,15 +123,17 @@ class DeformableDecoderLayer(nn.Module):
         gated: bool = False,
         norm: Callable[[int], nn.Module] = nn.LayerNorm,
         feed_forward: Callable[[int, int], nn.Module] = FeedForward,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(channels, heads)
+        self.self_attention = SelfAttention(channels, heads, dropout=dropout)
         self.norm1 = norm(channels)
         self.cross_attention = DeformableAttention(channels, heads, points, method=method, projected=projected)
         self.gate = Gate(channels, norm) if gated else None
         self.norm2 = nn.Identity() if gated else norm(channels)
         self.feed_forward = feed_forward(channels, hidden)
         self.norm3 = norm(channels)
+        self.dropout = nn.Dropout(dropout)
         self.clamp = math.inf if clamp is None else clamp
 
     def forward(
@@ -144,14 +147,43 @@ class DeformableDecoderLayer(nn.Module):
         padding: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """x, position [B, Q, D]; boxes [B, Q, 4]; memory [B, S, D]; padding [B, S]; mask as in `SelfAttention`."""
-        x = self.norm1(x + self.self_attention(x, position, mask))
-        attended = self.cross_attention(x + position, boxes, memory, shapes, padding)
+        """x, position [B, Q, D]; boxes and memory as in `DeformableAttention`; mask as in `SelfAttention`."""
+        x = self.norm1(x + self.dropout(self.self_attention(x, position, mask)))
+        attended = self.dropout(self.cross_attention(x + position, boxes, memory, shapes, padding))
         x = self.norm2(x + attended) if self.gate is None else self.gate(x, attended)
-        x = x + self.feed_forward(x)
+        x = x + self.dropout(self.feed_forward(x))
         if self.clamp < math.inf:
             x = x.clamp(-self.clamp, self.clamp)
         return self.norm3(x)
+
+
+class DeformableEncoderLayer(nn.Module):
+    """Deformable attention of the tokens to each other, feed-forward; norm after each.
+
+    `dropout` is of the hidden features and of both branches before their residual.
+    """
+
+    def __init__(
+        self, channels: int, heads: int, hidden: int, points: tuple[int, ...], *, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.attention = DeformableAttention(channels, heads, points)
+        self.norm1 = nn.LayerNorm(channels)
+        self.feed_forward = FeedForward(channels, hidden, dropout=dropout)
+        self.norm2 = nn.LayerNorm(channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        position: Tensor,
+        places: Tensor,
+        shapes: tuple[tuple[int, int], ...],
+        padding: Tensor | None = None,
+    ) -> Tensor:
+        """x, position [B, S, D]; places [B, S, 2] or [B, S, L, 2] of the tokens; else as in `DeformableAttention`."""
+        x = self.norm1(x + self.dropout(self.attention(x + position, places, x, shapes, padding)))
+        return self.norm2(x + self.dropout(self.feed_forward(x)))
 
 
 class Gate(nn.Module):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from detr.layers.deformable import DeformableAttention, DeformableDecoderLayer, Gate
+from detr.layers.deformable import DeformableAttention, DeformableDecoderLayer, DeformableEncoderLayer, Gate
 
 SHAPES = ((4, 6), (2, 3))
 BOXES = torch.tensor([[[0.5, 0.5, 0.4, 0.2]]])
@@ -78,3 +78,40 @@ def test_a_gated_layer_has_other_parts_and_the_same_shapes():
     assert names == {"self_attention", "norm1", "cross_attention", "gate", "feed_forward", "norm3"}
     x = layer(torch.rand(1, 3, 8), torch.rand(1, 3, 8), torch.rand(1, 3, 4), torch.rand(1, 5, 8), ((2, 2), (1, 1)))
     assert x.shape == (1, 3, 8)
+
+
+def test_boxes_of_each_level_may_differ():
+    attention = DeformableAttention(16, 4, (2, 1)).requires_grad_(False)
+    query, memory = torch.randn(1, 1, 16), torch.randn(1, 30, 16)
+    alike = attention(query, BOXES[:, :, None].expand(-1, -1, 2, -1), memory, SHAPES, None)
+    torch.testing.assert_close(alike, attention(query, BOXES, memory, SHAPES, None))
+    memory[:, 24:] = 0  # the coarse level is not read, so only the first of these boxes counts
+    attention.project_value.bias.zero_()
+    other = torch.stack([BOXES, BOXES * 0.5], 2)
+    torch.testing.assert_close(
+        attention(query, other, memory, SHAPES, None), attention(query, BOXES, memory, SHAPES, None)
+    )
+
+
+def test_offsets_from_points_are_counted_in_positions():
+    attention = DeformableAttention(16, 4, (1, 1)).requires_grad_(False)
+    attention.offsets.bias.zero_()
+    attention.offsets.bias.view(4, 2, 2)[..., 0] = 1.0  # one position to the right on both levels
+    value = torch.zeros(1, 30, 16)
+    value[:, 13] = 1.0  # x 1, y 2 of the fine level
+    value[:, 25] = 3.0  # x 1, y 0 of the coarse level
+    torch.nn.init.eye_(attention.project_value.weight)
+    torch.nn.init.eye_(attention.project_out.weight)
+    fine = torch.tensor([[[0.5 / 6, 2.5 / 4]]])
+    coarse = torch.tensor([[[0.5 / 3, 0.5 / 2]]])
+    points = torch.stack([fine, coarse], 2)
+    found = attention(torch.zeros(1, 1, 16), points, value, SHAPES, None)
+    torch.testing.assert_close(found, torch.full((1, 1, 16), 2.0))  # half the weight each
+
+
+def test_dropout_is_of_the_training_only():
+    layer = DeformableEncoderLayer(16, 4, 8, (1, 1), dropout=0.5)
+    x, places = torch.randn(1, 30, 16), torch.rand(1, 30, 2)
+    assert not torch.equal(layer(x, x, places, SHAPES), layer(x, x, places, SHAPES))
+    layer.eval()
+    torch.testing.assert_close(layer(x, x, places, SHAPES), layer(x, x, places, SHAPES), rtol=0, atol=0)

@@ -1,10 +1,14 @@
 """Deformable attention on maps small enough to compute by hand."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from detr.ops.deformable_attention import deformable_attention
 
+GOLDEN = Path(__file__).parent.parent / "golden"
 SHAPES = ((2, 3), (1, 1))  # positions 0..5 row by row, then position 6
 
 
@@ -61,3 +65,16 @@ def test_gradients_are_those_of_finite_differences():
     locations = (torch.rand(2, 4, 2, 3, 2, dtype=torch.float64) * 1.2 - 0.1).requires_grad_()
     weights = torch.rand(2, 4, 2, 3, dtype=torch.float64, requires_grad=True)
     torch.autograd.gradcheck(lambda v, l, w: deformable_attention(v, SHAPES, l, w, (2, 1)), (value, locations, weights))
+
+
+def test_outputs_and_gradients_are_those_of_the_official_operator():
+    recorded = dict(np.load(GOLDEN / "deformable_attention.npz"))
+    names = ("value", "sampling_locations", "attention_weights")
+    given = [torch.from_numpy(recorded[name]).requires_grad_() for name in names]
+    value, locations, weights = given
+    shapes = tuple((int(h), int(w)) for h, w in recorded["spatial_shapes"])
+    found = deformable_attention(value, shapes, locations.flatten(3, 4), weights.flatten(3), (2, 2, 2))
+    torch.testing.assert_close(found, torch.from_numpy(recorded["output"]), rtol=0, atol=1e-12)
+    found.backward(torch.from_numpy(recorded["grad_output"]))
+    for name, tensor in zip(names, given, strict=True):
+        torch.testing.assert_close(tensor.grad, torch.from_numpy(recorded[f"grad_{name}"]), rtol=0, atol=1e-12)
