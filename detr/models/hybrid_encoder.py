@@ -19,6 +19,7 @@ from detr.layers.attention import may_look
 from detr.layers.conv import ConvNorm
 from detr.layers.fusion import CSPBlock, ELANBlock, JointCSPBlock, LeanDownsample
 from detr.layers.position import sine_table
+from detr.layers.timm import ChannelAttention, channel_attention
 from detr.layers.transformer import EncoderLayer
 
 Fusion = Literal["csp", "elan", "elan-joint", "elan-short"]
@@ -34,6 +35,7 @@ class HybridEncoderConfig(Config):
     project: Literal["always", "unequal"] = "always"  # maps that have `channels` already too, or not
     expansion: float = Field(default=1.0, gt=0)  # width of the fusion blocks
     depth: float = Field(default=1.0, ge=0)  # times three convolutions in each fusion block
+    channel_attention: ChannelAttention = "none"  # after each fusion block; timm's
 
 
 class HybridEncoder(nn.Module):
@@ -89,6 +91,13 @@ class HybridEncoder(nn.Module):
 
 def fusion_block(config: HybridEncoderConfig) -> nn.Module:
     """What makes one map of two that were merged."""
+    block = _convolutions(config)
+    if config.channel_attention == "none":
+        return block
+    return nn.Sequential(block, channel_attention(config.channel_attention, config.channels))
+
+
+def _convolutions(config: HybridEncoderConfig) -> nn.Module:
     channels, num_blocks = config.channels, round(3 * config.depth)
     channels_in = 2 * channels if config.merge == "concatenate" else channels
     if config.fusion == "csp":

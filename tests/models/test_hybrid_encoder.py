@@ -36,3 +36,18 @@ def test_two_levels_have_one_step_each_way():
     two = HybridEncoder(config, [8, 10]).eval()
     assert len(two.top_down) == len(two.bottom_up) == len(two.laterals) == 1
     assert [each.shape[2] for each in two(FEATURES[1:])] == [6, 3]
+
+
+@pytest.mark.parametrize("kind", ["se", "eca", "cbam"])
+def test_channel_attention_follows_every_fusion_block(kind):
+    torch.manual_seed(0)
+    attending = encoder(channel_attention=kind)
+    maps = attending(FEATURES)
+    assert [each.shape for each in maps] == [(1, 8, *each.shape[2:]) for each in FEATURES]
+    blocks = [*attending.top_down, *attending.bottom_up]
+    assert [len(block) for block in blocks] == [2, 2, 2, 2]
+    assert all(sum(parameter.numel() for parameter in block[1].parameters()) for block in blocks)
+
+
+def test_without_it_the_names_are_the_official_ones():
+    assert "top_down.0.main.conv.weight" in encoder().state_dict()
