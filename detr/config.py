@@ -207,7 +207,7 @@ def _in_one_line(problem: pydantic.ValidationError, kind: type[Config], tree: Ma
         return f"{place}.{context['discriminator'].strip(chr(39))} is missing"
     if error == "union_tag_invalid":
         known = re.findall(r"'([^']*)'", context["expected_tags"])
-        field = context["discriminator"].strip("'")
+        field = context["discriminator"].strip("'_()")  # a function's name, where old files may leave it out
         near = did_you_mean(context["tag"], known) or f", expected {' or '.join(map(repr, known))}"
         return f"{place}.{field} is {_short(context['tag'])}{near}"
     if error in ("model_type", "dict_type"):

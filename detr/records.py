@@ -53,11 +53,20 @@ class Batch:
 
 
 @dataclass(frozen=True, eq=False)
+class Edges:
+    """How far each edge of a box lies from where it started, as a distribution over bins (D-FINE, section 3.1)."""
+
+    logits: Tensor  # [B, Q, 4, R] of the left, upper, right and lower edge
+    start: Tensor  # [B, Q, 4] cxcywh in [0, 1], the boxes that the distributions move; without gradient
+
+
+@dataclass(frozen=True, eq=False)
 class Predictions:
     """What one decoder layer says of each query."""
 
-    logits: Tensor  # [B, Q, C]
+    logits: Tensor  # [B, Q, C], in the network's own slots (see `DetectionNetwork.scoring`)
     boxes: Tensor  # [B, Q, 4] cxcywh in [0, 1]
+    edges: Edges | None = None  # where boxes come from distributions
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +77,7 @@ class Denoising:
     queries: tuple[Tensor, ...]  # per image: [K] indices of the positive noised queries
     targets: tuple[Tensor, ...]  # per image: [K] index of the target each of them came from
     num_groups: int
+    start: Predictions | None = None  # as in `Output`
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +87,7 @@ class Output:
     layers: tuple[Predictions, ...]
     proposals: Predictions | None = None  # the encoder's selected boxes (two-stage models)
     denoising: Denoising | None = None
+    start: Predictions | None = None  # the boxes that the edges of all layers start from, with gradient
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,6 @@ FLOORS = [
         "download",
         "convert",
         "hugging_face",
-        "hugging_face_names",
         "ops",
     ],
     ["layers"],

@@ -32,9 +32,13 @@ class Average(Generic[Network]):
     """
 
     def __init__(self, network: Network, config: AverageConfig | None = None) -> None:
-        self.config = config or AverageConfig()
+        self.config = config or AverageConfig()  # of now: the decay may be lowered on the way
         self.network: Network = copy.deepcopy(network).eval().requires_grad_(False)
         self.updates = 0
+
+    def set_decay(self, decay: float) -> None:
+        """The decay from the next update on."""
+        self.config = self.config.model_copy(update={"decay": decay})
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:

@@ -18,7 +18,7 @@ from detr.classes import Classes
 from detr.engine.average import Average
 from detr.engine.recipe import Recipe
 from detr.errors import InputError, UsageError
-from detr.models.rtdetr import RTDETRNetwork
+from detr.models.network import DetectionNetwork
 
 BEST, LAST, RESUME = "best.safetensors", "last.safetensors", "resume.safetensors"
 RECIPE = "recipe.yaml"
@@ -34,6 +34,8 @@ class Counters:
     best: float | None = None  # AP
     best_epoch: int = 0
     evaluations_without_better: int = 0
+    best_of_stage: float | None = None  # AP since the second stage began, or began anew
+    decay: float | None = None  # of the average, where it is no longer the recipe's
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ class Resumed:
 
 
 def save_weights(
-    path: Path, network: RTDETRNetwork, recipe: Recipe, *, epoch: int, metrics: Mapping[str, float]
+    path: Path, network: DetectionNetwork, recipe: Recipe, *, epoch: int, metrics: Mapping[str, float]
 ) -> None:
     """A file for `predict`, `val` and `--weights`: it says which model and classes it holds and where it comes from."""
     weights.write(
@@ -75,8 +77,8 @@ def save_weights(
 def save_resume(
     path: Path,
     *,
-    network: RTDETRNetwork,
-    average: Average[RTDETRNetwork] | None,
+    network: DetectionNetwork,
+    average: Average[DetectionNetwork] | None,
     optimizer: torch.optim.Optimizer,
     names: list[str],
     scaler: torch.amp.GradScaler,
@@ -113,6 +115,11 @@ def read_resume(folder: Path) -> Resumed:
         raise UsageError(f"--resume {folder}: no such run folder")
     if not path.is_file():
         raise UsageError(f"--resume {folder}: it has no {RESUME}, so there is nothing to go on from")
+    return read_state(path)
+
+
+def read_state(path: Path) -> Resumed:
+    """A file that `save_resume` wrote; InputError if it is damaged or something else."""
     checkpoint = weights.read(path)
     about = checkpoint.metadata
     if "resume" not in about:
@@ -125,7 +132,7 @@ def restore(
     resumed: Resumed,
     *,
     network: nn.Module,
-    average: Average[RTDETRNetwork] | None,
+    average: Average[DetectionNetwork] | None,
     optimizer: torch.optim.Optimizer,
     names: list[str],
     scaler: torch.amp.GradScaler,

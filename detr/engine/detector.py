@@ -180,6 +180,7 @@ class Detector:
         found = select(
             replace(output, layers=(last,)),
             sizes,
+            scoring=self.network.scoring,
             conf=settings.conf,
             max_det=settings.max_det,
             classes=settings.classes,

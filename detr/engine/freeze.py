@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from detr.engine.recipe import Frozen
-from detr.models.rtdetr import RTDETRNetwork
+from detr.models.network import DetectionNetwork
 
 _STAGES: tuple[Frozen, ...] = ("stem", "stage1", "stage2", "stage3", "backbone")
 
 
-def freeze(network: RTDETRNetwork, what: Frozen) -> list[nn.Module]:
+def freeze(network: DetectionNetwork, what: Frozen) -> list[nn.Module]:
     """Take the gradients from a part, and return its modules: they stay in evaluation mode, so their norms don't drift.
 
     `stem` to `stage3` are the backbone's parts up to there; `all but heads` leaves the class and box heads.
@@ -18,20 +20,14 @@ def freeze(network: RTDETRNetwork, what: Frozen) -> list[nn.Module]:
     if what == "nothing":
         return []
     if what == "all but heads":
-        heads = heads_of(network)
+        heads = network.heads()
         network.requires_grad_(False)
         for head in heads:
             head.requires_grad_(True)
         learning = {module for head in heads for module in head.modules()}
         return [module for module in network.modules() if not any(part in learning for part in module.modules())]
-    parts = [network.backbone.stem, *network.backbone.stages][: _STAGES.index(what) + 1]
+    backbone: Any = network.backbone
+    parts = [backbone.stem, *backbone.stages][: _STAGES.index(what) + 1]
     for part in parts:
         part.requires_grad_(False)
     return parts
-
-
-def heads_of(network: RTDETRNetwork) -> list[nn.Module]:
-    """Whatever says classes and boxes, and the denoising's classes."""
-    queries, decoder = network.queries, network.decoder
-    heads: list[nn.Module] = [queries.score_head, queries.box_head, decoder.score_heads, decoder.box_heads]
-    return heads if network.denoising is None else [*heads, network.denoising]

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detr import convert, weights
 from detr.backbones.resnet import ResNetConfig
 from detr.classes import COCO, Classes
 from detr.engine.checkpoint import load_same
 from detr.models.loading import network_of, said_by_release
-from detr.models.rtdetr import RTDETRNetwork
+from detr.models.network import DetectionNetwork
 
 _COUNTER = "num_batches_tracked"
 
@@ -53,7 +53,7 @@ class BackboneStart:
         return f"the backbone starts from {self.source}; everything else starts fresh"
 
 
-def start_from(network: RTDETRNetwork, name_or_path: str) -> Start | BackboneStart:
+def start_from(network: DetectionNetwork, name_or_path: str) -> Start | BackboneStart:
     """Load weights into a freshly built network, in place; a file that doesn't say its model is taken for this one.
 
     Everything but the rows of the class heads must fit. Rows of classes that the source knows by name come from there;
@@ -61,7 +61,7 @@ def start_from(network: RTDETRNetwork, name_or_path: str) -> Start | BackboneSta
     first tensors that don't fit.
     """
     checkpoint = weights.read(weights.resolve(name_or_path))
-    if convert.identify(checkpoint.state) == convert.BACKBONE:
+    if convert.identify(checkpoint.state) in convert.BACKBONES:
         return _start_backbone(network, checkpoint, str(name_or_path))
     source = network_of(checkpoint, said_by_release(name_or_path, checkpoint), otherwise=network.config)
     matches = network.classes.matches_by_name(source.classes)
@@ -84,20 +84,20 @@ def warning_of_fresh_norms(backbone: ResNetConfig) -> str:
     return f"warning: this recipe freezes the backbone's norms, which without weights are no more than random{advice}"
 
 
-def class_entries(network: RTDETRNetwork) -> Iterator[str]:
+def class_entries(network: DetectionNetwork) -> Iterator[str]:
     """Names of the state's entries that have a row for each class."""
-    layers: set[nn.Module] = {network.queries.score_head, *network.decoder.score_heads}
-    if network.denoising is not None:
-        layers.add(network.denoising.class_embedding)
+    layers = set(network.by_class())
     for prefix, module in network.named_modules():
         if module in layers:
             yield from (name for name, _ in module.named_parameters(prefix, recurse=False))
 
 
-def _start_backbone(network: RTDETRNetwork, checkpoint: weights.Checkpoint, source: str) -> BackboneStart:
+def _start_backbone(network: DetectionNetwork, checkpoint: weights.Checkpoint, source: str) -> BackboneStart:
     """How many batches a norm has seen may be missing there, or too many here: nothing depends on it."""
     ours = network.state_dict()
-    theirs = convert.to_ours(checkpoint.state, convert.BACKBONE)
+    names = convert.identify(checkpoint.state)
+    assert names is not None
+    theirs = convert.to_ours(checkpoint.state, names)
     kept = {name: value for name, value in ours.items() if not name.startswith("backbone.") or name.endswith(_COUNTER)}
     taken = {name: value for name, value in theirs.items() if not name.endswith(_COUNTER)}
     load_same(network, kept | taken, source)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from detr.classes import Classes
 from detr.data.annotations import Annotations
@@ -21,6 +21,7 @@ from detr.engine.predictions import DetectionArrays
 from detr.engine.progress import progress
 from detr.errors import InputError, listed
 from detr.image import InputConfig
+from detr.models.network import DetectionNetwork
 from detr.models.postprocess import select
 from detr.records import Batch, Detections, Output, Predictions
 
@@ -36,7 +37,7 @@ class OtherClasses(InputError):
 
 
 def validate(
-    network: nn.Module,
+    network: DetectionNetwork,
     dataset: CocoDataset,
     *,
     device: torch.device | str = "cpu",
@@ -79,7 +80,12 @@ def validate(
             for batch in progress(loader, total=len(loader), description="val", unit="batch", quiet=quiet or rank > 0):
                 output = _answer(network, batch, torch.device(device), amp)
                 found = select(
-                    output, [target.size for target in batch.targets], conf=conf, max_det=most, classes=known
+                    output,
+                    [target.size for target in batch.targets],
+                    scoring=network.scoring,
+                    conf=conf,
+                    max_det=most,
+                    classes=known,
                 )
                 for target, one in zip(batch.targets, found, strict=True):
                     parts.append(_part(image_index[target.image_id], one, data_index))
@@ -118,7 +124,7 @@ _Part = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray
 _NOTHING: _Part = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 4)), np.empty(0))
 
 
-def _answer(network: nn.Module, batch: Batch, device: torch.device, amp: torch.dtype | None) -> Output:
+def _answer(network: DetectionNetwork, batch: Batch, device: torch.device, amp: torch.dtype | None) -> Output:
     """The last layer's predictions in float32; InputError where one isn't finite."""
     images = batch.images.to(device, non_blocking=True)
     padding = None if batch.padding is None else batch.padding.to(device, non_blocking=True)

@@ -6,9 +6,19 @@ import sys
 from types import ModuleType
 
 from detr.models.loading import load_model, network_of
-from detr.models.presets import MODELS, ModelConfig, Network, build_model, models, preset
+from detr.models.presets import MODELS, ModelConfig, Network, build_model, model_config, models, preset
 
-__all__ = ["MODELS", "ModelConfig", "Network", "build_model", "load_model", "models", "network_of", "preset"]
+__all__ = [
+    "MODELS",
+    "ModelConfig",
+    "Network",
+    "build_model",
+    "load_model",
+    "model_config",
+    "models",
+    "network_of",
+    "preset",
+]
 
 
 class _Callable(ModuleType):

@@ -6,9 +6,9 @@ from typing import Any
 
 from detr import convert, releases, weights
 from detr.errors import InputError
+from detr.models.likeness import presets_like
 from detr.models.loading import network_of, said_by_release
-from detr.models.presets import ModelConfig, models, preset
-from detr.models.structure import presets_like, structure_of
+from detr.models.presets import Network, models, preset
 
 
 def inspect(name_or_path: str, model: str | None = None) -> dict[str, Any]:
@@ -27,10 +27,10 @@ def inspect(name_or_path: str, model: str | None = None) -> dict[str, Any]:
         network = network_of(checkpoint, model or said_by_release(name_or_path, checkpoint))
     except InputError as reason:
         problem = str(reason)
-        if convert.identify(checkpoint.state) == convert.BACKBONE:
-            name = "a ResNet-vd backbone only, to start a training from"
+        if convert.identify(checkpoint.state) in convert.BACKBONES:
+            name = "a backbone only, to start a training from"
     else:
-        name, classes = _described(network.config), network.classes
+        name, classes = _described(network), network.classes
         parameters = sum(parameter.numel() for parameter in network.parameters())
     return {
         "file": str(path),
@@ -49,16 +49,21 @@ def inspect(name_or_path: str, model: str | None = None) -> dict[str, Any]:
     }
 
 
-def name_of(config: ModelConfig) -> str | None:
-    """The preset that `config` is, or one of the same structure, version and sampling; None for a model of your own."""
-    names = models()
-    like = presets_like(structure_of(config), config.version)
-    like = [name for name in like if preset(name).decoder.sampling == config.decoder.sampling]
-    return next((name for name in names if preset(name) == config), like[0] if like else None)
+def name_of(network: Network) -> str | None:
+    """The preset that a network is, or one of the same tensors; None for a model of your own."""
+    config = network.config
+    same = [name for name in models() if _plain(preset(name)) == _plain(config)]
+    like = same or presets_like(network.state_dict(), arch=config.arch)
+    return like[0] if like else None
 
 
-def _described(config: ModelConfig) -> str:
-    return name_of(config) or f"{config.arch} version {config.version}, like no preset"
+def _plain(config: Any) -> Any:
+    """The settings without those that differ from one data set or run to the other."""
+    return config.model_copy(update={"slots": "index", "num_queries": 0})
+
+
+def _described(network: Network) -> str:
+    return name_of(network) or f"{network.config.arch}, like no preset"
 
 
 def _checked(name_or_path: str, checkpoint: weights.Checkpoint) -> str:

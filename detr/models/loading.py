@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detr import convert, weights
 from detr.classes import COCO, Classes
-from detr.config import validated
 from detr.errors import InputError
-from detr.models.presets import ModelConfig, Network, build_model, preset
-from detr.models.structure import Structure, presets_like, seen_in
-
-_VERSIONS = {"rtdetr-official": 1, "rtdetrv2-official": 2, "rt_detr-hf": 1, "rt_detr_v2-hf": 2}
-_HEAD = "queries.score_head.weight"
+from detr.models.likeness import COUNTER, nearest_preset, presets_like, shapes_of
+from detr.models.network import Slots, num_slots
+from detr.models.presets import Network, build_model, model_config, models, preset
 
 
 def load_model(name_or_path: str, model: str | None = None, *, device: torch.device | str = "cpu") -> Network:
@@ -39,81 +37,112 @@ def said_by_release(name_or_path: str, checkpoint: weights.Checkpoint) -> str | 
     return release.model if release and checkpoint.model is None else None
 
 
-def network_of(
-    checkpoint: weights.Checkpoint, model: str | None = None, *, otherwise: ModelConfig | None = None
-) -> Network:
+def network_of(checkpoint: weights.Checkpoint, model: str | None = None, *, otherwise: Any | None = None) -> Network:
     """The network of a file that has been read, on the CPU.
 
     `otherwise` is what a file that doesn't say its model is taken for.
     """
-    wanted = None if model is None else preset(model)
     source = convert.identify(checkpoint.state)
-    if source == convert.BACKBONE:
-        raise InputError(f"{checkpoint.path} holds only a ResNet-vd backbone; use it for training with --weights")
+    if source in convert.BACKBONES:
+        raise InputError(f"{checkpoint.path} holds only a backbone; use it for training with --weights")
     state = dict(checkpoint.state) if source is None else convert.to_ours(checkpoint.state, source)
-    structure = seen_in(state)
-    if structure is None:
-        raise InputError(f"{checkpoint.path} holds {_what(checkpoint.state)}, no RT-DETR")
-    if wanted is not None:
-        config = wanted
+    fields = {} if source is None else _told_by(source)
+    if model is not None:
+        config = preset(model)
     elif checkpoint.model is not None:
-        config = validated(ModelConfig, checkpoint.model, f"{checkpoint.path}, model")
+        config = model_config(checkpoint.model, f"{checkpoint.path}, model")
     elif otherwise is not None:
         config = otherwise
     else:
-        config = _config_like(structure, None if source is None else _VERSIONS[source], checkpoint)
-    network = build_model(config, classes=_classes(checkpoint, state))
-    _require_fit(network, state, checkpoint, structure, model)
+        config = _config_like(state, fields, checkpoint)
+    config, classes = _with_classes(config, state, fields, checkpoint)
+    network = build_model(config, classes=classes)
+    _require_fit(network, state, fields, checkpoint, model)
     network.load_state_dict(state)
     return network
 
 
-def _config_like(structure: Structure, version: int | None, checkpoint: weights.Checkpoint) -> ModelConfig:
-    names = presets_like(structure, version)
-    versions = {preset(name).version for name in names}
+def _told_by(source: str) -> dict[str, Any]:
+    """The fields of the model section that the names of a source tell."""
+    table = convert.TABLES[source]
+    return {"arch": table.arch, **dict(table.fields)}
+
+
+def _config_like(state: Mapping[str, Tensor], fields: Mapping[str, Any], checkpoint: weights.Checkpoint) -> Any:
+    names = presets_like(state, **fields)
     if not names:
-        raise InputError(f"{checkpoint.path} is like no model of ours ({structure}); say which with model=")
-    if len(versions) > 1:
+        if not fields and not any(name in shapes_of(preset(each)).of for each in models() for name in state):
+            raise InputError(f"{checkpoint.path} holds {_what(checkpoint.state)}, none of our models")
+        nearest = nearest_preset(state, **fields)
+        first = "" if nearest is None else f"; the nearest is {nearest}, but {_differences(state, preset(nearest))}"
+        raise InputError(f"{checkpoint.path} is like no model of ours{first}; say which it is with model=")
+    if len(names) > 1:
+        published = {each.file_name: each.model for each in weights.RELEASES.values()}
+        said = published.get(checkpoint.path.name)
+        if said is not None and said in names:
+            return preset(said)
         raise InputError(f"{checkpoint.path} doesn't say which of {', '.join(names)} it is; say it with model=")
     return preset(names[0])
 
 
-def _classes(checkpoint: weights.Checkpoint, state: Mapping[str, Tensor]) -> Classes:
-    """The file's own class table; without one, COCO's names for 80 classes, else class_0, class_1, ..."""
-    count = len(state[_HEAD]) if _HEAD in state else len(COCO)
+def _with_classes(
+    config: Any, state: Mapping[str, Tensor], fields: Mapping[str, Any], checkpoint: weights.Checkpoint
+) -> tuple[Any, Classes]:
+    """The file's own class table; without one, COCO's names where their number fits, else class_0, class_1, ...
+
+    Heads are numbered by index where their rows can't be the ids of the classes.
+    """
+    count = shapes_of(config).slots_in(state)
+    if count is None:
+        return config, checkpoint.classes or COCO
+    classes = checkpoint.classes or COCO
+    ways: tuple[Slots, ...] = (config.slots, fields.get("slots", "index"), "index")
+    for way in ways:
+        if num_slots(classes, way) == count:
+            return config.model_copy(update={"slots": way}), classes
     if checkpoint.classes is not None:
-        if len(checkpoint.classes) != count:
-            raise InputError(
-                f"{checkpoint.path}: its table names {len(checkpoint.classes)} classes, its head has {count}"
-            )
-        return checkpoint.classes
-    return COCO if count == len(COCO) else Classes.from_names(f"class_{index}" for index in range(count))
+        raise InputError(f"{checkpoint.path}: its table names {len(classes)} classes, its head has {count}")
+    names = Classes.from_names(f"class_{index}" for index in range(count))
+    return config.model_copy(update={"slots": "index"}), names
 
 
 def _require_fit(
-    network: nn.Module,
+    network: Network,
     state: Mapping[str, Tensor],
+    fields: Mapping[str, Any],
     checkpoint: weights.Checkpoint,
-    structure: Structure,
     model: str | None,
 ) -> None:
     ours = network.state_dict()
-    optional = {name for name in ours if name.endswith("num_batches_tracked")}
-    missing = [name for name in ours if name not in state and name not in optional]
-    extra = [name for name in state if name not in ours and not name.endswith("num_batches_tracked")]
-    others = [name for name in ours if name in state and ours[name].shape != state[name].shape]
-    if not (missing or extra or others):
+    unlike = [name for name in state if not name.endswith(COUNTER) and name not in ours]
+    unlike += [name for name in ours if not name.endswith(COUNTER) and name not in state]
+    unlike += [name for name in ours if name in state and ours[name].shape != state[name].shape]
+    if not unlike:
         return
-    like = presets_like(structure, None)
-    if model is not None and like and model not in like:
+    if not any(name in ours for name in state):
+        raise InputError(f"{checkpoint.path} holds {_what(checkpoint.state)}, no {model or network.config.arch}")
+    like = [] if model is None else presets_like(state, **fields)
+    if like and model not in like:
         raise InputError(f"{checkpoint.path} holds {' or '.join(like)}, not {model}")
+    raise InputError(f"{checkpoint.path} doesn't fit {model or 'its model'}: {_in_words(ours, state)}")
+
+
+def _differences(state: Mapping[str, Tensor], config: Any) -> str:
+    with torch.device("meta"):
+        return _in_words(build_model(config).state_dict(), state)
+
+
+def _in_words(ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    missing = [name for name in ours if name not in state and not name.endswith(COUNTER)]
+    extra = [name for name in state if name not in ours and not name.endswith(COUNTER)]
+    others = [name for name in ours if name in state and ours[name].shape != state[name].shape]
     counts = [
         f"{len(names)} tensors {what}"
         for names, what in ((missing, "missing"), (extra, "too many"), (others, "of another shape"))
         if names
     ]
     first = [_named(name, ours, state) for name in (*others, *missing, *extra)[:3]]
-    raise InputError(f"{checkpoint.path} doesn't fit {model or 'its model'}: {', '.join(counts)}: {'; '.join(first)}")
+    return f"{', '.join(counts)}: {'; '.join(first)}"
 
 
 def _named(name: str, ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:

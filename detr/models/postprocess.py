@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,29 +13,52 @@ from detr.layers.position import precise
 from detr.records import Detections, Output
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How logits become the probability of each class."""
+
+    slots: tuple[int, ...] | None = None  # which logit belongs to each class; None: logit and class are numbered alike
+    exclusive: bool = False  # the last logit is "no object", and a query says its best class only (DETR)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """[B, Q, slots] -> [B, Q, C] in [0, 1]; -1 for what an exclusive query doesn't say."""
+        logits = precise(logits)
+        if not self.exclusive:
+            return self._of_classes(logits).sigmoid()
+        scores = logits.softmax(-1)[..., :-1]
+        said = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, scores.argmax(-1, keepdim=True), True)
+        return self._of_classes(scores.masked_fill(~said, -1.0))
+
+    def _of_classes(self, values: Tensor) -> Tensor:
+        return values if self.slots is None else values[..., list(self.slots)]
+
+
 def select(
     output: Output,
     sizes: Sequence[tuple[int, int]],
     *,
+    scoring: Scoring = Scoring(),
     conf: float = 0.0,
     max_det: int = 300,
     classes: Sequence[int] | None = None,
 ) -> list[Detections]:
     """The `max_det` best (query, class) pairs of each image, best first, those scored below `conf` left out.
 
-    `sizes` are the (h, w) of the images as the boxes are wanted. One query may give several detections of different
-    classes, as in the official post-processing; boxes may reach over the border. With `classes` only those compete.
+    `sizes` are the (h, w) of the images as the boxes are wanted, `scoring` the network's. Unless that is exclusive, one
+    query may give several detections of different classes, as in the official post-processing; boxes may reach over the
+    border. With `classes` only those compete.
     """
     last = output.layers[-1]
-    logits = precise(last.logits)
+    scores = scoring(last.logits)
+    num_classes = scores.shape[-1]
+    chosen = range(num_classes) if classes is None else list(classes)
+    count = last.logits.shape[1] * (1 if scoring.exclusive else len(chosen))
     if classes is not None:
-        others = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
-        others[list(classes)] = False
-        logits = logits.masked_fill(others, -torch.inf)
-    scores = logits.sigmoid().flatten(1)
-    count = len(classes) * logits.shape[1] if classes is not None else scores.shape[1]
-    scores, indices = scores.topk(min(max_det, count), dim=1)
-    queries, labels = indices // logits.shape[-1], indices % logits.shape[-1]
+        others = torch.ones(num_classes, dtype=torch.bool, device=scores.device)
+        others[chosen] = False
+        scores = scores.masked_fill(others, -1.0)
+    scores, indices = scores.flatten(1).topk(min(max_det, count), dim=1)
+    queries, labels = indices // num_classes, indices % num_classes
     boxes = cxcywh_to_xyxy(precise(last.boxes)).gather(1, queries[..., None].expand(-1, -1, 4))
     scale = torch.tensor([(w, h, w, h) for h, w in sizes], dtype=boxes.dtype, device=boxes.device)
     boxes = boxes * scale[:, None]
@@ -42,5 +66,5 @@ def select(
 
 
 def _above(conf: float, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
-    keep = scores >= conf
+    keep = scores >= max(conf, 0.0)
     return Detections(boxes[keep], scores[keep], labels[keep])

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Tag
+
 from detr.classes import COCO, Classes
 from detr.config import read_recipe, recipe_names, validated
 from detr.errors import UsageError, did_you_mean
+from detr.models.network import DetectionNetwork
 from detr.models.rtdetr import RTDETRConfig, RTDETRNetwork
 
-MODELS: dict[str, tuple[type[RTDETRConfig], type[RTDETRNetwork]]] = {"rtdetr": (RTDETRConfig, RTDETRNetwork)}
+MODELS: dict[str, tuple[type[Any], type[DetectionNetwork]]] = {"rtdetr": (RTDETRConfig, RTDETRNetwork)}
 """Every architecture: its settings and its network."""
 
-ModelConfig = RTDETRConfig  # a union told apart by `arch` once there is a second architecture
-Network = RTDETRNetwork  # likewise
+Network = DetectionNetwork
+
+
+def _arch(given: Any) -> str:
+    """Files older than the second architecture may not say theirs."""
+    return given.get("arch", "rtdetr") if isinstance(given, dict) else getattr(given, "arch", "rtdetr")
+
+
+ModelConfig = Annotated[Annotated[RTDETRConfig, Tag("rtdetr")], Discriminator(_arch)]
+"""The settings of any model, told apart by `arch`."""
 
 
 def models() -> list[str]:
@@ -19,15 +33,27 @@ def models() -> list[str]:
     return recipe_names()
 
 
-def preset(name: str) -> ModelConfig:
+def preset(name: str) -> Any:
     """The `model` section of the recipe of that name; UsageError where there is none."""
     if name not in models():
         nearest = did_you_mean(name, models()) or f"; known are {', '.join(models())}"
         raise UsageError(f"no model is called {name!r}{nearest}")
-    return validated(ModelConfig, read_recipe(name).get("model", {}), f"recipe {name}, model")
+    return model_config(read_recipe(name).get("model", {}), f"recipe {name}, model")
 
 
-def build_model(model: str | ModelConfig, *, classes: Classes | None = None) -> Network:
-    """A network with fresh weights, in training mode; for COCO's 80 classes unless told."""
+def model_config(tree: Mapping[str, Any], source: str) -> Any:
+    """A model section as the settings of its architecture; UsageError for whatever is not right in it."""
+    arch = _arch(dict(tree))
+    if arch not in MODELS:
+        nearest = did_you_mean(arch, MODELS) or f"; known are {', '.join(MODELS)}"
+        raise UsageError(f"{source}: arch is {arch!r}{nearest}")
+    return validated(MODELS[arch][0], tree, source)
+
+
+def build_model(model: str | Any, *, classes: Classes | None = None) -> Network:
+    """A network with fresh weights, in training mode; for COCO's 80 classes unless told.
+
+    `model` is a preset's name or a `ModelConfig`.
+    """
     config = preset(model) if isinstance(model, str) else model
     return MODELS[config.arch][1](config, COCO if classes is None else classes)

@@ -6,7 +6,6 @@ weights differently, and does without a clamp.
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Literal
 
@@ -15,17 +14,18 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detr.backbones.resnet import ResNet, ResNetConfig
+from detr.backbones import BackboneConfig, build_backbone
+from detr.backbones.resnet import ResNetConfig
 from detr.classes import Classes
 from detr.config import Config
-from detr.errors import UsageError
 from detr.image import InputConfig
-from detr.layers.conv import ConvNorm, RepVGGBlock
+from detr.layers.conv import ConvNorm
 from detr.layers.deformable import DeformableDecoderLayer, Method
 from detr.layers.position import inverse_sigmoid, precise
 from detr.layers.transformer import MLP, FeedForward
 from detr.models.denoising import ContrastiveDenoising
 from detr.models.hybrid_encoder import HybridEncoder, HybridEncoderConfig
+from detr.models.network import DetectionNetwork, Slots
 from detr.models.queries import Memory, QuerySelection
 from detr.records import Denoising, Output, Predictions, Target
 
@@ -45,11 +45,12 @@ class DecoderConfig(Config):
 class RTDETRConfig(Config):
     arch: Literal["rtdetr"] = "rtdetr"
     version: Literal[1, 2] = 1
+    slots: Slots = "index"
     num_queries: int = Field(default=300, ge=1)
     num_denoising: int = Field(default=100, ge=0)  # positive denoising queries per image in training, about
     label_noise: float = Field(default=0.5, ge=0, le=1)
     box_noise: float = Field(default=1.0, ge=0)
-    backbone: ResNetConfig = ResNetConfig()
+    backbone: BackboneConfig = ResNetConfig()
     encoder: HybridEncoderConfig = HybridEncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
     input: InputConfig = InputConfig()
@@ -66,16 +67,13 @@ class RTDETRConfig(Config):
         return self
 
 
-class RTDETRNetwork(nn.Module):
-    """`network(images)` -> `Output`; in training all decoder layers, in evaluation the one that answers."""
-
+class RTDETRNetwork(DetectionNetwork):
     denoising: ContrastiveDenoising | None
 
     def __init__(self, config: RTDETRConfig, classes: Classes) -> None:
-        super().__init__()
-        self.config, self.classes = config, classes
-        channels, num_classes = config.decoder.channels, len(classes)
-        self.backbone = ResNet(config.backbone)
+        super().__init__(config, classes)
+        channels, num_classes = config.decoder.channels, self.num_slots
+        self.backbone = build_backbone(config.backbone)
         self.encoder = HybridEncoder(config.encoder, config.backbone.channels)
         self.projections = nn.ModuleList(ConvNorm(config.encoder.channels, channels) for _ in config.backbone.channels)
         self.queries = QuerySelection(channels, num_classes)
@@ -94,10 +92,6 @@ class RTDETRNetwork(nn.Module):
         self._initialise()
 
     def forward(self, images: Tensor, padding: Tensor | None = None, targets: list[Target] | None = None) -> Output:
-        """images [B, 3, h, w] as `config.input` says, of any size; padding [B, h, w] True where there is no image.
-
-        `targets` feed only the denoising, in training.
-        """
         features = self.backbone(images)
         maps = self.encoder(features, _shrunk(padding, features[-1]))
         memory = self._memory(maps, padding)
@@ -129,29 +123,21 @@ class RTDETRNetwork(nn.Module):
             ),
         )
 
-    def set_queries(self, num_queries: int) -> None:
-        """How many queries run from now on, after training too: fewer are faster, more find more in crowds."""
-        if num_queries < 1:
-            raise UsageError(f"{num_queries} queries: expected at least 1")
-        self.config = self.config.model_copy(update={"num_queries": num_queries})
+    def heads(self) -> list[nn.Module]:
+        queries, decoder = self.queries, self.decoder
+        heads: list[nn.Module] = [queries.score_head, queries.box_head, decoder.score_heads, decoder.box_heads]
+        return heads if self.denoising is None else [*heads, self.denoising]
 
-    def set_layers(self, num_layers: int) -> None:
-        """How many decoder layers run in evaluation from now on: fewer are faster and a little less exact."""
-        if not 1 <= num_layers <= len(self.decoder.layers):
-            raise UsageError(f"{num_layers} decoder layers: expected 1 to {len(self.decoder.layers)}")
-        decoder = self.config.decoder.model_copy(update={"eval_layers": num_layers})
-        self.config = self.config.model_copy(update={"decoder": decoder})
-        self.decoder.eval_layers = num_layers
+    def by_class(self) -> list[nn.Module]:
+        modules: list[nn.Module] = [self.queries.score_head, *self.decoder.score_heads]
+        return modules if self.denoising is None else [*modules, self.denoising.class_embedding]
 
-    def deploy(self) -> RTDETRNetwork:
-        """A copy for inference only: norms and parallel convolutions folded, what only training needs left out."""
-        network = copy.deepcopy(self).eval()
-        network.denoising = None
-        network.decoder.cut()
-        for module in list(network.modules()):
-            if isinstance(module, ConvNorm | RepVGGBlock):
-                module.fuse()
-        return network.requires_grad_(False)
+    def projecting(self) -> list[nn.Module]:
+        return [self.encoder.projections, self.queries]
+
+    def cut(self) -> None:
+        self.denoising = None
+        self.decoder.cut()
 
     def _memory(self, maps: list[Tensor], padding: Tensor | None) -> Memory:
         maps = [project(each) for project, each in zip(self.projections, maps, strict=True)]

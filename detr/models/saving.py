@@ -13,11 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from detr import convert, hugging_face, hugging_face_names, weights
+from detr import convert, hugging_face, weights
+from detr.convert.rtdetr_hf import POINTS_SCALE
 from detr.errors import InputError, UsageError, did_you_mean
 from detr.files import write_text, written_aside
 from detr.layers.position import anchors
-from detr.models.presets import ModelConfig, Network
+from detr.models.presets import Network
 
 Form = Literal["detr", "official", "hf"]
 
@@ -65,10 +66,10 @@ def hugging_face_state(network: Network) -> dict[str, Tensor]:
     if config.version == 1:
         return convert.to_theirs(network.state_dict(), "rt_detr-hf")
     state = convert.to_theirs(network.state_dict(), "rt_detr_v2-hf")
-    return state | _points_scales(config, hugging_face_names.POINTS_SCALE)
+    return state | _points_scales(config, POINTS_SCALE)
 
 
-def _points_scales(config: ModelConfig, name: str) -> dict[str, Tensor]:
+def _points_scales(config: Any, name: str) -> dict[str, Tensor]:
     scale = torch.tensor([1 / count for count in config.decoder.points for _ in range(count)])
     return {name.format(layer=layer): scale.clone() for layer in range(config.decoder.num_layers)}
 

@@ -10,7 +10,7 @@ import torch
 
 import detr.cli
 from detr import releases, weights
-from detr.convert import BACKBONE, to_theirs
+from detr.convert import to_theirs
 from detr.models import build_model, load_model
 from detr.models.presets import preset
 from detr.models.saving import official_state, save_model
@@ -135,7 +135,7 @@ def test_inspect_reports_a_model_that_is_not_ours(detr_, tmp_path):
 
 def test_inspect_says_that_a_file_is_only_a_backbone(detr_, tmp_path):
     state = build_model("rtdetr-tiny").backbone.state_dict(prefix="backbone.")
-    torch.save(to_theirs(state, BACKBONE), tmp_path / "backbone.pth")
+    torch.save(to_theirs(state, "resnet-vd-official"), tmp_path / "backbone.pth")
     code, out, _ = detr_("weights", "inspect", tmp_path / "backbone.pth")
     assert code == 0
     assert "a ResNet-vd backbone only" in out and "none of ours" not in out

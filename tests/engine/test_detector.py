@@ -12,6 +12,7 @@ from detr.classes import Classes
 from detr.engine.detector import RTDETR, Detector
 from detr.errors import InputError, UsageError
 from detr.image import InputConfig, prepare
+from detr.models.postprocess import Scoring
 from detr.records import Output, Predictions
 
 CLASSES = Classes.from_names(["red", "green", "blue"])
@@ -25,6 +26,8 @@ class Config:
 
 class ColourFinder(nn.Module):
     """A network of two queries: one box per image, of the class of its strongest colour; the other query is unsure."""
+
+    scoring = Scoring()
 
     def __init__(self, arch="rtdetr"):
         super().__init__()

@@ -15,6 +15,7 @@ from detr.engine.predict import predict
 from detr.engine.saving import Wanted
 from detr.errors import InputError
 from detr.image import InputConfig
+from detr.models.postprocess import Scoring
 from detr.records import Output, Predictions
 from detr.video import VideoWriter, find_sources
 
@@ -24,6 +25,8 @@ CLASSES = Classes((10, 20, 30), ("red", "green", "blue"))
 
 class ColourFinder(nn.Module):
     """Finds one box, in the middle, of the class of the image's strongest colour."""
+
+    scoring = Scoring()
 
     def __init__(self):
         super().__init__()

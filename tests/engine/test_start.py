@@ -3,7 +3,7 @@ import torch
 
 from detr.backbones.resnet import ResNetConfig
 from detr.classes import COCO, Classes
-from detr.convert import BACKBONE, to_theirs
+from detr.convert import to_theirs
 from detr.engine.checkpoint import save_weights
 from detr.engine.start import class_entries, start_from, warning_of_fresh_norms
 from detr.errors import InputError
@@ -26,7 +26,8 @@ def with_backbone(model, **settings):
 
 def backbone_of(state):
     """As the authors publish it: the backbone's part under their names, without the prefix."""
-    return to_theirs({name: value for name, value in state.items() if name.startswith("backbone.")}, BACKBONE)
+    own = {name: value for name, value in state.items() if name.startswith("backbone.")}
+    return to_theirs(own, "resnet-vd-official")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from detr.engine.evaluate import evaluate
 from detr.engine.validate import OtherClasses, matched_classes, validate
 from detr.errors import InputError
 from detr.image import InputConfig
+from detr.models.postprocess import Scoring
 from detr.records import Output, Predictions
 
 NAMES = ("circle", "square", "star")
@@ -48,6 +49,8 @@ class Settings:
 class Knowing(nn.Module):
     """Tells from the grey which picture it is, and answers with its boxes."""
 
+    scoring = Scoring()
+
     def __init__(self, dataset, classes=None):
         super().__init__()
         self.config, known = Settings(), dataset.annotations
@@ -71,6 +74,8 @@ class Knowing(nn.Module):
 
 class Learned(nn.Module):
     """Random weights: answers whose last bits depend on how they are computed."""
+
+    scoring = Scoring()
 
     def __init__(self, classes):
         super().__init__()

@@ -3,7 +3,7 @@ import torch
 
 from detr import weights
 from detr.classes import COCO, Classes
-from detr.convert import BACKBONE, to_theirs
+from detr.convert import to_theirs
 from detr.errors import InputError, UsageError
 from detr.models import build_model, load_model, network_of, preset
 from detr.models.rtdetr import RTDETRNetwork
@@ -59,7 +59,7 @@ def test_a_plain_state_dict_of_ours_needs_no_word_where_one_model_is_like_it(tmp
 def test_a_file_that_fits_two_versions_wants_to_be_told(tmp_path):
     with torch.device("meta"):
         state = build_model("rtdetr-r18").state_dict()
-    with pytest.raises(InputError, match=r"which of rtdetr-r18, rtdetrv2-r18, rtdetrv2-r18-dsp it is.*model="):
+    with pytest.raises(InputError, match=r"which of rtdetr-r18, rtdetrv2-r18 it is.*model="):
         network_of(weights.Checkpoint(tmp_path / "plain.pth", state, None, None))
 
 
@@ -84,8 +84,10 @@ def test_a_file_of_another_family_says_what_it_holds(tmp_path, names, what):
 
 
 def test_a_backbone_alone_is_for_training(tmp_path, tiny):
-    state = to_theirs({name: value for name, value in tiny.state_dict().items() if "backbone" in name}, BACKBONE)
-    with pytest.raises(InputError, match="holds only a ResNet-vd backbone; use it for training with --weights"):
+    state = to_theirs(
+        {name: value for name, value in tiny.state_dict().items() if "backbone" in name}, "resnet-vd-official"
+    )
+    with pytest.raises(InputError, match="holds only a backbone; use it for training with --weights"):
         load_model(saved(tmp_path, state))
     with pytest.raises(InputError, match="holds only a ResNet-vd backbone"):
         load_model(saved(tmp_path, state), model=TINY)

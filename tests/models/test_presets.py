@@ -11,7 +11,7 @@ import detr
 from detr.convert import to_theirs
 from detr.errors import UsageError
 from detr.models import build_model, models, preset
-from detr.models.structure import presets_like, seen_in, structure_of
+from detr.models.likeness import presets_like
 
 OFFICIAL = json.loads((Path(__file__).parent.parent / "golden" / "official_names.json").read_text())
 
@@ -41,12 +41,10 @@ def test_parameters_are_as_many_and_as_learnable_as_officially(network):
     assert sum(count for count, learns in counts if learns) == OFFICIAL[name]["learnable"]
 
 
-def test_a_state_dict_shows_its_structure(network):
+def test_tensors_show_which_preset_they_belong_to(network):
     name, network = network
-    seen = seen_in(network.state_dict())
-    assert seen == structure_of(preset(name))
-    expected = name.removesuffix("-dsp")  # discrete sampling doesn't show
-    assert presets_like(seen, preset(name).version)[0] == expected
+    version = network.config.version
+    assert presets_like(network.state_dict(), arch="rtdetr", version=version) == [name.removesuffix("-dsp")]
 
 
 def test_the_tiny_model_is_tiny():

@@ -1,14 +1,17 @@
-"""config.json and preprocessor_config.json of Hugging Face's RT-DETR, both ways."""
+"""config.json of Hugging Face's RT-DETR, both ways."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from detr.classes import COCO, Classes
+from detr.classes import Classes
 from detr.errors import InputError
+from detr.hugging_face.processor import labels_of
 
 _VERSIONS = {"rt_detr": 1, "rt_detr_v2": 2}
+TYPES = tuple(_VERSIONS)
+"""The model types that are read here."""
 _DEPTHS = {
     ("basic", (1, 1, 1, 1)): 10,
     ("basic", (2, 2, 2, 2)): 18,
@@ -38,7 +41,6 @@ _FIXED_BACKBONE: dict[str, Any] = {
     "downsample_in_bottleneck": False,
     "num_channels": 3,
 }
-_FIXED_PROCESSOR: dict[str, Any] = {"do_resize": True, "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255}
 # Our setting -> theirs with its default.
 _SETTINGS: dict[tuple[str, ...], tuple[str, Any]] = {
     ("num_queries",): ("num_queries", 300),
@@ -58,13 +60,11 @@ _SETTINGS: dict[tuple[str, ...], tuple[str, Any]] = {
 }
 
 
-def model_of(config: Mapping[str, Any], source: str) -> dict[str, Any] | None:
-    """The model section of a recipe that a config.json amounts to; None for a model we don't have.
+def model_of(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The model section of a recipe that a config.json amounts to.
 
     InputError names the first setting that our RT-DETR does not vary.
     """
-    if config.get("model_type") not in _VERSIONS:
-        return None
     backbone = config.get("backbone_config") or {}
     for settings, fixed in ((config, _FIXED | _FIXED_IN_VERSION_2), (backbone, _FIXED_BACKBONE)):
         for name, value in fixed.items():
@@ -111,8 +111,7 @@ def config_of(model: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
         "encoder_in_channels": widths[1:],
         "decoder_in_channels": [encoder["channels"]] * 3,
         "decoder_n_points": points[0] if len(set(points)) == 1 else points,
-        "id2label": {str(index): name for index, name in enumerate(classes.names)},
-        "label2id": {name: index for index, name in enumerate(classes.names)},
+        **labels_of(classes),
         **_FIXED,
     }
     if version == 2:
@@ -121,48 +120,6 @@ def config_of(model: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
     for place, (name, _) in _SETTINGS.items():
         config[name] = model[place[0]] if len(place) == 1 else model[place[0]][place[1]]
     return config
-
-
-def input_of(processor: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The input section that a preprocessor_config.json amounts to; InputError for what we don't do."""
-    size = processor.get("size", {"height": 640, "width": 640})
-    if set(size) != {"height", "width"}:
-        raise InputError(f"{source}: size {size} is not supported, only one with height and width")
-    for name, value in _FIXED_PROCESSOR.items():
-        if processor.get(name, value) != value:
-            raise InputError(f"{source}: {name} {processor[name]!r} is not supported, only {value!r}")
-    model_input: dict[str, Any] = {"height": size["height"], "width": size["width"]}
-    if processor.get("do_normalize", False):
-        model_input |= {"mean": list(processor["image_mean"]), "std": list(processor["image_std"])}
-    return model_input
-
-
-def processor_of(model_input: Mapping[str, Any]) -> dict[str, Any]:
-    """The preprocessor_config.json of an input section with every setting in it."""
-    normalised = model_input["mean"] is not None and model_input["std"] is not None
-    return {
-        "image_processor_type": "RTDetrImageProcessor",
-        "size": {"height": model_input["height"], "width": model_input["width"]},
-        "do_normalize": normalised,
-        **({"image_mean": model_input["mean"], "image_std": model_input["std"]} if normalised else {}),
-        "do_pad": False,
-        **_FIXED_PROCESSOR,
-    }
-
-
-def classes_of(config: Mapping[str, Any], source: str) -> Classes | None:
-    """`id2label` as classes. COCO's names in COCO's order are COCO, original ids included."""
-    labels = config.get("id2label")
-    if labels is None:
-        return None
-    try:
-        by_index = {int(index): str(name) for index, name in labels.items()}
-    except (AttributeError, ValueError):
-        raise InputError(f"{source}: id2label is not a table from indices to names") from None
-    if sorted(by_index) != list(range(len(by_index))):
-        raise InputError(f"{source}: id2label does not count from 0 to {len(by_index) - 1}")
-    classes = Classes.from_names(by_index[index] for index in range(len(by_index)))
-    return COCO if classes.names == COCO.names else classes
 
 
 def _backbone_of(backbone: Mapping[str, Any], source: str) -> dict[str, Any]:

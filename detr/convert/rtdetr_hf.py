@@ -1,18 +1,20 @@
-"""The names of RT-DETR's tensors in Hugging Face's transformers, as rows for a rename table.
+"""The names of RT-DETR's tensors in Hugging Face's transformers.
 
 The names on the hub are those of transformers 4. Version 5 has others in memory, but writes the old ones.
 """
 
 from __future__ import annotations
 
-Rows = tuple[tuple[str | tuple[str, ...], str], ...]
+from detr.convert.renaming import Row, Table
+
+Rows = tuple[Row, ...]
 
 _BACKBONE = "model.backbone.model"
 _HALVES = (("convolution.*", "conv.*"), ("normalization.*", "norm.*"))
 
 
 def _backbone() -> Rows:
-    rows: list[tuple[str | tuple[str, ...], str]] = []
+    rows: list[Row] = []
     for theirs, ours in _HALVES:
         block, our_block = f"{_BACKBONE}.encoder.stages.{{stage}}.layers.{{block}}", "backbone.stages.{stage}.{block}"
         first, our_first = block.replace("{stage}", "0"), our_block.replace("{stage}", "0")
@@ -101,7 +103,19 @@ ROWS: Rows = (
 )
 """Their name, our name; for reading all count, for writing the first."""
 
-MARKS = ("model.enc_bbox_head.*", f"{_LAYER}.encoder_attn.sampling_offsets.*")
-"""Names that tell these models from others."""
-FOREIGN = ("model.decoder.lqe_layers.{layer}.*", "model.level_embed")
-"""Names that D-FINE and Deformable DETR have there, and these models haven't."""
+_MARKS = ("model.enc_bbox_head.*", f"{_LAYER}.encoder_attn.sampling_offsets.*")
+_FOREIGN = ("model.decoder.lqe_layers.{layer}.*", "model.level_embed")  # of D-FINE and Deformable DETR
+
+TABLES: dict[str, Table] = {
+    "rt_detr-hf": Table(
+        rows=ROWS, marks=_MARKS, arch="rtdetr", fields=(("version", 1),), foreign=(*_FOREIGN, POINTS_SCALE)
+    ),
+    "rt_detr_v2-hf": Table(
+        rows=ROWS,
+        marks=(*_MARKS, POINTS_SCALE),
+        arch="rtdetr",
+        fields=(("version", 2),),
+        foreign=_FOREIGN,
+        derived=(POINTS_SCALE,),
+    ),
+}

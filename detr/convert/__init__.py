@@ -1,0 +1,72 @@
+"""Other people's state dicts -> ours and back: rename tables as data, a file for each source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from detr.convert import renaming, rtdetr, rtdetr_hf
+from detr.convert.renaming import State, Table, any_fits
+from detr.errors import UsageError, did_you_mean
+
+__all__ = ["BACKBONES", "TABLES", "State", "Table", "identify", "other_model", "to_ours", "to_theirs"]
+
+TABLES: dict[str, Table] = rtdetr.TABLES | rtdetr_hf.TABLES
+"""Every source we read, under the name that `identify` gives."""
+
+BACKBONES = tuple(name for name, table in TABLES.items() if table.arch is None)
+"""The sources of files that hold a backbone and nothing else."""
+
+_OTHERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("DEIMv2", ("decoder.decoder.layers.{layer}.swish_ffn.*",)),
+    ("D-FINE or DEIM", ("decoder.pre_bbox_head.*",)),
+    ("DEIM-RT-DETRv2", ("decoder.query_pos_head.layers.2.*", "decoder.enc_output.proj.*")),
+    ("D-FINE (Hugging Face)", ("model.decoder.lqe_layers.{layer}.*",)),
+    ("Deformable DETR (Hugging Face)", ("model.level_embed", "class_embed.{layer}.*")),
+    ("DETR (Hugging Face)", ("model.query_position_embeddings.*",)),
+    ("RF-DETR or LW-DETR", ("refpoint_embed.*", "query_feat.*")),
+    ("DINO", ("transformer.level_embed", "label_enc.*")),
+    ("Deformable DETR", ("transformer.level_embed",)),
+    ("DETR", ("query_embed.*", "transformer.decoder.*")),
+    ("a torchvision detector", ("roi_heads.*",)),
+    ("Ultralytics", ("model.{index}.cv{n}.*",)),
+    ("a ResNet for classification", ("layer1.0.*", "fc.*")),
+)
+
+
+def identify(state: Iterable[str]) -> str | None:
+    """The name in `TABLES` of the source whose names these are, or None."""
+    names = list(state)
+    for source, table in TABLES.items():
+        is_another = any(any_fits(each, names) for each in table.foreign)
+        if not is_another and all(any_fits(mark, names) for mark in table.marks):
+            return source
+    return None
+
+
+def other_model(state: Iterable[str]) -> str | None:
+    """What a state dict seems to be that no table of ours is for: a name for people, or None."""
+    names = list(state)
+    return next((what for what, marks in _OTHERS if all(any_fits(mark, names) for mark in marks)), None)
+
+
+def to_ours(state: Mapping[str, Tensor], source: str) -> State:
+    """A state dict of the source -> under our names. What no row knows keeps its name, so that loading says so.
+
+    InputError if two names of one tensor hold different values; UsageError for an unknown source.
+    """
+    return renaming.to_ours(state, table_of(source))
+
+
+def to_theirs(state: Mapping[str, Tensor], source: str) -> State:
+    """Under the source's names, without what it derives; what no row knows keeps its name."""
+    return renaming.to_theirs(state, table_of(source))
+
+
+def table_of(source: str) -> Table:
+    """UsageError for a source we have no table of."""
+    if source not in TABLES:
+        nearest = did_you_mean(source, TABLES) or f"; known are {', '.join(TABLES)}"
+        raise UsageError(f"no rename table {source!r}{nearest}")
+    return TABLES[source]

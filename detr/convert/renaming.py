@@ -1,0 +1,122 @@
+"""How a rename table is written, and what is done with one.
+
+A row pairs their name with ours. `{word}` stands for a number and `*` for whatever ends the name; both carry over by
+word. Where they keep apart what we stack (queries, keys, values), the row's left side is a tuple, stacked in order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detr.errors import InputError
+
+State = dict[str, Tensor]
+Row = tuple[str | tuple[str, ...], str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Names of one source. Where several rows fit a name, the first counts."""
+
+    rows: tuple[Row, ...]
+    marks: tuple[str, ...]  # names, as in the rows, that tell this source: all are there
+    arch: str | None = None  # of the models that have these names; None: no whole model
+    fields: tuple[tuple[str, Any], ...] = ()  # of the model section, that these names tell
+    foreign: tuple[str, ...] = ()  # names that another source has and this one hasn't
+    derived: tuple[str, ...] = ()  # theirs that follow from the settings; left out, and given back by `models.saving`
+    aliases: tuple[tuple[str, str], ...] = ()  # second names of a tensor, and its first
+
+
+def to_ours(state: Mapping[str, Tensor], table: Table) -> State:
+    """Under our names. What no row knows keeps its name, so that loading it strictly says so.
+
+    InputError if two names of one tensor (Hugging Face keeps such) hold different values.
+    """
+    derived = [_pattern(name) for name in table.derived]
+    parts = [(_pattern(part), ours, place, count) for ours, place, count, part in _parts(table.rows)]
+    aliases = [(_pattern(alias), theirs) for alias, theirs in table.aliases]
+    result: State = {}
+    stacks: dict[str, list[tuple[str, Tensor] | None]] = {}
+    for name, tensor in state.items():
+        if any(pattern.fullmatch(name) for pattern in derived):
+            continue
+        ours, place, count = name, 0, 1
+        first = _renamed(name, aliases)
+        for pattern, template, at, of in parts:
+            found = pattern.fullmatch(first)
+            if found:
+                ours, place, count = _filled(template, found), at, of
+                break
+        if count == 1:
+            if ours in result and not torch.equal(result[ours], tensor):
+                raise InputError(f"two different tensors for {ours}; the second is {name}")
+            result[ours] = tensor
+        else:
+            stacks.setdefault(ours, [None] * count)[place] = (name, tensor)
+            result[ours] = tensor  # keeps the place in the order
+    for ours, stack in stacks.items():
+        there = [each for each in stack if each is not None]
+        if len(there) == len(stack):
+            result[ours] = torch.cat([tensor for _, tensor in there])
+        else:
+            del result[ours]
+            result.update(there)
+    return result
+
+
+def to_theirs(state: Mapping[str, Tensor], table: Table) -> State:
+    """Under their names, second names included, without what they derive; what no row knows keeps its name."""
+    rows = [(_pattern(ours), theirs) for theirs, ours in table.rows]
+    aliases = [(_pattern(theirs), alias) for alias, theirs in table.aliases]
+    result: State = {}
+    for name, tensor in state.items():
+        for pattern, theirs in rows:
+            found = pattern.fullmatch(name)
+            if not found:
+                continue
+            if isinstance(theirs, str):
+                result[_filled(theirs, found)] = tensor
+            else:
+                names = [_filled(part, found) for part in theirs]
+                result.update(zip(names, tensor.chunk(len(names)), strict=True))
+            break
+        else:
+            result[name] = tensor
+    second = {_renamed(name, [alias]): tensor for name, tensor in result.items() for alias in aliases}
+    return {**second, **result}
+
+
+def _renamed(name: str, rows: Iterable[tuple[re.Pattern[str], str]]) -> str:
+    """By the first row that fits; as it is where none does."""
+    fits = ((pattern.fullmatch(name), template) for pattern, template in rows)
+    return next((_filled(template, found) for found, template in fits if found), name)
+
+
+def _parts(rows: Iterable[Row]) -> Iterable[tuple[str, int, int, str]]:
+    """ours, place in the stack, size of the stack, their name"""
+    for theirs, ours in rows:
+        names = (theirs,) if isinstance(theirs, str) else theirs
+        for place, name in enumerate(names):
+            yield ours, place, len(names), name
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    text = re.escape(name).replace(r"\*", "(?P<rest>.+)")
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", text))
+
+
+def _filled(template: str, found: re.Match[str]) -> str:
+    numbers = found.groupdict()
+    return template.replace("*", numbers.pop("rest", "")).format(**numbers)
+
+
+def any_fits(name: str, names: Iterable[str]) -> bool:
+    """Whether one of the names is what a row's `name` stands for."""
+    pattern = _pattern(name)
+    return any(pattern.fullmatch(each) for each in names)

@@ -1,0 +1,34 @@
+"""What Hugging Face's transformers writes beside the weights, and what it needs there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from detr.classes import Classes
+from detr.errors import InputError
+from detr.hugging_face import rtdetr
+from detr.hugging_face.processor import classes_of, input_of, processor_of
+
+__all__ = ["classes_of", "config_of", "input_of", "model_of", "processor_of"]
+
+_ARCHS: dict[str, ModuleType] = {"rtdetr": rtdetr}
+
+
+def model_of(config: Mapping[str, Any], source: str) -> dict[str, Any] | None:
+    """The model section of a recipe that a config.json amounts to; None for a model we don't have.
+
+    InputError names the first setting that our models don't vary.
+    """
+    for module in _ARCHS.values():
+        if config.get("model_type") in module.TYPES:
+            return module.model_of(config, source)
+    return None
+
+
+def config_of(model: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
+    """The config.json of a model section with every setting in it; InputError for what transformers can't express."""
+    if model["arch"] not in _ARCHS:
+        raise InputError(f"transformers has no model like {model['arch']}; known are {', '.join(_ARCHS)}")
+    return _ARCHS[model["arch"]].config_of(model, classes)

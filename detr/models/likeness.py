@@ -1,0 +1,82 @@
+"""Which preset a state dict belongs to, by the names and shapes of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detr.classes import COCO
+from detr.models.presets import ModelConfig, build_model, models, preset
+
+COUNTER = "num_batches_tracked"
+"""How many batches a norm has seen: nothing depends on it, and files have it or not."""
+
+_RARER = {"rtdetrv2-r18-dsp": "rtdetrv2-r18"}  # how it samples doesn't show in a file
+
+
+@dataclass(frozen=True, eq=False)
+class Shapes:
+    """The tensors of a network."""
+
+    of: Mapping[str, tuple[int, ...]]  # name -> shape, without the norms' counters
+    counters: frozenset[str]
+    extra_rows: Mapping[str, int]  # names of the entries with a row for each slot -> how many rows come after those
+
+    def differences(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Names that are missing, too many, or of another shape; the number of slots may be any."""
+        names = {name for name in state if not name.endswith(COUNTER)}
+        others = [name for name in self.of if name in names and not self._fits(name, state[name])]
+        return [*others, *sorted(set(self.of) - names), *sorted(names - set(self.of))]
+
+    def slots_in(self, state: Mapping[str, Tensor]) -> int | None:
+        """How many slots the class heads of a state dict have; None where it has no such head."""
+        return next((len(state[name]) - more for name, more in self.extra_rows.items() if name in state), None)
+
+    def _fits(self, name: str, tensor: Tensor) -> bool:
+        skipped = 1 if name in self.extra_rows else 0
+        return self.of[name][skipped:] == tuple(tensor.shape)[skipped:]
+
+
+@lru_cache(maxsize=128)
+def shapes_of(config: ModelConfig) -> Shapes:
+    with torch.device("meta"):
+        network = build_model(config, classes=COCO)
+    by_class = set(network.by_class())
+    rows = {
+        name: len(parameter) - network.num_slots
+        for prefix, module in network.named_modules()
+        if module in by_class
+        for name, parameter in module.named_parameters(prefix, recurse=False)
+    }
+    entries = network.state_dict()
+    counters = frozenset(name for name in entries if name.endswith(COUNTER))
+    return Shapes({name: tuple(entries[name].shape) for name in entries if name not in counters}, counters, rows)
+
+
+def presets_like(state: Mapping[str, Tensor], **fields: Any) -> list[str]:
+    """The presets of exactly these tensors whose model section has these fields, such as `arch`.
+
+    Those that agree in the norms' counters too come alone.
+    """
+    names = [name for name in _with(fields) if not shapes_of(preset(name)).differences(state)]
+    counters = {name for name in state if name.endswith(COUNTER)}
+    exact = [name for name in names if shapes_of(preset(name)).counters == counters]
+    names = exact or names
+    return [name for name in names if _RARER.get(name) not in names]
+
+
+def nearest_preset(state: Mapping[str, Tensor], **fields: Any) -> str | None:
+    """The preset with the fewest differences, by name where several have as few."""
+    return min(_with(fields), key=lambda name: len(shapes_of(preset(name)).differences(state)), default=None)
+
+
+def _with(fields: Mapping[str, Any]) -> Iterator[str]:
+    for name in models():
+        config = preset(name)
+        if all(getattr(config, field, None) == value for field, value in fields.items()):
+            yield name

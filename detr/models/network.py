@@ -1,0 +1,108 @@
+"""What every network of the family is to the rest of the house."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from typing import Any, Literal, TypeVar
+
+from torch import Tensor, nn
+
+from detr.classes import Classes
+from detr.errors import UsageError
+from detr.models.postprocess import Scoring
+from detr.records import Output, Target
+
+_MOST_SLOTS = 10_000
+Slots = Literal["index", "id"]
+Same = TypeVar("Same", bound="DetectionNetwork")
+
+
+class DetectionNetwork(nn.Module):
+    """`network(images)` -> `Output`; in training all decoder layers, in evaluation the one that answers.
+
+    The class heads have a row for each slot. Where `config.slots` is "index", the classes are numbered as users see
+    them; where it is "id", by their original category ids, as in the official DETR, Deformable DETR and DINO, with
+    rows that belong to no class in the gaps.
+    """
+
+    backbone: nn.Module
+    decoder: Any  # with `layers`, and `eval_layers` of them run in evaluation
+
+    def __init__(self, config: Any, classes: Classes) -> None:
+        super().__init__()
+        self.config, self.classes = config, classes
+        self.slots = slots_of(classes, config.slots)
+        self.num_slots = max(self.slots, default=-1) + 1
+
+    @abstractmethod
+    def forward(self, images: Tensor, padding: Tensor | None = None, targets: list[Target] | None = None) -> Output:
+        """images [B, 3, h, w] as `config.input` says, of any size; padding [B, h, w] True where there is no image.
+
+        `targets` feed only the denoising, in training.
+        """
+
+    @abstractmethod
+    def heads(self) -> list[nn.Module]:
+        """Whatever says classes and boxes, and the denoising's classes."""
+
+    @abstractmethod
+    def by_class(self) -> list[nn.Module]:
+        """The modules whose parameters have a row for each slot, first of all."""
+
+    def projecting(self) -> list[nn.Module]:
+        """The modules that bring the backbone's maps, and the memory, to the width of the transformer."""
+        return []
+
+    @property
+    def scoring(self) -> Scoring:
+        return Scoring(None if self.config.slots == "index" else self.slots)
+
+    def set_queries(self, num_queries: int) -> None:
+        """How many queries run from now on, after training too: fewer are faster, more find more in crowds."""
+        if num_queries < 1:
+            raise UsageError(f"{num_queries} queries: expected at least 1")
+        self.config = self.config.model_copy(update={"num_queries": num_queries})
+
+    def set_layers(self, num_layers: int) -> None:
+        """How many decoder layers run in evaluation from now on: fewer are faster and a little less exact."""
+        most = len(self.decoder.layers)
+        if not 1 <= num_layers <= most:
+            raise UsageError(f"{num_layers} decoder layers: expected 1 to {most}")
+        decoder = self.config.decoder.model_copy(update={"eval_layers": num_layers})
+        self.config = self.config.model_copy(update={"decoder": decoder})
+        self.decoder.eval_layers = num_layers
+
+    def deploy(self: Same) -> Same:
+        """A copy for inference only: norms and parallel convolutions folded, what only training needs left out."""
+        network = copy.deepcopy(self).eval()
+        network.cut()
+        for module in list(network.modules()):
+            fuse = getattr(module, "fuse", None)
+            if callable(fuse):
+                fuse()
+        return network.requires_grad_(False)
+
+    def cut(self) -> None:
+        """Forget what evaluation doesn't run; for the copy that `deploy` makes."""
+
+
+def slots_of(classes: Classes, by: Slots) -> tuple[int, ...]:
+    """Which row of the class heads belongs to each class; UsageError where ids can't number rows."""
+    if by == "index":
+        return tuple(range(len(classes)))
+    for id in classes.ids:
+        if not isinstance(id, int) or not 0 <= id < _MOST_SLOTS:
+            raise UsageError(
+                f"category id {id!r} can't number a row of the class heads (0 to {_MOST_SLOTS - 1}); "
+                "number them by index with model.slots=index"
+            )
+    return tuple(id for id in classes.ids if isinstance(id, int))
+
+
+def num_slots(classes: Classes, by: Slots) -> int | None:
+    """How many rows the class heads have; None where ids can't number rows."""
+    try:
+        return max(slots_of(classes, by), default=-1) + 1
+    except UsageError:
+        return None
