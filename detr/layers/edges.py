@@ -6,6 +6,8 @@ Moves are in sides of the start box, times `scale`; they come in the order left,
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -14,8 +16,18 @@ from detr.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 _SMALLEST_SIDE = 1e-16
 
 
-def bin_positions(bins: int = 33, *, scale: float = 4.0, up: float = 0.5) -> Tensor:
-    """[R] float64, ascending and odd about 0: the paper's W(n).
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
+@torch.no_grad()
+def bin_positions(
+    bins: int = 33,
+    *,
+    scale: float = 4.0,
+    up: float = 0.5,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """[R], ascending and odd about 0: the paper's W(n), computed in float64.
 
     `up` is the farthest that all bins but the outer two reach, in sides of the start box; the outer two reach twice as
     far. `scale` sets how much closer the inner ones lie. `bins` is odd and at least 5.
@@ -25,7 +37,7 @@ def bin_positions(bins: int = 33, *, scale: float = 4.0, up: float = 0.5) -> Ten
     step = (reach + 1) ** (2 / (bins - 3))
     inner = step ** torch.arange(1, bins // 2, dtype=torch.float64) - 1
     half = torch.cat([inner, torch.tensor([2 * reach], dtype=torch.float64)])
-    return torch.cat([-half.flip(0), torch.zeros(1, dtype=torch.float64), half])
+    return torch.cat([-half.flip(0), torch.zeros(1, dtype=torch.float64), half]).to(dtype).to(device)
 
 
 def expected_moves(logits: Tensor, positions: Tensor) -> Tensor:

@@ -104,12 +104,15 @@ class FineGrainedDecoder(nn.Module):
             )
             if index == 0:
                 begin = (precise(self.start_head(x)) + inverse_sigmoid(reference)).sigmoid()
-                start, fixed = Predictions(self.score_heads[0](x), begin), begin.detach()
+                fixed = begin.detach()
             step = precise(self._box_head(index)(x + before)).unflatten(-1, (4, -1))
             edges = step if edges is None else edges + step
             refined = self._boxes(edges, fixed)
             if self.training or index == num_layers - 1:
-                logits = self.score_heads[index](x) + self.quality_heads[index](edges)
+                logits = self.score_heads[index](x)
+                if index == 0:
+                    start = Predictions(logits, begin)
+                logits = logits + self.quality_heads[index](edges)
                 predictions.append(Predictions(logits, refined, Edges(edges, fixed)))
             before, reference = x.detach(), refined.detach()
         return tuple(predictions), start if self.training else None
