@@ -124,13 +124,32 @@ def read_image(source: str | os.PathLike[str] | BinaryIO, *, name: str | None = 
     `name` is what errors call an open file. InputError says what is wrong with a file that is not a whole image, and
     what it looks like; UsageError if there is no such file.
     """
+    return _read(source, name, None)[0]
+
+
+def read_reduced(source: str | os.PathLike[str] | BinaryIO, short: int) -> tuple[RGB, tuple[int, int]]:
+    """As `read_image`, but a large JPEG at a half, a quarter or an eighth of its size, which is several times as fast.
+
+    Its shorter side stays at least `short`. The second answer is (height, width) of the whole picture.
+    """
+    return _read(source, None, short)
+
+
+def _read(
+    source: str | os.PathLike[str] | BinaryIO, name: str | None, short: int | None
+) -> tuple[RGB, tuple[int, int]]:
     name = name or (str(source) if isinstance(source, (str, os.PathLike)) else "image")
     try:
         with _opened(source, name) as picture:
             if picture.width * picture.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
+            width, height = picture.size
+            if short is not None:
+                picture.draft(None, (short, short))
+            read = picture.size
             picture.load()
-            return _as_rgb(_upright(picture, name), name)
+            upright = _upright(picture, name)
+            return _as_rgb(upright, name), (height, width) if upright.size == read else (width, height)
     except Image.DecompressionBombError:
         raise InputError(f"{name}: claims more than {MOST_PIXELS:,} pixels; such images are not decoded") from None
     except (InputError, MemoryError):

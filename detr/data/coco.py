@@ -16,7 +16,7 @@ from detr.data.annotations import Annotations
 from detr.data.coco_file import read_annotations
 from detr.data.folders import inside, require_images
 from detr.data.sample import Sample
-from detr.image import read_image
+from detr.image import RGB, read_image, read_reduced
 
 __all__ = ["CocoDataset", "clipped", "read_annotations"]
 
@@ -48,21 +48,36 @@ class CocoDataset:
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`; InputError names the file if it cannot be read."""
-        known = self.annotations
-        path = self.images / inside(known.file_names[index])
+        path = self._path(index)
         pixels = read_image(path)
-        height, width = pixels.shape[:2]
-        self._warn_of_other_size(path, index, height, width)
+        return self._sample(path, index, pixels, pixels.shape[:2])
+
+    def reduced(self, index: int, short: int) -> Sample:
+        """The sample with fewer pixels where that is faster to read, but a shorter side of no less than `short`."""
+        path = self._path(index)
+        return self._sample(path, index, *read_reduced(path, short))
+
+    def _path(self, index: int) -> Path:
+        return self.images / inside(self.annotations.file_names[index])
+
+    def _sample(self, path: Path, index: int, pixels: RGB, size: tuple[int, int]) -> Sample:
+        """`pixels` of an image whose (height, width) on disk is `size`."""
+        known = self.annotations
+        self._warn_of_other_size(path, index, *size)
         rows = self._rows[self._starts[index] : self._starts[index + 1]]
-        boxes, kept = clipped(known.boxes[rows], height, width)
+        boxes, kept = clipped(known.boxes[rows], *size)
+        height, width = pixels.shape[:2]
+        scale = width / size[1], height / size[0]
         return Sample(
             image=tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)),
             boxes=tv_tensors.BoundingBoxes(
-                torch.from_numpy(boxes[kept].astype(np.float32)), format="XYXY", canvas_size=(height, width)
+                torch.from_numpy((boxes[kept] * (scale * 2)).astype(np.float32)),
+                format="XYXY",
+                canvas_size=(height, width),
             ),
             labels=torch.from_numpy(known.labels[rows][kept]),
             image_id=known.image_ids[index],
-            size=(height, width),
+            size=size,
         )
 
     def notes(self) -> list[str]:
@@ -89,7 +104,7 @@ class CocoDataset:
         warnings.warn(
             f"{path} is {width} x {height} pixels but the annotation file says {said[1]} x {said[0]}; "
             "taking sizes from the images (said once)",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -8,16 +8,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
 from detr.data.coco import CocoDataset
+from detr.data.mixing import mix
+from detr.data.mosaic import mosaic
+from detr.data.sample import Sample, drawing_from, uniform, whole
+from detr.data.sizes import drawn_input, spread_sides
 from detr.data.transforms import AugmentConfig, augment, to_network
 from detr.errors import InputError
-from detr.image import STRIDE, InputConfig
-from detr.records import Batch
+from detr.image import STRIDE, InputConfig, padded
+from detr.records import Batch, Target
 
-_ORDER, _SCALE = 1, 2  # keep the draws of order and size apart
+_ORDER, _SCALE, _MOSAIC, _SIZE, _MIX = 1, 2, 3, 4, 5  # keep the draws of different things apart
 
 Step = tuple[int, list[int]]  # (number of the step, indices of its images)
 
@@ -33,22 +38,24 @@ def train_loader(
     workers: int,
     rank: int = 0,
     world_size: int = 1,
-    scales: Sequence[int] = (),
+    scales: Sequence[int] | int = (),
     first_step: int = 0,
 ) -> DataLoader[Batch]:
     """The batches of one epoch: `batch_size` images on each of `world_size` processes, in an order drawn for the epoch.
 
     The last, smaller batch is left out, as in the official recipe; where there is only that one, it is used. `scales`
-    are sides of the input, one drawn for each step (nearest interpolation, as upstream); none after
-    `augment.stop_epoch`. `first_step` goes on within an epoch. InputError if no image has a box.
+    are sides of the input, one drawn for each step (nearest interpolation, as upstream), or how often its own stands
+    among those of `spread_sides`; none after `augment.stop_epoch`. Inputs that keep the aspect are padded; scales,
+    mixup and copy-blend are not for them. `first_step` goes on within an epoch. InputError if no image has a box.
     """
     if not len(dataset.annotations.boxes) or dataset.annotations.crowd.all():
         raise InputError(f"none of the {len(dataset):,} training images has a box")
     steps = steps_of_epoch(
         len(dataset), batch_size=batch_size, seed=seed, epoch=epoch, rank=rank, world_size=world_size
     )
-    drawn = tuple(scales) if augment.is_strong(epoch) else ()
-    batches = _TrainingBatches(dataset, input, augment, seed, epoch, drawn)
+    sides = spread_sides(input, scales) if isinstance(scales, int) else tuple(scales)
+    drawn = sides if augment.draws_scales(epoch) else ()
+    batches = _TrainingBatches(dataset, input, augment, seed, epoch, rank, drawn)
     return _Batches(batches, list(enumerate(steps))[first_step:], workers)
 
 
@@ -97,22 +104,59 @@ class _TrainingBatches(Dataset[Batch]):
         augment: AugmentConfig,
         seed: int,
         epoch: int,
+        rank: int,
         scales: tuple[int, ...],
     ) -> None:
         self.dataset, self.input, self.augment = dataset, input, augment
-        self.seed, self.epoch, self.scales = seed, epoch, scales
+        self.seed, self.epoch, self.rank, self.scales = seed, epoch, rank, scales
+        self.mixup = augment.mixup if augment.is_dense(epoch) else None
+        self.copy_blend = augment.copy_blend if augment.blends_copies(epoch) else None
+        self.mosaic = augment.mosaic if augment.is_dense(epoch) else None
+        self.sizes = augment.sizes if augment.is_strong(epoch) else None
 
     def __getitem__(self, step: Step) -> Batch:
         number, indices = step
-        pairs = []
-        for index in indices:
-            sample = augment(self.dataset[index], self.augment, seed=self.seed, epoch=self.epoch, index=index)
-            pairs.append(to_network(sample, self.input, min_size=self.augment.min_size))
-        images = torch.stack([image for image, _ in pairs])
+        pairs = [self._prepared(index) for index in indices]
+        images, padding = padded([image for image, _ in pairs])
+        targets = [target for _, target in pairs]
+        if self.mixup is not None or self.copy_blend is not None:
+            assert padding is None
+            with drawing_from(self.seed, self.epoch, number, _MIX, self.rank):
+                images, targets = mix(images, targets, mixup=self.mixup, copy_blend=self.copy_blend)
         if self.scales:
+            assert padding is None
             scale = np.random.default_rng([_SCALE, self.seed, self.epoch, number]).choice(self.scales)
             images = interpolate(images, size=input_size(self.input, int(scale)))
-        return Batch(images, None, [target for _, target in pairs])
+        return Batch(images, padding, targets)
+
+    def _prepared(self, index: int) -> tuple[Tensor, Target]:
+        sample = self._mosaic(index)
+        seen = augment(
+            self.dataset[index] if sample is None else sample,
+            self.augment,
+            seed=self.seed,
+            epoch=self.epoch,
+            index=index,
+            is_mosaic=sample is not None,
+        )
+        return to_network(seen, self._input(index), min_size=self.augment.min_size)
+
+    def _mosaic(self, index: int) -> Sample | None:
+        """The image with three others, where it is to be one of four."""
+        if self.mosaic is None:
+            return None
+        with drawing_from(self.seed, self.epoch, index, _MOSAIC):
+            if uniform(0, 1) >= self.mosaic.probability:
+                return None
+            indices = [index, *(whole(0, len(self.dataset) - 1) for _ in range(3))]
+            side = max(1, round(self.mosaic.size * min(self.input.frame)))
+            return mosaic([self.dataset.reduced(each, side) for each in indices], self.mosaic, side=side)
+
+    def _input(self, index: int) -> InputConfig:
+        if self.sizes is None:
+            return self.input
+        with drawing_from(self.seed, self.epoch, index, _SIZE):
+            return drawn_input(self.input, self.sizes)
 
 
 class _PlainBatches(Dataset[Batch]):
@@ -121,7 +165,8 @@ class _PlainBatches(Dataset[Batch]):
 
     def __getitem__(self, step: Step) -> Batch:
         pairs = [to_network(self.dataset[index], self.input) for index in step[1]]
-        return Batch(torch.stack([image for image, _ in pairs]), None, [target for _, target in pairs])
+        images, padding = padded([image for image, _ in pairs])
+        return Batch(images, padding, [target for _, target in pairs])
 
 
 class _Batches(DataLoader[Batch]):
