@@ -7,10 +7,12 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Tag
 from torch import nn
 
+from detr.backbones.hgnetv2 import HGNetv2, HGNetv2Config
 from detr.backbones.resnet import ResNet, ResNetConfig
+from detr.backbones.timm import TimmBackbone, TimmConfig
 
-BACKBONES: dict[str, tuple[type[Any], type[nn.Module]]] = {"resnet": (ResNetConfig, ResNet)}
-"""Every kind: its settings and its network."""
+BACKBONES: dict[str, type[nn.Module]] = {"resnet": ResNet, "hgnetv2": HGNetv2, "timm": TimmBackbone}
+"""Every kind of network."""
 
 
 def _kind(given: Any) -> str:
@@ -18,9 +20,15 @@ def _kind(given: Any) -> str:
     return given.get("kind", "resnet") if isinstance(given, dict) else getattr(given, "kind", "resnet")
 
 
-BackboneConfig = Annotated[Annotated[ResNetConfig, Tag("resnet")], Discriminator(_kind)]
+BackboneConfig = Annotated[
+    Annotated[ResNetConfig, Tag("resnet")]
+    | Annotated[HGNetv2Config, Tag("hgnetv2")]
+    | Annotated[TimmConfig, Tag("timm")],
+    Discriminator(_kind),
+]
+"""The settings of any backbone, told apart by `kind`; all say `channels` and `strides` of the levels, and `frozen_norms`."""
 
 
-def build_backbone(config: Any) -> nn.Module:
-    """The network of a `BackboneConfig`, with `stem` and `stages`."""
-    return BACKBONES[config.kind][1](config)
+def build_backbone(config: BackboneConfig) -> nn.Module:
+    """The network of a `BackboneConfig`."""
+    return BACKBONES[config.kind](config)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from detr.classes import COCO
-from detr.models.presets import ModelConfig, build_model, models, preset
+from detr.models.presets import MODELS, ModelConfig, build_model, models, preset
 
 COUNTER = "num_batches_tracked"
 """How many batches a norm has seen: nothing depends on it, and files have it or not."""
@@ -42,10 +42,14 @@ class Shapes:
         return self.of[name][skipped:] == tuple(tensor.shape)[skipped:]
 
 
-@lru_cache(maxsize=128)
 def shapes_of(config: ModelConfig) -> Shapes:
+    return _shapes_of(config.arch, config.model_dump_json())
+
+
+@lru_cache(maxsize=128)
+def _shapes_of(arch: str, settings: str) -> Shapes:
     with torch.device("meta"):
-        network = build_model(config, classes=COCO)
+        network = build_model(MODELS[arch][0].model_validate_json(settings), classes=COCO)
     by_class = set(network.by_class())
     rows = {
         name: len(parameter) - network.num_slots
