@@ -6,29 +6,36 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from detr.convert import renaming, rtdetr, rtdetr_hf
+from detr.convert import detr, detr_hf, renaming, rtdetr, rtdetr_hf, torchvision_resnet
 from detr.convert.renaming import State, Table, any_fits
 from detr.errors import UsageError, did_you_mean
 
 __all__ = ["BACKBONES", "TABLES", "State", "Table", "identify", "other_model", "to_ours", "to_theirs"]
 
-TABLES: dict[str, Table] = rtdetr.TABLES | rtdetr_hf.TABLES
+TABLES: dict[str, Table] = {
+    **detr.TABLES,
+    **detr_hf.TABLES,
+    **rtdetr.TABLES,
+    **rtdetr_hf.TABLES,
+    **torchvision_resnet.TABLES,
+}
 """Every source we read, under the name that `identify` gives."""
 
 BACKBONES = tuple(name for name, table in TABLES.items() if table.arch is None)
 """The sources of files that hold a backbone and nothing else."""
 
 _OTHERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("a DETR that paints masks (panoptic segmentation), for which there is no model here", ("mask_head.*",)),
     ("DEIMv2", ("decoder.decoder.layers.{layer}.swish_ffn.*",)),
     ("D-FINE or DEIM", ("decoder.pre_bbox_head.*",)),
     ("DEIM-RT-DETRv2", ("decoder.query_pos_head.layers.2.*", "decoder.enc_output.proj.*")),
     ("D-FINE (Hugging Face)", ("model.decoder.lqe_layers.{layer}.*",)),
     ("Deformable DETR (Hugging Face)", ("model.level_embed", "class_embed.{layer}.*")),
-    ("DETR (Hugging Face)", ("model.query_position_embeddings.*",)),
+    ("a relative of DETR (Hugging Face)", ("model.query_position_embeddings.*",)),
     ("RF-DETR or LW-DETR", ("refpoint_embed.*", "query_feat.*")),
     ("DINO", ("transformer.level_embed", "label_enc.*")),
     ("Deformable DETR", ("transformer.level_embed",)),
-    ("DETR", ("query_embed.*", "transformer.decoder.*")),
+    ("a relative of DETR", ("query_embed.*", "transformer.decoder.*")),
     ("a torchvision detector", ("roi_heads.*",)),
     ("Ultralytics", ("model.{index}.cv{n}.*",)),
     ("a ResNet for classification", ("layer1.0.*", "fc.*")),

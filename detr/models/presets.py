@@ -10,10 +10,14 @@ from pydantic import Discriminator, Tag
 from detr.classes import COCO, Classes
 from detr.config import read_recipe, recipe_names, validated
 from detr.errors import UsageError, did_you_mean
+from detr.models.detr import DETRConfig, DETRNetwork
 from detr.models.network import DetectionNetwork
 from detr.models.rtdetr import RTDETRConfig, RTDETRNetwork
 
-MODELS: dict[str, tuple[type[Any], type[DetectionNetwork]]] = {"rtdetr": (RTDETRConfig, RTDETRNetwork)}
+MODELS: dict[str, tuple[type[Any], type[DetectionNetwork]]] = {
+    "detr": (DETRConfig, DETRNetwork),
+    "rtdetr": (RTDETRConfig, RTDETRNetwork),
+}
 """Every architecture: its settings and its network."""
 
 Network = DetectionNetwork
@@ -24,7 +28,10 @@ def _arch(given: Any) -> str:
     return given.get("arch", "rtdetr") if isinstance(given, dict) else getattr(given, "arch", "rtdetr")
 
 
-ModelConfig = Annotated[Annotated[RTDETRConfig, Tag("rtdetr")], Discriminator(_arch)]
+ModelConfig = Annotated[
+    Annotated[DETRConfig, Tag("detr")] | Annotated[RTDETRConfig, Tag("rtdetr")],
+    Discriminator(_arch),
+]
 """The settings of any model, told apart by `arch`."""
 
 
