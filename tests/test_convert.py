@@ -66,7 +66,7 @@ def test_a_source_is_told_by_its_marks_and_by_what_is_foreign_to_it():
 def test_an_unknown_table_is_refused():
     with pytest.raises(UsageError, match="did you mean 'rtdetr-official'"):
         to_ours({}, "rtdetr-offical")
-    with pytest.raises(UsageError, match="no rename table 'zebra'; known are rtdetr-official, "):
+    with pytest.raises(UsageError, match="no rename table 'zebra'; known are detr-official, "):
         to_ours({}, "zebra")
 
 
