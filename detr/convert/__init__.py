@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from detr.convert import detr, detr_hf, renaming, rtdetr, rtdetr_hf, torchvision_resnet
+from detr.convert import detr, detr_hf, hgnetv2, renaming, rtdetr, rtdetr_hf, torchvision_resnet
 from detr.convert.renaming import State, Table, any_fits
 from detr.errors import UsageError, did_you_mean
 
@@ -15,6 +15,7 @@ __all__ = ["BACKBONES", "TABLES", "State", "Table", "identify", "other_model", "
 TABLES: dict[str, Table] = {
     **detr.TABLES,
     **detr_hf.TABLES,
+    **hgnetv2.TABLES,
     **rtdetr.TABLES,
     **rtdetr_hf.TABLES,
     **torchvision_resnet.TABLES,

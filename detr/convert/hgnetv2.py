@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from detr.convert.renaming import Table
+
 Rows = tuple[tuple[str, str], ...]
 
 _BLOCK = "stages.{stage}.blocks.{block}"
@@ -47,3 +49,16 @@ ROWS_OF_RTDETR: Rows = (
     *_official(_ENDS_OF_RTDETR),
 )
 """The official names of RT-DETR."""
+
+TABLES: dict[str, Table] = {
+    f"hgnetv2-{source}": Table(
+        rows=tuple((theirs.removeprefix("backbone."), ours) for theirs, ours in rows),
+        marks=(mark, "stages.{stage}.blocks.{block}.layers.{layer}.conv.weight"),
+        foreign=("backbone.*", "decoder.*"),
+    )
+    for source, rows, mark in (
+        ("official", ROWS, "stem.stem2a.conv.weight"),
+        ("rtdetr", ROWS_OF_RTDETR, "stem.stem2a.conv.1.weight"),
+    )
+}
+"""Files that hold a backbone and nothing else: of D-FINE and its followers, and of RT-DETR."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from detr.convert import hgnetv2
 from detr.convert.renaming import Row, Table
 
 _BACKBONE: tuple[tuple[str, str], ...] = (
@@ -69,6 +70,7 @@ TABLES: dict[str, Table] = {
     "rtdetr-official": Table(
         rows=(
             *_BACKBONE,
+            *hgnetv2.ROWS_OF_RTDETR,
             *_ENCODER,
             ("encoder.input_proj.{level}.0.*", "encoder.projections.{level}.conv.*"),
             ("encoder.input_proj.{level}.1.*", "encoder.projections.{level}.norm.*"),
@@ -84,6 +86,7 @@ TABLES: dict[str, Table] = {
     "rtdetrv2-official": Table(
         rows=(
             *_BACKBONE,
+            *hgnetv2.ROWS_OF_RTDETR,
             *_ENCODER,
             ("encoder.input_proj.{level}.*", "encoder.projections.{level}.*"),
             *_DECODER,
