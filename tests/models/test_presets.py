@@ -55,7 +55,7 @@ def test_the_tiny_model_is_tiny():
 def test_an_unknown_model_is_refused_with_the_nearest_name():
     with pytest.raises(UsageError, match="did you mean 'rtdetr-r50'"):
         build_model("rtdetr-r5O")
-    with pytest.raises(UsageError, match="no model is called 'zebra'; known are rtdetr-r101, "):
+    with pytest.raises(UsageError, match="no model is called 'zebra'; known are .*rtdetr-r101, "):
         preset("zebra")
 
 
