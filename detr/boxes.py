@@ -21,33 +21,38 @@ def area(boxes: Tensor) -> Tensor:
     return _extent(boxes[..., :2], boxes[..., 2:])
 
 
-def iou(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+def iou(boxes: Tensor, others: Tensor, *, epsilon: float = 0.0) -> tuple[Tensor, Tensor]:
     """IoU and union of boxes that stand opposite each other.
 
     Both [..., 4] xyxy, broadcast against one another: pass `boxes[:, None]` and `others[None]` for all pairs.
-    Two empty boxes at one point have IoU 0. Half precision and whole numbers are computed, and returned, in float32:
-    the area of a box of 256 pixels is already too much for float16.
+    Two empty boxes at one point have IoU 0. `epsilon` is added to the area that is divided by, as some papers' code
+    does. Half precision and whole numbers are computed, and returned, in float32: the area of a box of 256 pixels is
+    already too much for float16.
     """
     boxes, others = _precise(boxes), _precise(others)
     low = torch.maximum(boxes[..., :2], others[..., :2])
     high = torch.minimum(boxes[..., 2:], others[..., 2:])
     intersection = _extent(low, high)
     union = area(boxes) + area(others) - intersection
-    return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0), union
+    return torch.where(union > 0, intersection / _divisor(union, epsilon), 0.0), union
 
 
-def giou(boxes: Tensor, others: Tensor) -> Tensor:
+def giou(boxes: Tensor, others: Tensor, *, epsilon: float = 0.0) -> Tensor:
     """Generalised IoU (Rezatofighi et al. 2019, section 3) of boxes that stand opposite each other, in [-1, 1].
 
     Shapes and types as in `iou`. Finite as long as the areas are: where the enclosing box is empty, it is the IoU.
     """
     boxes, others = _precise(boxes), _precise(others)
-    overlap, union = iou(boxes, others)
+    overlap, union = iou(boxes, others, epsilon=epsilon)
     low = torch.minimum(boxes[..., :2], others[..., :2])
     high = torch.maximum(boxes[..., 2:], others[..., 2:])
     enclosing = _extent(low, high)
-    waste = (enclosing - union) / enclosing.clamp(min=torch.finfo(union.dtype).tiny)
+    waste = (enclosing - union) / _divisor(enclosing, epsilon)
     return overlap - torch.where(enclosing > 0, waste, 0.0)
+
+
+def _divisor(areas: Tensor, epsilon: float) -> Tensor:
+    return (areas + epsilon).clamp(min=torch.finfo(areas.dtype).tiny)
 
 
 def _extent(low: Tensor, high: Tensor) -> Tensor:

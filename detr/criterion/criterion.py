@@ -4,132 +4,158 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
 import torch.distributed
 from numpy.typing import NDArray
-from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
-from detr.boxes import cxcywh_to_xyxy, iou
-from detr.config import Config
-from detr.criterion import losses
-from detr.criterion.matcher import MatcherConfig, Pairs, assign, costs
+from detr.criterion.heads import RTDETR_SUFFIXES, Head, Suffixes, matched_heads, noised_heads, precise_enough
+from detr.criterion.matcher import Pairs, cheapest, costs, match, on_device, union
+from detr.criterion.terms import Assignment, BoxLosses, ClassLoss, CriterionConfig, EdgeLosses, Part
 from detr.criterion.truth import Truth, faults, in_one_row, refuse
-from detr.errors import InputError, listed
-from detr.records import Denoising, Output, Predictions, Target
+from detr.errors import InputError, UsageError, listed
+from detr.records import Denoising, Output, Target
 
 _TOO_LARGE = 1e15  # the area of a box of this size is still a float32
-
-
-class CriterionConfig(Config):
-    """Losses and their weights; by default those of RT-DETR (Zhao et al. 2024, DETRs Beat YOLOs, section 4.3)."""
-
-    classification: Literal["varifocal", "focal"] = "varifocal"
-    class_weight: NonNegativeFloat = 1.0
-    l1_weight: NonNegativeFloat = 5.0
-    giou_weight: NonNegativeFloat = 2.0
-    alpha: NonNegativeFloat = 0.75  # of the class loss
-    gamma: NonNegativeFloat = 2.0
-    matcher: MatcherConfig = MatcherConfig()
+_CLASS_LOSSES = {"varifocal": "loss_vfl", "focal": "loss_focal", "mal": "loss_mal", "cross_entropy": "loss_ce"}
 
 
 class Criterion(nn.Module):
     """`criterion(output, targets)` -> the weighted losses by their official names; training makes their sum small.
 
-    Every decoder layer and the proposals are matched anew; denoising queries know their targets. A loss is a sum over
-    the batch divided by the number of targets, averaged over all processes and at least 1; for denoising, times the
-    number of groups. Computed in float32 (float64 if the network is), autocast or not. A step reads from the device
-    once.
+    Every decoder layer, the start boxes and the proposals are matched anew; denoising queries know their targets. A
+    loss is a sum over the batch divided by the number of targets, averaged over all processes and at least 1; for
+    denoising, times the number of groups; over the union of all pairs, by their number. Computed in float32 (float64
+    if the network is), autocast or not. A step reads from the device once.
 
-    A head without any target still has its losses, so all processes' graphs are alike.
+    A head without any target still has its losses, so all processes' graphs are alike. A loss that is zero by its
+    definition is absent: the last layer is its own teacher and has no `loss_ddf`.
 
     InputError: targets that cannot be right. FloatingPointError: a prediction is NaN or infinite; says of which head.
     """
 
-    def __init__(self, config: CriterionConfig | None = None, *, proposals: Literal["aux", "enc_0"] = "enc_0") -> None:
-        """`proposals` names the encoder's losses: `enc_0`, or `aux` to count on after the auxiliary decoder layers."""
+    def __init__(
+        self,
+        config: CriterionConfig | None = None,
+        *,
+        suffixes: Suffixes = RTDETR_SUFFIXES,
+        class_loss: str | None = None,
+        slots: Sequence[int] | None = None,
+        one_class_proposals: bool = False,
+        edge_scale: float = 4.0,
+        edge_up: float = 0.5,
+    ) -> None:
+        """`suffixes` and `class_loss` (the name of that loss) name the losses as the paper's code does; `slots` says
+        where in the logits each class lies, by default where its label says. `one_class_proposals`: the proposals say
+        in the first slot whether there is an object. `edge_scale` and `edge_up` are those of `bin_positions`.
+        """
         super().__init__()
-        self.config = config or CriterionConfig()
-        self.proposals = proposals
+        self.config = config = config or CriterionConfig()
+        self.suffixes, self.one_class_proposals = suffixes, one_class_proposals
+        self.slots = None if slots is None else torch.tensor(slots)
+        self.epoch = 0  # of the training, counted from 0; the matcher may depend on it
+        self.class_loss: Part = ClassLoss(config, class_loss or _CLASS_LOSSES[config.classification])
+        self.box_losses: list[Part] = [BoxLosses(config)]
+        self.has_edge_losses = bool(config.fgl_weight or config.ddf_weight)
+        if self.has_edge_losses:
+            self.box_losses.append(EdgeLosses(config, scale=edge_scale, up=edge_up))
         self._said_too_many = False
 
     def forward(self, output: Output, targets: Sequence[Target]) -> dict[str, Tensor]:
         with torch.autocast(output.layers[-1].boxes.device.type, enabled=False):
             return self._forward(output, targets)
 
-    def _forward(self, output: Output, targets: Sequence[Target]) -> dict[str, Tensor]:
-        dtype = _precise_enough(output)
-        matched = [head.to(dtype) for head in self._matched_heads(output)]
-        noised = [head.to(dtype) for head in _noised_heads(output)]
-        truth = _truth(output, targets, dtype)
-        self._say_if_too_many(truth, matched)
+    @torch.no_grad()
+    def matched(self, output: Output, targets: Sequence[Target]) -> tuple[Truth, Pairs]:
+        """Which queries of the last layer answer for which targets; the predictions must be finite."""
+        truth = self._truth(output, targets)
+        last = self._matched_heads(output, truth)[:1]
+        return truth, match(last, truth, self.config.matcher, epoch=self.epoch)[0]
 
-        pairs = self._match(matched, noised, truth)
-        normaliser = _mean_over_processes(len(truth), truth.boxes)
+    def _forward(self, output: Output, targets: Sequence[Target]) -> dict[str, Tensor]:
+        truth = self._truth(output, targets)
+        matched = self._matched_heads(output, truth)
+        noised = noised_heads(output, self.suffixes, truth.boxes.dtype)
+        self._say_if_too_many(truth, matched)
+        if self.has_edge_losses and matched[0].edges is None:
+            raise UsageError(
+                "fgl_weight and ddf_weight are for boxes told as distributions, which this network has not"
+            )
+
         result: dict[str, Tensor] = {}
-        for head, found in zip(matched, pairs, strict=True):
-            result |= self._losses(head, found, truth, normaliser)
-        if output.denoising is not None:
-            known = _known_pairs(output.denoising, truth)
-            for head in noised:
-                result |= self._losses(head, known, truth, normaliser * output.denoising.num_groups)
+        for head, for_class, for_boxes in self._assigned(matched, noised, truth, output.denoising):
+            terms = self.class_loss(head, for_class)
+            for part in self.box_losses:
+                terms |= part(head, for_boxes)
+            result |= {name + head.suffix: value for name, value in terms.items()}
         return result
 
-    def _matched_heads(self, output: Output) -> list[_Head]:
-        *auxiliary, last = output.layers
-        heads = [_Head(last.logits, last.boxes, "", "the last decoder layer")]
-        for i, layer in enumerate(auxiliary):
-            heads.append(_Head(layer.logits, layer.boxes, f"_aux_{i}", f"decoder layer {i}"))
-        if output.proposals is not None:
-            suffix = f"_aux_{len(auxiliary)}" if self.proposals == "aux" else "_enc_0"
-            heads.append(_Head(output.proposals.logits, output.proposals.boxes, suffix, "the encoder's proposals"))
-        return heads
+    def _assigned(
+        self, matched: list[Head], noised: list[Head], truth: Truth, denoising: Denoising | None
+    ) -> list[tuple[Head, Assignment, Assignment]]:
+        """Each head with what its classes and what its boxes are held against."""
+        pairs, together = self._match(matched, noised, truth)
+        known = _known_pairs(denoising, truth)
+        every = [*pairs, *together, known]
+        num_targets, *nums = _means_over_processes([len(truth), *(len(each) for each in every)], truth.boxes)
+        normaliser = _at_least_1(num_targets)
+        num_last = nums[len(pairs)] if together else nums[0]
+        balance = num_last, matched[0].logits.shape[:2].numel() - num_last
 
-    def _match(self, matched: list[_Head], noised: list[_Head], truth: Truth) -> list[Pairs]:
-        """The pairs of each head, after a look at everything that could poison them: one transfer for both."""
-        num_classes = matched[0].logits.shape[-1]
-        parts = [(head, part) for head in matched + noised for part in ("logits", "boxes")]
+        truths = [truth for heads, truth in self._held_against(matched, truth) for _ in heads]
+        own = [
+            Assignment(each, against, normaliser, num, balance)
+            for each, against, num in zip(pairs, truths, nums[: len(pairs)], strict=True)
+        ]
+        union_of_all = [Assignment(each, truth, _at_least_1(num_last), num_last, balance) for each in together]
+        rows = list(zip(matched, own, union_of_all * len(matched) or own, strict=True))
+        if denoising is not None:
+            of_known = Assignment(known, truth, normaliser * denoising.num_groups, nums[-1], balance)
+            rows += [(head, of_known, of_known) for head in noised]
+        return rows
+
+    def _match(self, matched: list[Head], noised: list[Head], truth: Truth) -> tuple[list[Pairs], list[Pairs]]:
+        """The pairs of each head, and their union if asked for, after a look at everything that could poison them: one
+        transfer for all.
+        """
+        num_classes = matched[0].logits.shape[-1] if self.slots is None else len(self.slots)
+        parts = [(head, part) for head in matched + noised for part in head.parts()]
         cost, wrong, broken = _to_host(
-            costs(matched, truth, self.config.matcher),
+            torch.cat([self._costs(heads, against) for heads, against in self._held_against(matched, truth)], dim=1),
             faults(truth, num_classes),
-            torch.stack([_is_broken(getattr(head, part)).any() for head, part in parts]),
+            torch.stack([_is_broken(values).any() for head in matched + noised for values in head.parts().values()]),
         )
         if wrong.any():
             raise refuse(truth, int(wrong.argmax()), num_classes)
         if broken.any():
             raise _broken(*parts[int(broken.argmax())], truth)
-        return assign(cost, [head.boxes.shape[1] for head in matched], truth)
+        found = cheapest(cost, [head.boxes.shape[1] for head in matched], truth)
+        pairs = on_device([*found, union(found)] if self.config.union else found, truth)
+        return pairs[: len(matched)], pairs[len(matched) :]
 
-    def _losses(self, head: _Head, pairs: Pairs, truth: Truth, normaliser: Tensor | float) -> dict[str, Tensor]:
-        boxes, wanted = head.boxes[pairs.images, pairs.queries], truth.boxes[pairs.targets]
-        name, classification = self._classification(head, pairs, truth, boxes, wanted)
-        weighted = {
-            name: self.config.class_weight * classification.sum(),
-            "loss_bbox": self.config.l1_weight * losses.l1(boxes, wanted).sum(),
-            "loss_giou": self.config.giou_weight * losses.giou(boxes, wanted).sum(),
-        }
-        return {key + head.suffix: value / normaliser for key, value in weighted.items()}
+    def _costs(self, heads: list[Head], truth: Truth) -> Tensor:
+        return costs(heads, truth, self.config.matcher, epoch=self.epoch)
 
-    def _classification(
-        self, head: _Head, pairs: Pairs, truth: Truth, boxes: Tensor, wanted: Tensor
-    ) -> tuple[str, Tensor]:
-        """Official name and value [B, Q, C] of the class loss; boxes and wanted are the matched [K, 4]."""
-        place = (pairs.images, pairs.queries, truth.labels[pairs.targets])
-        positive = torch.zeros_like(head.logits, dtype=torch.bool)
-        positive[place] = True
-        if self.config.classification == "focal":
-            return "loss_focal", losses.focal(head.logits, positive, alpha=self.config.alpha, gamma=self.config.gamma)
-        quality = torch.zeros_like(head.logits)
-        quality[place] = iou(cxcywh_to_xyxy(boxes.detach()), cxcywh_to_xyxy(wanted))[0]
-        return "loss_vfl", losses.varifocal(
-            head.logits, positive, quality, alpha=self.config.alpha, gamma=self.config.gamma
-        )
+    def _held_against(self, matched: list[Head], truth: Truth) -> list[tuple[list[Head], Truth]]:
+        """The matched heads, in their order, with the targets as each of them is to see them."""
+        told_apart = [head for head in matched if not head.one_class]
+        one_class = matched[len(told_apart) :]
+        return [(told_apart, truth)] + ([(one_class, truth.as_one_class())] if one_class else [])
 
-    def _say_if_too_many(self, truth: Truth, heads: list[_Head]) -> None:
+    def _matched_heads(self, output: Output, truth: Truth) -> list[Head]:
+        return matched_heads(output, self.suffixes, truth.boxes.dtype, one_class_proposals=self.one_class_proposals)
+
+    def _truth(self, output: Output, targets: Sequence[Target]) -> Truth:
+        boxes = output.layers[-1].boxes
+        if len(targets) != len(boxes):
+            raise InputError(f"{len(targets)} targets for {len(boxes)} images; expected one Target for each image")
+        if self.slots is not None and self.slots.device != boxes.device:
+            self.slots = self.slots.to(boxes.device)
+        return in_one_row(targets, device=boxes.device, dtype=precise_enough(output), slots=self.slots)
+
+    def _say_if_too_many(self, truth: Truth, heads: list[Head]) -> None:
         num_queries = min(head.boxes.shape[1] for head in heads)
         most = max(truth.counts)
         if most > num_queries and not self._said_too_many:
@@ -142,56 +168,29 @@ class Criterion(nn.Module):
             )
 
 
-@dataclass(frozen=True, eq=False)
-class _Head(Predictions):
-    """Predictions with the suffix of their losses and a name for people."""
-
-    suffix: str
-    words: str
-
-    def to(self, dtype: torch.dtype) -> _Head:
-        return replace(self, logits=self.logits.to(dtype), boxes=self.boxes.to(dtype))
-
-
-def _noised_heads(output: Output) -> list[_Head]:
-    layers = output.denoising.layers if output.denoising else ()
-    return [
-        _Head(layer.logits, layer.boxes, f"_dn_{i}", f"denoising decoder layer {i}") for i, layer in enumerate(layers)
-    ]
-
-
-def _precise_enough(output: Output) -> torch.dtype:
-    """float32, or better where the network is better."""
-    last = output.layers[-1]
-    return torch.promote_types(torch.promote_types(last.logits.dtype, last.boxes.dtype), torch.float32)
-
-
-def _truth(output: Output, targets: Sequence[Target], dtype: torch.dtype) -> Truth:
-    boxes = output.layers[-1].boxes
-    if len(targets) != len(boxes):
-        raise InputError(f"{len(targets)} targets for {len(boxes)} images; expected one Target for each image")
-    return in_one_row(targets, device=boxes.device, dtype=dtype)
-
-
-def _known_pairs(denoising: Denoising, truth: Truth) -> Pairs:
-    """The pairs of the denoising queries, which come by image."""
-    device = truth.labels.device
-    queries = [row.to(device, non_blocking=True) for row in denoising.queries]
-    targets = [row.to(device, non_blocking=True) for row in denoising.targets]
+def _known_pairs(denoising: Denoising | None, truth: Truth) -> Pairs:
+    """The pairs of the denoising queries, which come by image; none without denoising."""
+    device = truth.slots.device
+    queries = [row.to(device, non_blocking=True) for row in denoising.queries] if denoising else [truth.images[:0]]
+    targets = [row.to(device, non_blocking=True) for row in denoising.targets] if denoising else [truth.images[:0]]
     return Pairs(
         images=torch.cat([torch.full_like(row, image) for image, row in enumerate(queries)]),
         queries=torch.cat(queries),
-        targets=torch.cat([row + start for row, start in zip(targets, truth.starts, strict=True)]),
+        targets=torch.cat([row + start for row, start in zip(targets, truth.starts, strict=denoising is not None)]),
     )
 
 
-def _mean_over_processes(count: int, like: Tensor) -> Tensor | float:
-    """The number of targets a process has on average, at least 1. Stays on the device."""
+def _means_over_processes(counts: Sequence[int], like: Tensor) -> list[Tensor | float]:
+    """Each count as a process has it on average. Stays on the device."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return max(float(count), 1.0)
-    total = like.new_full((), count)
-    torch.distributed.all_reduce(total)
-    return (total / torch.distributed.get_world_size()).clamp(min=1)
+        return [float(count) for count in counts]
+    totals = torch.stack([like.new_full((), count) for count in counts])
+    torch.distributed.all_reduce(totals)
+    return list((totals / torch.distributed.get_world_size()).unbind())
+
+
+def _at_least_1(count: Tensor | float) -> Tensor | float:
+    return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1.0)
 
 
 def _to_host(*tensors: Tensor) -> list[NDArray[np.floating]]:
@@ -206,8 +205,8 @@ def _is_broken(values: Tensor) -> Tensor:
     return ~(values.detach().abs() < _TOO_LARGE)
 
 
-def _broken(head: _Head, part: str, truth: Truth) -> FloatingPointError:
-    images = _is_broken(getattr(head, part)).flatten(1).any(1).nonzero().flatten().tolist()
+def _broken(head: Head, part: str, truth: Truth) -> FloatingPointError:
+    images = _is_broken(head.parts()[part]).flatten(1).any(1).nonzero().flatten().tolist()
     names = listed([repr(truth.image_ids[image]) for image in images])
     return FloatingPointError(
         f"the {part} of {head.words} are not finite (NaN, infinite or huge) for image {names}: the weights are broken, "

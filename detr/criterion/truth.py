@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ class Truth:
     """All targets of a batch, one after the other: `T` of them."""
 
     images: Tensor  # [T] int64, the place in the batch of the image each belongs to
-    labels: Tensor  # [T] int64
+    labels: Tensor  # [T] int64, the classes as users number them
+    slots: Tensor  # [T] int64, where in the logits each class lies
     boxes: Tensor  # [T, 4] cxcywh in [0, 1]
     counts: tuple[int, ...]  # B, how many targets each image has
     image_ids: tuple[int | str, ...]  # B
@@ -32,20 +33,29 @@ class Truth:
         """Where each image's targets begin in the row."""
         return [sum(self.counts[:image]) for image in range(len(self.counts))]
 
+    def as_one_class(self) -> Truth:
+        """The same with all targets in the first slot: objects, of whatever class."""
+        return replace(self, slots=torch.zeros_like(self.slots))
 
-def in_one_row(targets: Sequence[Target], *, device: torch.device, dtype: torch.dtype) -> Truth:
+
+def in_one_row(
+    targets: Sequence[Target], *, device: torch.device, dtype: torch.dtype, slots: Tensor | None = None
+) -> Truth:
     """The targets of a batch as one `Truth`; InputError for shapes and types that cannot be right.
 
-    Waits for no device: values are looked at by `faults`.
+    `slots` [C] says where in the logits each class lies; None: where its label says. Waits for no device: values are
+    looked at by `faults`, and labels out of range are taken for the nearest class until then.
     """
     for place, target in enumerate(targets):
         _require_shapes(target, place)
     if not targets:
         raise InputError("a batch of targets is empty; expected one Target for each image")
-    labels = [target.labels.to(device, torch.int64, non_blocking=True) for target in targets]
+    rows = [target.labels.to(device, torch.int64, non_blocking=True) for target in targets]
+    labels = torch.cat(rows)
     return Truth(
-        images=torch.cat([torch.full_like(row, place) for place, row in enumerate(labels)]),
-        labels=torch.cat(labels),
+        images=torch.cat([torch.full_like(row, place) for place, row in enumerate(rows)]),
+        labels=labels,
+        slots=labels if slots is None else slots[labels.clamp(0, len(slots) - 1)],
         boxes=torch.cat([target.boxes.to(device, dtype, non_blocking=True) for target in targets]),
         counts=tuple(len(target.labels) for target in targets),
         image_ids=tuple(target.image_id for target in targets),

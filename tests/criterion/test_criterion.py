@@ -65,6 +65,8 @@ def test_losses_have_the_official_names_of_each_version():
 def network(**config):
     result = nn.Module()
     result.config = SimpleNamespace(**({"arch": "rtdetr", "version": 1} | config))
+    result.slots = tuple(range(5))
+    result.scoring = SimpleNamespace(exclusive=False)
     return result
 
 
