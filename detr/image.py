@@ -6,13 +6,13 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
 from detr.config import Config
@@ -80,6 +80,16 @@ class InputConfig(Config):
         if short > 0:  # else the image is a line, and stays one
             long = int(short * longer / shorter)
         return (max(1, short), long) if height <= width else (long, max(1, short))
+
+
+def _stretched(config: InputConfig) -> InputConfig:
+    if config.keeps_aspect:
+        raise ValueError("resize 'short side' is for models that tell padding from image; this one needs 'stretch'")
+    return config
+
+
+StretchedInput = Annotated[InputConfig, AfterValidator(_stretched)]
+"""The input of models whose boxes are shares of the whole frame: padding would move them."""
 
 
 def prepare(image: RGB, config: InputConfig) -> Tensor:

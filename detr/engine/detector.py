@@ -19,7 +19,7 @@ from detr.engine.given import Channels, Picture, given_frames
 from detr.engine.results import Results
 from detr.engine.settings import Settings, at_least_1, class_indices, input_of_size, share
 from detr.errors import InputError, UsageError
-from detr.image import prepare
+from detr.image import padded, prepare
 from detr.models import load_model
 from detr.models.postprocess import select
 from detr.records import Detections
@@ -106,7 +106,8 @@ class Detector:
         conf: detections scored below are left out.
         classes: only these, by index or name.
         max_det: at most so many per picture, the best.
-        imgsz: size the network sees, a side or (height, width), multiples of 32; the model's own by default.
+        imgsz: size the network sees, a side or (height, width), multiples of 32; the model's own by default. Of a
+            model that keeps the aspect, the shorter side; the limit of the longer one grows along.
         stream: give results one by one as they come, in constant memory; else a list of all, images included.
         half: compute in 16 bits: float16 on a GPU, bfloat16 on the CPU.
         channels: order in [h, w, 3] uint8 arrays. They are taken as BGR, as OpenCV reads files; say "rgb" for others.
@@ -164,12 +165,12 @@ class Detector:
 
     @torch.inference_mode()
     def detect(self, group: Sequence[Prepared], settings: Settings) -> list[Results]:
-        """One pass of the network. InputError where it answers with NaN."""
+        """One pass of the network; images of different size are padded. InputError where it answers with NaN."""
         start = time.perf_counter()
-        images = torch.stack([item.tensor for item in group]).to(self.device)
+        images, padding = padded([item.tensor for item in group])
         sizes = [(item.frame.image.shape[0], item.frame.image.shape[1]) for item in group]
         with torch.autocast(self.device.type, half_type(self.device), enabled=settings.half):
-            output = self.network(images)
+            output = self.network(images.to(self.device), None if padding is None else padding.to(self.device))
         last = replace(
             output.layers[-1], logits=output.layers[-1].logits.float(), boxes=output.layers[-1].boxes.float()
         )

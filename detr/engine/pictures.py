@@ -24,9 +24,10 @@ _MOST = 16  # images
 
 def draw_batch(batch: Batch, config: InputConfig, classes: Classes, path: Path) -> None:
     """The first images of the batch and their boxes, side by side in one file."""
+    images = _without_padding(batch.images[:_MOST].cpu(), batch.padding)
     tiles = [
         _shrunk(_drawn(image, target.labels, target.boxes, config, classes))
-        for image, target in zip(batch.images[:_MOST].cpu(), batch.targets[:_MOST], strict=True)
+        for image, target in zip(images, batch.targets[:_MOST], strict=True)
     ]
     columns = math.ceil(math.sqrt(len(tiles)))
     rows = [np.concatenate(tiles[start : start + columns], 1) for start in range(0, len(tiles), columns)]
@@ -35,6 +36,16 @@ def draw_batch(batch: Batch, config: InputConfig, classes: Classes, path: Path) 
     encoded = BytesIO()
     Image.fromarray(np.concatenate(filled, 0)).save(encoded, "JPEG", quality=88)
     write_bytes(path, encoded.getvalue())
+
+
+def _without_padding(images: Tensor, padding: Tensor | None) -> list[Tensor]:
+    """[B, 3, h, w] -> each image as it was before it was padded."""
+    if padding is None:
+        return list(images)
+    shown = ~padding[: len(images)].cpu()
+    return [
+        image[:, : int(one.any(1).sum()), : int(one.any(0).sum())] for image, one in zip(images, shown, strict=True)
+    ]
 
 
 def _drawn(image: Tensor, labels: Tensor, boxes: Tensor, config: InputConfig, classes: Classes) -> RGB:

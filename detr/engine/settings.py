@@ -54,18 +54,34 @@ def class_indices(wanted: Sequence[int | str] | int | str, classes: Classes) -> 
 
 
 def input_of_size(own: InputConfig, imgsz: int | Sequence[int] | None) -> InputConfig:
-    """The input with another side, or (height, width); as it is where that is None."""
+    """The input with another side, or (height, width); as it is where that is None.
+
+    Where the input keeps the aspect, a side is the shorter one, and the limit of the longer one grows along.
+    """
     if imgsz is None:
         return own
-    sides = (imgsz, imgsz) if isinstance(imgsz, int) else tuple(imgsz)
-    if len(sides) == 1:
-        sides = sides * 2
-    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+    sides = (imgsz,) if isinstance(imgsz, int) else tuple(imgsz)
+    if len(sides) not in (1, 2) or not all(isinstance(side, int) for side in sides):
         raise UsageError(f"imgsz {imgsz!r}: expected a side, or a height and a width")
+    if own.keeps_aspect:
+        return _with_short_side(own, sides)
     for side in sides:
         if side < STRIDE or side > MOST_SIDE or side % STRIDE:
             nearest = min(max(STRIDE, round(side / STRIDE) * STRIDE), MOST_SIDE)
             raise UsageError(
                 f"imgsz {side}: expected a multiple of {STRIDE} up to {MOST_SIDE}; the nearest is {nearest}"
             )
-    return own.model_copy(update={"height": sides[0], "width": sides[1]})
+    return own.model_copy(update={"height": sides[0], "width": sides[-1]})
+
+
+def _with_short_side(own: InputConfig, sides: tuple[int, ...]) -> InputConfig:
+    if len(set(sides)) > 1:
+        height, width = sides
+        raise UsageError(
+            f"imgsz {height},{width}: this model keeps the aspect of each image; expected the shorter side alone, "
+            f"such as {min(sides)}"
+        )
+    most = int(MOST_SIDE * own.short / own.long)
+    if not STRIDE <= sides[0] <= most:
+        raise UsageError(f"imgsz {sides[0]}: expected a shorter side from {STRIDE} to {most}")
+    return own.model_copy(update={"short": sides[0], "long": round(own.long * sides[0] / own.short)})

@@ -34,7 +34,7 @@ class ColourFinder(nn.Module):
         self.classes = CLASSES
         self.batches = []
 
-    def forward(self, images):
+    def forward(self, images, padding=None):
         self.batches.append(len(images))
         logits = torch.full((len(images), 1, 3), -4.0)
         logits[torch.arange(len(images)), 0, images.mean((2, 3)).argmax(1)] = 3.0
@@ -238,7 +238,7 @@ def test_nothing_found_leaves_empty_lists(tmp_path):
 
 def test_an_error_in_the_network_is_not_the_fault_of_a_file(tmp_path):
     class Broken(ColourFinder):
-        def forward(self, images):
+        def forward(self, images, padding=None):
             return Output((Predictions(torch.full((1, 1, 3), torch.nan), torch.zeros(1, 1, 4)),))
 
     save(tmp_path / "a.png")

@@ -112,7 +112,7 @@ def test_loader_processes_change_nothing(dataset):
 
 def test_the_network_is_left_as_it_was(dataset):
     network = nn.Sequential(Knowing(dataset), nn.Dropout()).train()
-    network.classes, network.config = dataset.classes, Settings()
+    network.classes, network.config, network.scoring = dataset.classes, Settings(), Scoring()
     network[1].eval()  # frozen
     network.forward = network[0].forward
     validate(network, dataset)
