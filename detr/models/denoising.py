@@ -27,14 +27,25 @@ class Noised:
 
 
 class ContrastiveDenoising(nn.Module):
-    """Makes noised queries of the targets, about `num_denoising` positive ones for each image."""
+    """Makes noised queries of the targets, about `num_denoising` positive ones for each image.
+
+    Negative copies may end up with their corners the wrong way round. They have no size then, or with `turned`
+    (D-FINE) are the boxes between these corners.
+    """
 
     def __init__(
-        self, channels: int, num_classes: int, *, num_denoising: int, label_noise: float, box_noise: float
+        self,
+        channels: int,
+        num_classes: int,
+        *,
+        num_denoising: int,
+        label_noise: float,
+        box_noise: float,
+        turned: bool = False,
     ) -> None:
         super().__init__()
         self.num_classes, self.num_denoising = num_classes, num_denoising
-        self.label_noise, self.box_noise = label_noise, box_noise
+        self.label_noise, self.box_noise, self.turned = label_noise, box_noise, turned
         self.class_embedding = nn.Embedding(num_classes + 1, channels, padding_idx=num_classes)
 
     def forward(self, targets: Sequence[Target], num_matching: int) -> tuple[Tensor, Tensor, Tensor, Noised] | None:
@@ -89,4 +100,5 @@ class ContrastiveDenoising(nn.Module):
         reach = boxes[..., 2:].repeat(1, 1, 2) * 0.5 * self.box_noise
         sign = torch.randint_like(boxes, 0, 2) * 2 - 1
         amount = torch.rand_like(boxes) + negative
-        return xyxy_to_cxcywh((cxcywh_to_xyxy(boxes) + sign * amount * reach).clamp(0, 1))
+        moved = xyxy_to_cxcywh((cxcywh_to_xyxy(boxes) + sign * amount * reach).clamp(0, 1))
+        return moved.abs() if self.turned else moved

@@ -17,6 +17,7 @@ from detr.layers.deformable import DeformableDecoderLayer, Method
 from detr.layers.edges import bin_positions, boxes_from_edges, expected_moves
 from detr.layers.position import inverse_sigmoid, precise
 from detr.layers.transformer import MLP
+from detr.models.initial_weights import spread, start_at_zero, start_scores
 from detr.models.queries import Memory
 from detr.records import Edges, Predictions
 
@@ -112,7 +113,7 @@ class FineGrainedDecoder(nn.Module):
                 logits = self.score_heads[index](x)
                 if index == 0:
                     start = Predictions(logits, begin)
-                logits = logits + self.quality_heads[index](edges)
+                logits = logits + self.quality_heads[index](edges, like=x)
                 predictions.append(Predictions(logits, refined, Edges(edges, fixed)))
             before, reference = x.detach(), refined.detach()
         return tuple(predictions), start if self.training else None
@@ -120,6 +121,12 @@ class FineGrainedDecoder(nn.Module):
     def heads(self) -> list[nn.Module]:
         """Whatever says classes and boxes."""
         return [self.start_head, self.score_heads, self.box_heads, self.quality_heads]
+
+    def initialise(self) -> None:
+        """The official start of what says something; the layers have theirs."""
+        spread([self.position_head])
+        start_scores(self.score_heads)
+        start_at_zero([self.start_head, *self.box_heads])
 
     def cut(self) -> None:
         """Forget the layers that evaluation doesn't run."""
@@ -143,11 +150,10 @@ class Quality(nn.Module):
     def __init__(self, activation: nn.Module) -> None:
         super().__init__()
         self.head = MLP(4 * (_LIKELIEST_BINS + 1), _QUALITY_HIDDEN, 1, 2, activation)
-        nn.init.zeros_(self.head.layers[-1].weight)
-        nn.init.zeros_(self.head.layers[-1].bias)
+        start_at_zero([self.head])
 
-    def forward(self, edges: Tensor) -> Tensor:
-        """[B, Q, 4, R] logits -> [B, Q, 1]"""
+    def forward(self, edges: Tensor, like: Tensor) -> Tensor:
+        """[B, Q, 4, R] logits -> [B, Q, 1], computed in the type of `like`"""
         likeliest = edges.softmax(-1).topk(_LIKELIEST_BINS, -1).values
         statistics = torch.cat([likeliest, likeliest.mean(-1, keepdim=True)], -1)
-        return self.head(statistics.flatten(-2).to(self.head.layers[0].weight.dtype))
+        return self.head(statistics.flatten(-2).to(like.dtype))

@@ -11,11 +11,13 @@ from detr.classes import COCO, Classes
 from detr.config import read_recipe, recipe_names, validated
 from detr.errors import UsageError, did_you_mean
 from detr.models.detr import DETRConfig, DETRNetwork
+from detr.models.dfine import DFINEConfig, DFINENetwork
 from detr.models.network import DetectionNetwork
 from detr.models.rtdetr import RTDETRConfig, RTDETRNetwork
 
 MODELS: dict[str, tuple[type[Any], type[DetectionNetwork]]] = {
     "detr": (DETRConfig, DETRNetwork),
+    "dfine": (DFINEConfig, DFINENetwork),
     "rtdetr": (RTDETRConfig, RTDETRNetwork),
 }
 """Every architecture: its settings and its network."""
@@ -29,7 +31,7 @@ def _arch(given: Any) -> str:
 
 
 ModelConfig = Annotated[
-    Annotated[DETRConfig, Tag("detr")] | Annotated[RTDETRConfig, Tag("rtdetr")],
+    Annotated[DETRConfig, Tag("detr")] | Annotated[DFINEConfig, Tag("dfine")] | Annotated[RTDETRConfig, Tag("rtdetr")],
     Discriminator(_arch),
 ]
 """The settings of any model, told apart by `arch`."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from detr.layers.position import anchors, precise
 from detr.layers.transformer import MLP
@@ -33,15 +35,30 @@ class Queries:
     positions: Tensor  # [B, Q] index into S
 
 
+def memory_of(maps: Sequence[Tensor], padding: Tensor | None) -> Memory:
+    """maps [B, D, h, w] fine to coarse; padding [B, H, W] of the images, or None."""
+    tokens = torch.cat([each.flatten(2) for each in maps], 2).transpose(1, 2)
+    shapes = tuple((each.shape[2], each.shape[3]) for each in maps)
+    levels = [mask.flatten(1) for each in maps if (mask := shrunk(padding, like=each)) is not None]
+    return Memory(tokens, shapes, torch.cat(levels, 1) if levels else None)
+
+
+def shrunk(padding: Tensor | None, *, like: Tensor) -> Tensor | None:
+    """[B, H, W] -> [B, h, w] of the map `like`"""
+    if padding is None:
+        return None
+    return F.interpolate(padding[:, None].float(), size=like.shape[-2:], mode="nearest")[:, 0].bool()
+
+
 class QuerySelection(nn.Module):
     """RT-DETR's: content and box both come from the selected position (Zhao et al. 2024, section 4.3)."""
 
-    def __init__(self, channels: int, num_classes: int) -> None:
+    def __init__(self, channels: int, num_classes: int, activation: nn.Module | None = None) -> None:
         super().__init__()
         self.embed = nn.Linear(channels, channels)
         self.norm = nn.LayerNorm(channels)
         self.score_head = nn.Linear(channels, num_classes)
-        self.box_head = MLP(channels, channels, 4, 3)
+        self.box_head = MLP(channels, channels, 4, 3, activation)
 
     def forward(self, memory: Memory, num_queries: int) -> Queries:
         """The `num_queries` best positions, best first; all of them where the image has fewer."""

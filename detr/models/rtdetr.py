@@ -1,18 +1,16 @@
 """RT-DETR (Zhao et al. 2024) and RT-DETRv2 (Lv et al. 2024).
 
 Version 2 has the same forward; it allows another number of points per level and discrete sampling, starts some
-weights differently, and does without a clamp.
+weights differently, and does without a clamp. DEIM (Huang et al. 2025) trains it with another activation and a deeper
+position head.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from detr.backbones import BackboneConfig, build_backbone
 from detr.backbones.resnet import ResNetConfig
@@ -22,12 +20,14 @@ from detr.image import InputConfig
 from detr.layers.conv import ConvNorm
 from detr.layers.deformable import DeformableDecoderLayer, Method
 from detr.layers.position import inverse_sigmoid, precise
-from detr.layers.transformer import MLP, FeedForward
+from detr.layers.transformer import ACTIVATIONS, MLP, Activation, FeedForward
 from detr.models.denoising import ContrastiveDenoising
 from detr.models.hybrid_encoder import HybridEncoder, HybridEncoderConfig
+from detr.models.initial_weights import spread, start_at_zero, start_scores
 from detr.models.network import DetectionNetwork, Slots
-from detr.models.queries import Memory, QuerySelection
-from detr.records import Denoising, Output, Predictions, Target
+from detr.models.queries import Memory, QuerySelection, memory_of, shrunk
+from detr.models.training_queries import training_queries
+from detr.records import Output, Predictions, Target
 
 _LARGEST_HALF = 65504.0
 
@@ -40,6 +40,8 @@ class DecoderConfig(Config):
     eval_layers: int | None = Field(default=None, ge=1)  # how many of them run in evaluation; None: all
     points: tuple[int, int, int] = (4, 4, 4)  # per head on each level, fine to coarse
     sampling: Method = "bilinear"
+    activation: Activation = "relu"  # of the layers and heads
+    position_layers: Literal[2, 3] = 2  # of the head that turns boxes into positions
 
 
 class RTDETRConfig(Config):
@@ -50,6 +52,9 @@ class RTDETRConfig(Config):
     num_denoising: int = Field(default=100, ge=0)  # positive denoising queries per image in training, about
     label_noise: float = Field(default=0.5, ge=0, le=1)
     box_noise: float = Field(default=1.0, ge=0)
+    turned_noise: bool = (
+        False  # whether noised boxes that turned inside out are turned back: see `ContrastiveDenoising`
+    )
     backbone: BackboneConfig = ResNetConfig()
     encoder: HybridEncoderConfig = HybridEncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
@@ -76,7 +81,8 @@ class RTDETRNetwork(DetectionNetwork):
         self.backbone = build_backbone(config.backbone)
         self.encoder = HybridEncoder(config.encoder, config.backbone.channels)
         self.projections = nn.ModuleList(ConvNorm(config.encoder.channels, channels) for _ in config.backbone.channels)
-        self.queries = QuerySelection(channels, num_classes)
+        activation = ACTIVATIONS[config.decoder.activation]
+        self.queries = QuerySelection(channels, num_classes, activation())
         self.denoising = None
         if config.num_denoising > 0:
             self.denoising = ContrastiveDenoising(
@@ -85,6 +91,7 @@ class RTDETRNetwork(DetectionNetwork):
                 num_denoising=config.num_denoising,
                 label_noise=config.label_noise,
                 box_noise=config.box_noise,
+                turned=config.turned_noise,
             )
         self.decoder = RefiningDecoder(
             config.decoder, num_classes, clamp=_LARGEST_HALF if config.version == 1 else None
@@ -93,35 +100,15 @@ class RTDETRNetwork(DetectionNetwork):
 
     def forward(self, images: Tensor, padding: Tensor | None = None, targets: list[Target] | None = None) -> Output:
         features = self.backbone(images)
-        maps = self.encoder(features, _shrunk(padding, features[-1]))
-        memory = self._memory(maps, padding)
-        queries = self.queries(memory, self.config.num_queries)
+        maps = self.encoder(features, shrunk(padding, like=features[-1]))
+        maps = [project(each) for project, each in zip(self.projections, maps, strict=True)]
+        memory = memory_of(maps, padding)
+        selected = self.queries(memory, self.config.num_queries)
         if not self.training:
-            return Output((self.decoder(queries.content, queries.boxes, memory)[-1],))
-
-        content, boxes, mask, noised = queries.content, queries.boxes, None, None
-        if self.denoising is not None:
-            extra = self.denoising(targets or (), num_matching=content.shape[1])
-            if extra is None:
-                content = content + self.denoising.unused()
-            else:
-                noised_content, noised_boxes, mask, noised = extra
-                content = torch.cat([noised_content.to(content.dtype), content], 1)
-                boxes = torch.cat([noised_boxes.to(boxes.dtype), boxes], 1)
-        layers = self.decoder(content, boxes, memory, mask)
-        if noised is None:
-            return Output(layers, queries.proposals)
-        first = noised.labels.shape[1]
-        return Output(
-            tuple(Predictions(each.logits[:, first:], each.boxes[:, first:]) for each in layers),
-            queries.proposals,
-            Denoising(
-                tuple(Predictions(each.logits[:, :first], each.boxes[:, :first]) for each in layers),
-                noised.queries,
-                noised.targets,
-                noised.num_groups,
-            ),
-        )
+            return Output(self.decoder(selected.content, selected.boxes, memory)[-1:])
+        queries = training_queries(selected.content, selected.boxes, self.denoising, targets)
+        layers = self.decoder(queries.content, queries.boxes, memory, queries.mask)
+        return queries.output(layers, selected.proposals)
 
     def heads(self) -> list[nn.Module]:
         queries, decoder = self.queries, self.decoder
@@ -139,31 +126,13 @@ class RTDETRNetwork(DetectionNetwork):
         self.denoising = None
         self.decoder.cut()
 
-    def _memory(self, maps: list[Tensor], padding: Tensor | None) -> Memory:
-        maps = [project(each) for project, each in zip(self.projections, maps, strict=True)]
-        tokens = torch.cat([each.flatten(2) for each in maps], 2).transpose(1, 2)
-        shapes = tuple((each.shape[2], each.shape[3]) for each in maps)
-        if padding is None:
-            return Memory(tokens, shapes)
-        levels = [mask.flatten(1) for each in maps if (mask := _shrunk(padding, each)) is not None]
-        return Memory(tokens, shapes, torch.cat(levels, 1))
-
-    @torch.no_grad()
     def _initialise(self) -> None:
         """The official start. What isn't named here starts as PyTorch does it."""
-        spread: list[nn.Module] = [self.queries.embed, *self.decoder.position_head.layers]
+        spread([self.queries.embed, self.decoder.position_head])
         if self.config.version == 2:
-            spread += [projection.conv for projection in self.projections if isinstance(projection, ConvNorm)]
-            forward = [module for module in self.decoder.modules() if isinstance(module, FeedForward)]
-            spread += [linear for each in forward for linear in (each.linear1, each.linear2)]
-        for module in spread:
-            assert isinstance(module, nn.Linear | nn.Conv2d)
-            nn.init.xavier_uniform_(module.weight)
-        for scores in (self.queries.score_head, *self.decoder.score_heads):
-            nn.init.constant_(scores.bias, -math.log(99))  # every class starts with probability 0.01
-        for boxes in (self.queries.box_head, *self.decoder.box_heads):
-            nn.init.zeros_(boxes.layers[-1].weight)
-            nn.init.zeros_(boxes.layers[-1].bias)
+            spread([*self.projections, *(each.feed_forward for each in self.decoder.layers)])
+        start_scores([self.queries.score_head, *self.decoder.score_heads])
+        start_at_zero([self.queries.box_head, *self.decoder.box_heads])
 
 
 class RefiningDecoder(nn.Module):
@@ -171,17 +140,24 @@ class RefiningDecoder(nn.Module):
 
     def __init__(self, config: DecoderConfig, num_classes: int, *, clamp: float | None) -> None:
         super().__init__()
-        channels = config.channels
+        channels, activation = config.channels, ACTIVATIONS[config.activation]
         self.eval_layers = config.eval_layers or config.num_layers
         self.layers = nn.ModuleList(
             DeformableDecoderLayer(
-                channels, config.heads, config.hidden, config.points, method=config.sampling, clamp=clamp
+                channels,
+                config.heads,
+                config.hidden,
+                config.points,
+                method=config.sampling,
+                clamp=clamp,
+                feed_forward=lambda channels, hidden: FeedForward(channels, hidden, activation()),
             )
             for _ in range(config.num_layers)
         )
-        self.position_head = MLP(4, 2 * channels, channels, 2)
+        wide = 2 * channels if config.position_layers == 2 else channels
+        self.position_head = MLP(4, wide, channels, config.position_layers, activation())
         self.score_heads = nn.ModuleList(nn.Linear(channels, num_classes) for _ in range(config.num_layers))
-        self.box_heads = nn.ModuleList(MLP(channels, channels, 4, 3) for _ in range(config.num_layers))
+        self.box_heads = nn.ModuleList(MLP(channels, channels, 4, 3, activation()) for _ in range(config.num_layers))
 
     def forward(self, x: Tensor, boxes: Tensor, memory: Memory, mask: Tensor | None = None) -> tuple[Predictions, ...]:
         """x [B, Q, D], boxes [B, Q, 4] logits, mask [Q, Q] -> one `Predictions` per layer; in evaluation only the last.
@@ -212,10 +188,3 @@ class RefiningDecoder(nn.Module):
         """Forget the layers that evaluation doesn't run."""
         for parts in (self.layers, self.score_heads, self.box_heads):
             del parts[self.eval_layers :]
-
-
-def _shrunk(padding: Tensor | None, like: Tensor) -> Tensor | None:
-    """[B, H, W] -> [B, h, w] of the map `like`"""
-    if padding is None:
-        return None
-    return F.interpolate(padding[:, None].float(), size=like.shape[-2:], mode="nearest")[:, 0].bool()

@@ -1,4 +1,4 @@
-"""The queries of a training step: noised targets beside those that will be matched, and their predictions apart again."""
+"""The queries of a training step: noised targets beside those to be matched, and their predictions apart again."""
 
 from __future__ import annotations
 

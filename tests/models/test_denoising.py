@@ -79,3 +79,15 @@ def test_the_content_of_no_class_is_zero_and_the_mask_covers_all_queries():
     content, boxes, mask, noised = module(num_denoising=1)([target(2), target(1)], num_matching=3)
     assert content.shape == (2, 4, 4) and boxes.shape == (2, 4, 4) and mask.shape == (7, 7)
     assert (content[1, 1] == 0).all() and noised.labels[1, 1] == 10
+
+
+def test_boxes_that_turned_inside_out_have_no_size_or_are_turned_back():
+    some = [Target(torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.2, 0.2]]))]
+    torch.manual_seed(0)
+    empty = module(num_denoising=200).noise(some).boxes.sigmoid()
+    torch.manual_seed(0)
+    turned = module(num_denoising=200, turned=True).noise(some).boxes.sigmoid()
+    without_size = empty[..., 2:] < 1e-4
+    assert without_size.any() and (turned[..., 2:] >= 1e-4).all()
+    torch.testing.assert_close(turned[..., 2:][~without_size], empty[..., 2:][~without_size])
+    torch.testing.assert_close(turned[..., :2], empty[..., :2])
