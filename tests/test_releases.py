@@ -1,10 +1,15 @@
+import dataclasses
+import hashlib
+import re
 from pathlib import Path
 
 import pytest
 
 from detr import releases
-from detr.config import read_recipe, recipe_names
+from detr.config import recipe_names
+from detr.engine.start import backbone_release
 from detr.errors import InputError, UsageError
+from detr.models.presets import preset
 from detr.releases import RELEASES, Release
 
 URL = "https://weights.example/a.pth"
@@ -33,11 +38,12 @@ def server(monkeypatch):
 
 
 def test_every_release_comes_over_https_from_its_own_file():
-    remote = [release for release in RELEASES.values() if release.url]
-    assert all(release.url.startswith("https://") for release in remote)
+    remote = [release for release in RELEASES.values() if release.url or release.page]
+    assert all((release.url or release.page).startswith("https://") for release in remote)
     assert len({release.file_name for release in remote}) == len(remote)
+    assert all(release.file_name.endswith((".pth", ".safetensors")) for release in remote)
     for name, release in RELEASES.items():
-        assert name == "test-release" or name.startswith(release.model or "resnet")
+        assert name == "test-release" or name.startswith(release.model or ("resnet", "hgnetv2"))
 
 
 def test_every_release_of_a_model_names_a_preset():
@@ -45,20 +51,33 @@ def test_every_release_of_a_model_names_a_preset():
     assert named == set(recipe_names())
 
 
+def test_every_model_of_others_has_a_release_of_its_own_name_that_says_what_it_reaches():
+    for name in recipe_names():
+        release = RELEASES[name]
+        assert release.model == name
+        assert (release.ap is None) == (release.dataset == "shapes")
+
+
+def test_every_hash_is_one_or_the_start_of_one():
+    for release in RELEASES.values():
+        assert release.sha256 is None or re.fullmatch("[0-9a-f]{8}|[0-9a-f]{64}", release.sha256)
+
+
 def test_every_recipe_with_frozen_norms_has_a_backbone_to_start_from():
     for name in recipe_names():
-        backbone = read_recipe(name)["model"]["backbone"]
-        if backbone.get("frozen_norms"):
-            assert RELEASES[f"resnet{backbone['depth']}-vd"].model is None
+        backbone = preset(name).backbone
+        if getattr(backbone, "frozen_norms", False):
+            assert RELEASES[backbone_release(backbone)].model is None
 
 
 def test_the_readme_of_the_weights_lists_every_release():
     text = (Path(__file__).parent.parent / "weights" / "README.md").read_text(encoding="utf-8")
     for name, release in RELEASES.items():
-        if name == "test-release" or not release.url:
+        if name == "test-release" or name == "rtdetr-tiny":
             continue
         if release.model:
-            assert f"| `{name}` | {release.model} | {release.dataset} | {release.ap}, {release.ap50} |" in text
+            reached = f"{release.ap}, {release.ap50}" if release.ap50 else release.ap
+            assert f"| `{name}` | {release.model} | {release.dataset} | {reached} |" in text
         else:
             assert f"| `{name}` | {release.file_name} |" in text
 
@@ -117,6 +136,48 @@ def test_a_published_hash_is_used_from_the_first_download(server, monkeypatch):
     with pytest.raises(InputError, match="expected 0000"):
         releases.resolve("test-release")
     assert server == ["0" * 64]
+
+
+def test_the_start_of_a_hash_is_held_against_the_file_and_then_the_whole(server, monkeypatch):
+    start = hashlib.sha256(b"weights").hexdigest()[:8]
+    monkeypatch.setitem(RELEASES, "test-release", Release("rtdetr-r18", URL, 1.0, 2.0, sha256=start))
+    said = []
+    path = releases.resolve("test-release", say=said.append)
+    assert server == [start]
+    assert f"only {start}... of its SHA-256 is published" in said[1]
+    assert releases.recorded_hash("test-release") == releases.file_sha256(path)
+    path.write_bytes(b"other")
+    with pytest.raises(InputError, match="not the file it was"):
+        releases.resolve("test-release")
+
+
+def test_a_file_that_begins_with_another_hash_is_refused(server, monkeypatch):
+    monkeypatch.setitem(RELEASES, "test-release", Release("rtdetr-r18", URL, 1.0, 2.0, sha256="0" * 8))
+    with pytest.raises(InputError, match="expected 00000000"):
+        releases.resolve("test-release")
+
+
+def test_what_only_a_browser_can_fetch_says_where_it_is_and_where_to_put_it(server, monkeypatch, home):
+    page = "https://drive.example/view"
+    release = Release("rtdetr-r18", None, 1.0, page=page, saved_as="by-hand.pth", sha256="0" * 64)
+    monkeypatch.setitem(RELEASES, "test-release", release)
+    assert releases.where("test-release") == "by hand"
+    with pytest.raises(InputError) as problem:
+        releases.resolve("test-release")
+    path = home / "weights" / "by-hand.pth"
+    assert page in str(problem.value) and str(path) in str(problem.value)
+
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"another file")
+    with pytest.raises(InputError, match="is not the published file"):
+        releases.resolve("test-release")
+    assert path.is_file()  # whoever fetched it may want it
+
+    whole = dataclasses.replace(release, sha256=hashlib.sha256(b"another file").hexdigest())
+    monkeypatch.setitem(RELEASES, "test-release", whole)
+    assert releases.resolve("test-release") == path
+    assert releases.where("test-release") == "cached"
+    assert server == []
 
 
 def test_offline_names_the_url_and_the_place(server, monkeypatch, home):

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from detr import convert, weights
-from detr.backbones.resnet import ResNetConfig
+from detr.backbones import BackboneConfig
+from detr.backbones.timm import TimmBackbone
 from detr.classes import COCO, Classes
 from detr.engine.checkpoint import load_same
 from detr.models.loading import network_of, said_by_release
 from detr.models.network import DetectionNetwork
 
 _COUNTER = "num_batches_tracked"
+_SAME_SIZE = {"L": "B4", "X": "B5"}  # of HGNetv2: two names of one network
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,30 @@ def start_from(network: DetectionNetwork, name_or_path: str) -> Start | Backbone
     )
 
 
-def warning_of_fresh_norms(backbone: ResNetConfig) -> str:
+def start_fresh(network: DetectionNetwork) -> BackboneStart | None:
+    """Where a training without weights starts: timm's own weights of a backbone, if the settings say so, or nowhere."""
+    backbone = network.backbone
+    if isinstance(backbone, TimmBackbone) and backbone.config.pretrained:
+        return BackboneStart(backbone.load_pretrained())
+    return None
+
+
+def warning_of_fresh_norms(backbone: BackboneConfig) -> str:
     """What to say of a training without weights whose backbone's norms are frozen."""
-    release = f"resnet{backbone.depth}-vd"
-    advice = f"; try --weights {release}" if release in weights.RELEASES and backbone.width == 64 else ""
+    release = backbone_release(backbone)
+    advice = f"; try --weights {release}" if release else ""
     return f"warning: this recipe freezes the backbone's norms, which without weights are no more than random{advice}"
+
+
+def backbone_release(backbone: BackboneConfig) -> str | None:
+    """The release that holds weights of just such a backbone, if there is one."""
+    if backbone.kind == "timm" or (backbone.kind == "resnet" and backbone.width != 64):
+        return None
+    if backbone.kind == "resnet":
+        name = f"resnet{backbone.depth}{'-vd' if backbone.variant == 'd' else ''}"
+    else:
+        name = f"hgnetv2-{_SAME_SIZE.get(backbone.size, backbone.size).lower()}"
+    return name if name in weights.RELEASES else None
 
 
 def class_entries(network: DetectionNetwork) -> Iterator[str]:

@@ -1,13 +1,16 @@
 import pytest
 import torch
 
+from detr.backbones.hgnetv2 import HGNetv2Config
 from detr.backbones.resnet import ResNetConfig
+from detr.backbones.timm import TimmBackbone, TimmConfig
 from detr.classes import COCO, Classes
 from detr.convert import to_theirs
 from detr.engine.checkpoint import save_weights
-from detr.engine.start import class_entries, start_from, warning_of_fresh_norms
+from detr.engine.start import class_entries, start_fresh, start_from, warning_of_fresh_norms
 from detr.errors import InputError
 from detr.models import build_model
+from detr.models.presets import preset
 
 OURS = Classes.from_names(["tram", "Person", "bus"])
 
@@ -163,3 +166,15 @@ def test_the_warning_of_fresh_norms_names_the_release_that_helps():
     assert warning_of_fresh_norms(ResNetConfig(depth=101)).endswith("; try --weights resnet101-vd")
     assert warning_of_fresh_norms(ResNetConfig(depth=50, width=32)).endswith("no more than random")
     assert warning_of_fresh_norms(ResNetConfig(depth=10)).endswith("no more than random")
+    assert warning_of_fresh_norms(ResNetConfig(depth=50, variant="b")).endswith("; try --weights resnet50")
+    assert warning_of_fresh_norms(HGNetv2Config(size="L")).endswith("; try --weights hgnetv2-b4")
+    assert warning_of_fresh_norms(HGNetv2Config(size="Atto", stages=(2, 3))).endswith("no more than random")
+
+
+def test_only_timms_backbones_bring_their_own_weights(monkeypatch):
+    config = preset("rtdetr-tiny")
+    assert start_fresh(build_model(config)) is None
+    with_timm = config.model_copy(update={"backbone": TimmConfig(name="test_convnext", pretrained=True)})
+    monkeypatch.setattr(TimmBackbone, "load_pretrained", lambda self: f"timm's {self.config.name}")
+    start = start_fresh(build_model(with_timm))
+    assert start.text == "the backbone starts from timm's test_convnext; everything else starts fresh"
