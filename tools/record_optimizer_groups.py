@@ -104,21 +104,18 @@ def groups_by_rule(path, rule):
 
 
 def learnable_names(document):
-    """Names of the parameters that learn, a shared one under its first name."""
+    """Names of the parameters that learn, second names included."""
     if "entries" in document:
-        seen = set()
-        for entry in document["entries"]:
-            if entry["kind"] == "parameter" and entry["trainable"]:
-                tensor = entry["alias_of"] or entry["name"]
-                if tensor not in seen:
-                    yield entry["name"]
-                seen.add(tensor)
-        return
-    again = {name for group in document["shared_tensors"] for name in group[1:]}
-    for entry in document["keys"]:
-        name = entry["name"]
-        if not (entry["derived"] or name in again or name in document["frozen_parameters"] or name.endswith(_BUFFERS)):
-            yield name
+        entries = (entry for entry in document["entries"] if entry["kind"] == "parameter" and entry["trainable"])
+        return [entry["name"] for entry in entries]
+    frozen = {
+        name for group in document["shared_tensors"] for name in group if group[0] in document["frozen_parameters"]
+    }
+    return [
+        entry["name"]
+        for entry in document["keys"]
+        if not (entry["derived"] or entry["name"] in frozen or entry["name"].endswith(_BUFFERS))
+    ]
 
 
 def joined(groups):

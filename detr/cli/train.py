@@ -152,7 +152,7 @@ def _recipe(name: str | None, resume: Path | None, words: Sequence[str], imgsz: 
 
 
 def _conclusion(result: Summary, data: str) -> str:
-    from detr.engine.train import in_words
+    from detr.engine.words import in_words
 
     best = "" if result.best is None else f", best AP {result.best:.4f} in epoch {result.best_epoch}"
     file = shlex.quote(str(result.out / BEST))

@@ -31,8 +31,9 @@ from detr.engine.progress import progress
 from detr.engine.recipe import load_recipe
 from detr.engine.results import write_image
 from detr.engine.train import Summary as Trained
-from detr.engine.train import in_words, train
+from detr.engine.train import train
 from detr.engine.validate import validate
+from detr.engine.words import in_words
 from detr.files import write_text
 from detr.image import RGB
 from detr.records import Detections

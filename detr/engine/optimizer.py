@@ -12,40 +12,62 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from detr.config import Config
-from detr.models.rtdetr import RTDETRNetwork
+from detr.layers.deformable import DeformableAttention
+from detr.models.network import DetectionNetwork
 
-Role = Literal["backbone", "backbone norms", "norms", "projection norms", "biases", "rest"]
+Role = Literal[
+    "backbone",
+    "backbone norms",
+    "backbone biases",
+    "norms",
+    "projection norms",
+    "projection norm biases",
+    "sampling",
+    "sampling biases",
+    "biases",
+    "rest",
+]
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 class OptimizerConfig(Config):
-    """AdamW. The switches on weight decay are what the published recipes differ in."""
+    """AdamW. The switches on rates and weight decay are what the published recipes differ in."""
 
     lr: float = Field(default=1e-4, gt=0)
     backbone_lr: float = Field(default=1e-5, gt=0)
+    sampling_lr: float | None = Field(default=None, gt=0)  # where deformable attention looks; none: as the rest
+    slow_backbone_norms: bool = True  # the backbone's norms learn at its rate, not at that of the rest
     weight_decay: float = Field(default=1e-4, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
-    decay_norms: bool = False
+    decay_norms: bool = False  # all of them
+    decay_backbone_norms: bool = False
+    decay_projection_norms: bool = False  # RT-DETR v1 decays the norms of its input and memory projections
     decay_biases: bool = True  # of linear and convolution layers outside the backbone
-    decay_projection_norms: bool = (
-        False  # RT-DETR v1 decays the scales of the norms in its input and memory projections
-    )
+    decay_backbone_biases: bool = True
 
 
 class ScheduleConfig(Config):
-    """The learning rate over the steps, as a factor on each group's own rate; linear warm-up comes before any shape."""
+    """The learning rate over the steps, as a factor on each group's own rate; the warm-up comes before any shape."""
 
     shape: Literal["constant", "multistep", "cosine", "flat-cosine"] = "constant"
     warmup: int = Field(default=0, ge=0)  # steps
+    rise: Literal["linear", "quadratic"] = "linear"  # of the warm-up
     milestones: tuple[int, ...] = ()  # multistep: the epochs at which the rate is multiplied by gamma
     gamma: float = Field(default=0.1, gt=0, le=1)
     flat: float = Field(default=0.5, ge=0, lt=1)  # flat-cosine: the part of the steps before the descent
+    end: float = Field(default=0.0, ge=0, lt=1)  # cosine, flat-cosine: the part of the steps after it
     last: float = Field(default=0.01, ge=0, le=1)  # cosine, flat-cosine: where the descent ends
+
+    @model_validator(mode="after")
+    def _fits(self) -> ScheduleConfig:
+        if self.shape == "flat-cosine" and self.flat + self.end >= 1:
+            raise ValueError(f"flat {self.flat:g} and end {self.end:g} leave no steps for the descent between them")
+        return self
 
 
 @dataclass
@@ -57,55 +79,79 @@ class Group:
     parameters: list[nn.Parameter] = field(default_factory=list)
 
 
-def groups_by_role(network: RTDETRNetwork, config: OptimizerConfig) -> list[Group]:
+def groups_by_role(network: DetectionNetwork, config: OptimizerConfig) -> list[Group]:
     """Every parameter that learns, once, in the groups of the recipe; frozen ones are left out."""
     groups: dict[Role, Group] = {}
     for role, name, parameter in roles(network):
         if not parameter.requires_grad:
             continue
         if role not in groups:
-            lr = config.backbone_lr if role.startswith("backbone") else config.lr
-            groups[role] = Group(role, lr, config.weight_decay if _decays(role, config) else 0.0)
+            groups[role] = Group(role, _rate(role, config), config.weight_decay if _decays(role, config) else 0.0)
         groups[role].names.append(name)
         groups[role].parameters.append(parameter)
     return list(groups.values())
 
 
-def roles(network: RTDETRNetwork) -> Iterator[tuple[Role, str, nn.Parameter]]:
+def roles(network: DetectionNetwork) -> Iterator[tuple[Role, str, nn.Parameter]]:
     """(role, name, parameter) for each parameter, a shared one under its first name."""
     backbone = set(network.backbone.modules())
-    projections = {*network.encoder.projections.modules(), *network.queries.modules()}
+    projections = {module for part in network.projecting() for module in part.modules()}
+    sampling = {module.offsets for module in network.modules() if isinstance(module, DeformableAttention)}
     seen: set[nn.Parameter] = set()
     for prefix, module in network.named_modules():
         for name, parameter in module.named_parameters(prefix, recurse=False):
             if parameter in seen:
                 continue
             seen.add(parameter)
-            yield (
-                _role(module, name, in_backbone=module in backbone, in_projection=module in projections),
-                name,
-                parameter,
-            )
+            is_norm, is_bias = isinstance(module, NORMS), name.endswith("bias")
+            if module in backbone:
+                yield _role_in_backbone(is_norm, is_bias), name, parameter
+            elif module in sampling:
+                yield "sampling biases" if is_bias else "sampling", name, parameter
+            else:
+                yield _role(is_norm, is_bias, in_projection=module in projections), name, parameter
 
 
-def _role(module: nn.Module, name: str, *, in_backbone: bool, in_projection: bool) -> Role:
-    is_norm = isinstance(module, NORMS)
-    if in_backbone:
-        return "backbone norms" if is_norm else "backbone"
-    is_bias = name.endswith("bias")
+def _role_in_backbone(is_norm: bool, is_bias: bool) -> Role:
     if is_norm:
-        return "projection norms" if in_projection and not is_bias else "norms"
+        return "backbone norms"
+    return "backbone biases" if is_bias else "backbone"
+
+
+def _role(is_norm: bool, is_bias: bool, *, in_projection: bool) -> Role:
+    if is_norm and in_projection:
+        return "projection norm biases" if is_bias else "projection norms"
+    if is_norm:
+        return "norms"
     return "biases" if is_bias else "rest"
+
+
+def _rate(role: Role, config: OptimizerConfig) -> float:
+    match role:
+        case "backbone" | "backbone biases":
+            return config.backbone_lr
+        case "backbone norms":
+            return config.backbone_lr if config.slow_backbone_norms else config.lr
+        case "sampling" | "sampling biases":
+            return config.lr if config.sampling_lr is None else config.sampling_lr
+        case _:
+            return config.lr
 
 
 def _decays(role: Role, config: OptimizerConfig) -> bool:
     match role:
-        case "backbone norms" | "norms":
+        case "norms":
             return config.decay_norms
+        case "backbone norms":
+            return config.decay_norms or config.decay_backbone_norms
         case "projection norms":
             return config.decay_norms or config.decay_projection_norms
-        case "biases":
+        case "projection norm biases":
+            return config.decay_norms or (config.decay_projection_norms and config.decay_biases)
+        case "biases" | "sampling biases":
             return config.decay_biases
+        case "backbone biases":
+            return config.decay_backbone_biases
         case _:
             return True
 
@@ -145,17 +191,19 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 def rate_factor(config: ScheduleConfig, step: int, *, steps_per_epoch: int, epochs: int) -> float:
     """The factor on every learning rate at `step` (0-based, counted over the whole training)."""
     if step < config.warmup:
-        return (step + 1) / config.warmup
+        part = (step + 1) / config.warmup
+        return part if config.rise == "linear" else part**2
     total = steps_per_epoch * epochs
+    bottom = total - round(config.end * total)
     match config.shape:
         case "constant":
             return 1.0
         case "multistep":
             return config.gamma ** sum(step // steps_per_epoch >= milestone for milestone in config.milestones)
         case "cosine":
-            return _descent(step, config.warmup, total, config.last)
+            return _descent(step, config.warmup, bottom, config.last)
         case "flat-cosine":
-            return _descent(step, max(config.warmup, round(config.flat * total)), total, config.last)
+            return _descent(step, max(config.warmup, round(config.flat * total)), bottom, config.last)
 
 
 def _descent(step: int, start: int, end: int, last: float) -> float:

@@ -20,6 +20,17 @@ Side = Annotated[int, Field(ge=STRIDE, le=MOST_SIDE, multiple_of=STRIDE)]
 Frozen = Literal["nothing", "stem", "stage1", "stage2", "stage3", "backbone", "all but heads"]
 
 
+class SecondStageConfig(Config):
+    """D-FINE's end of a training: back to the best epoch so far, with another average; see `engine/second_stage.py`.
+
+    Without an evaluation there is no best epoch, and only the average changes.
+    """
+
+    epoch: int = Field(ge=1)  # after so many; where the augmentation ends
+    decay: float = Field(default=0.9999, ge=0, lt=1)  # of the average from then on
+    less: float = Field(default=0.0001, ge=0)  # the decay falls by this much whenever an epoch got no better
+
+
 class TrainConfig(Config):
     epochs: int = Field(default=72, ge=1)
     batch: int = Field(default=16, ge=1)  # images of one optimizer step, over all processes and pieces
@@ -29,7 +40,10 @@ class TrainConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     average: AverageConfig | None = AverageConfig()
-    scales: tuple[Side, ...] = ()  # of the square inputs, one drawn for each batch; none: the model's own input
+    second_stage: SecondStageConfig | None = None
+    scales: tuple[Side, ...] | Annotated[int, Field(ge=1)] = ()
+    """Longer sides of the inputs, one drawn for each batch. A number n: three quarters of the model's own side to five
+    quarters, in steps of 32, the own side n times among them (D-FINE). None: the model's own input."""
     freeze: Frozen = "nothing"
     channels_last: bool = False
     seed: int = Field(default=0, ge=0)
@@ -39,7 +53,7 @@ class TrainConfig(Config):
 
 class Recipe(Config):
     model: ModelConfig
-    criterion: CriterionConfig = CriterionConfig()
+    criterion: CriterionConfig | None = None  # none: that of the paper of the model's arch
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
 

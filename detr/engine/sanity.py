@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from detr.boxes import cxcywh_to_xyxy, iou
-from detr.criterion.matcher import MatcherConfig, match
-from detr.criterion.truth import in_one_row
-from detr.records import Output, Predictions, Target
+from detr.criterion import Criterion
+from detr.records import Output, Target
 
 LOOKS = (1, 10, 25, 50, 75, 100)  # the steps that are looked at closely; the last one ends the card
+CLASS_LOSSES = ("loss_vfl", "loss_mal", "loss_focal", "loss_ce")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SanityCard:
         self.step_seconds += step
 
     def look(self, step: int, losses: Mapping[str, float], matched: float | None, rates: Sequence[float]) -> None:
-        class_loss = next((losses[name] for name in ("loss_vfl", "loss_focal") if name in losses), float("nan"))
+        class_loss = next((losses[name] for name in CLASS_LOSSES if name in losses), float("nan"))
         self.looks.append(Look(step, sum(losses.values()), class_loss, matched, (min(rates), max(rates))))
 
     def text(self) -> str:
@@ -52,14 +52,12 @@ class SanityCard:
         return "\n".join(lines)
 
 
-def matched_iou(output: Output, targets: Sequence[Target], config: MatcherConfig) -> float | None:
+def matched_iou(output: Output, targets: Sequence[Target], criterion: Criterion) -> float | None:
     """The mean IoU of the last layer's boxes with the targets they are matched to. Waits for the device."""
-    last = Predictions(output.layers[-1].logits.detach().float(), output.layers[-1].boxes.detach().float())
-    truth = in_one_row(targets, device=last.boxes.device, dtype=last.boxes.dtype)
-    if not len(truth):
+    truth, pairs = criterion.matched(output, targets)
+    if not len(pairs):
         return None
-    pairs = match([last], truth, config)[0]
-    boxes = cxcywh_to_xyxy(last.boxes[pairs.images, pairs.queries])
+    boxes = cxcywh_to_xyxy(output.layers[-1].boxes.detach().to(truth.boxes.dtype)[pairs.images, pairs.queries])
     return float(torch.mean(iou(boxes, cxcywh_to_xyxy(truth.boxes[pairs.targets]))[0]))
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from detr.config import recipe_names
 from detr.convert import to_theirs
 from detr.engine.optimizer import (
     OptimizerConfig,
@@ -21,6 +22,7 @@ from detr.engine.optimizer import (
     table,
 )
 from detr.engine.recipe import load_recipe
+from detr.errors import UsageError
 from detr.models import build_model
 
 RECORDED = json.loads((Path(__file__).parent.parent / "golden" / "optimizer_groups.json").read_text())
@@ -31,7 +33,8 @@ def official_groups(preset):
     recipe = load_recipe(preset)
     with torch.device("meta"):
         network = build_model(recipe.model)
-    table_name = "rtdetr-official" if recipe.model.version == 1 else "rtdetrv2-official"
+    arch, version = recipe.model.arch, getattr(recipe.model, "version", 1)
+    table_name = f"{arch}{'v2' if version == 2 else ''}-official"
     joined = {}
     for group in groups_by_role(network, recipe.train.optimizer):
         state = dict(zip(group.names, group.parameters, strict=True))
@@ -39,7 +42,7 @@ def official_groups(preset):
     return joined
 
 
-@pytest.mark.parametrize("preset", RECORDED)
+@pytest.mark.parametrize("preset", [name for name in RECORDED if name in recipe_names()])
 def test_groups_are_the_official_ones(preset):
     ours = [
         {
@@ -69,10 +72,42 @@ def test_roles_follow_types_and_places():
     assert role_of["backbone.stem.0.conv.weight"] == "backbone"
     assert role_of["backbone.stem.0.norm.bias"] == "backbone norms"
     assert role_of["encoder.projections.0.norm.weight"] == "projection norms"
-    assert role_of["encoder.projections.0.norm.bias"] == "norms"
+    assert role_of["encoder.projections.0.norm.bias"] == "projection norm biases"
+    assert role_of["encoder.laterals.0.norm.weight"] == "norms"
+    assert role_of["decoder.layers.0.cross_attention.offsets.weight"] == "sampling"
+    assert role_of["decoder.layers.0.cross_attention.offsets.bias"] == "sampling biases"
+    assert role_of["decoder.layers.0.cross_attention.weights.weight"] == "rest"
     assert role_of["queries.norm.weight"] == "projection norms"
     assert role_of["queries.score_head.bias"] == "biases"
     assert role_of["denoising.class_embedding.weight"] == "rest"
+
+
+def rates_and_decays(**settings):
+    config = OptimizerConfig(lr=1e-2, backbone_lr=1e-3, weight_decay=0.5, **settings)
+    return {group.role: (group.lr, group.weight_decay) for group in groups_by_role(tiny(), config)}
+
+
+def test_the_switches_change_their_own_roles_only():
+    plain = rates_and_decays()
+    assert plain["backbone"] == (1e-3, 0.5) and plain["backbone norms"] == (1e-3, 0.0)
+    assert plain["rest"] == plain["biases"] == plain["sampling"] == (1e-2, 0.5)
+    for switches, changed in [
+        ({"sampling_lr": 1e-4}, {"sampling": (1e-4, 0.5), "sampling biases": (1e-4, 0.5)}),
+        ({"slow_backbone_norms": False}, {"backbone norms": (1e-2, 0.0)}),
+        ({"decay_backbone_norms": True}, {"backbone norms": (1e-3, 0.5)}),
+        ({"decay_biases": False}, {"biases": (1e-2, 0.0), "sampling biases": (1e-2, 0.0)}),
+        (
+            {"decay_projection_norms": True},
+            {"projection norms": (1e-2, 0.5), "projection norm biases": (1e-2, 0.5)},
+        ),
+        (
+            {"decay_projection_norms": True, "decay_biases": False},
+            {"projection norms": (1e-2, 0.5), "biases": (1e-2, 0.0), "sampling biases": (1e-2, 0.0)},
+        ),
+    ]:
+        assert rates_and_decays(**switches) == plain | changed, switches
+    everything = rates_and_decays(decay_norms=True)
+    assert all(decay == 0.5 for _, decay in everything.values())
 
 
 def test_frozen_parameters_are_in_no_group():
@@ -112,12 +147,14 @@ def test_an_optimizer_told_of_a_broken_step_leaves_the_weights():
 @given(
     shape=st.sampled_from(["constant", "multistep", "cosine", "flat-cosine"]),
     warmup=st.integers(0, 50),
+    rise=st.sampled_from(["linear", "quadratic"]),
+    end=st.sampled_from([0.0, 0.1, 0.4]),
     epochs=st.integers(1, 20),
     steps=st.integers(1, 20),
 )
 @settings(deadline=None, max_examples=80)
-def test_rates_rise_in_the_warm_up_and_never_after(shape, warmup, epochs, steps):
-    config = ScheduleConfig(shape=shape, warmup=warmup, milestones=(epochs // 2,))
+def test_rates_rise_in_the_warm_up_and_never_after(shape, warmup, rise, end, epochs, steps):
+    config = ScheduleConfig(shape=shape, warmup=warmup, rise=rise, end=end, milestones=(epochs // 2,))
     factors = [rate_factor(config, step, steps_per_epoch=steps, epochs=epochs) for step in range(epochs * steps)]
     assert all(0 < factor <= 1 for factor in factors)
     assert factors[:warmup] == sorted(factors[:warmup])
@@ -141,3 +178,18 @@ def test_flat_cosine_stays_and_then_falls_to_the_last_rate():
     assert factors[:51] == [1.0] * 51
     assert factors[75] == pytest.approx(0.55)
     assert math.isclose(factors[100], 0.1)
+
+
+def test_deims_schedule_rises_by_the_square_stays_falls_and_stays():
+    """58 epochs of 100 steps: 40 of warm-up, flat to epoch 29, half the rate from epoch 50 on."""
+    config = ScheduleConfig(shape="flat-cosine", warmup=40, rise="quadratic", flat=0.5, end=8 / 58, last=0.5)
+    factors = [rate_factor(config, step, steps_per_epoch=100, epochs=58) for step in range(5800)]
+    assert factors[0] == (1 / 40) ** 2 and factors[19] == 0.25
+    assert factors[39:2901] == [1.0] * 2862
+    assert factors[3950] == pytest.approx(0.75)
+    assert factors[4999] > 0.5 and set(factors[5000:]) == {0.5}
+
+
+def test_a_schedule_without_room_to_fall_is_refused():
+    with pytest.raises(UsageError, match=r"flat 0.6 and end 0.4 leave no steps"):
+        load_recipe("rtdetr-tiny", ["train.schedule.flat=0.6", "train.schedule.end=0.4"])

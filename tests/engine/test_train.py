@@ -6,18 +6,15 @@ import pytest
 import torch
 
 from detr import weights
+from detr.engine import step as stepping
 from detr.engine import train as program
 from detr.engine.distributed import Team
 from detr.engine.journal import read
-from detr.engine.train import (
-    in_words,
-    precision_of,
-    seed_of_step,
-    share_of_batch,
-    shares_of_pieces,
-    train,
-)
+from detr.engine.run import precision_of
+from detr.engine.step import seed_of_step, share_of_batch, shares_of_pieces
+from detr.engine.train import train
 from detr.engine.watch import Diverged
+from detr.engine.words import in_words
 from detr.errors import InputError, UsageError
 from detr.models import load_model
 
@@ -56,14 +53,14 @@ def same_state(one, other):
 
 def interrupted_before_step(monkeypatch, number, step):
     """The signal comes while that step is computed."""
-    original = program._step
+    original = program.take_step
 
     def step_with_signal(run, pieces):
         if run.counters.step == step - 1:
             os.kill(os.getpid(), number)
         return original(run, pieces)
 
-    monkeypatch.setattr(program, "_step", step_with_signal)
+    monkeypatch.setattr(program, "take_step", step_with_signal)
 
 
 def test_a_run_leaves_weights_journal_and_pictures_with_plots(recipe_with, small_sets, tmp_path):
@@ -142,7 +139,7 @@ def test_a_signal_finishes_the_step_saves_and_acts(recipe_with, small_sets, tmp_
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(recipe_with, small_sets, tmp_path, monkeypatch):
     runs = []
-    original = program._gradients
+    original = stepping.gradients
 
     def poisoned(run, pieces):
         losses, output = original(run, pieces)
@@ -151,7 +148,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(recipe_with, small_sets
             losses["loss_giou"] = losses["loss_giou"] * float("nan")
         return losses, output
 
-    monkeypatch.setattr(program, "_gradients", poisoned)
+    monkeypatch.setattr(stepping, "gradients", poisoned)
     with pytest.raises(Diverged, match=r"step 4: loss_giou is nan.*the step was not taken"):
         run(recipe_with(), small_sets, tmp_path)
     (stopped, before), = runs  # fmt: skip
@@ -161,7 +158,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(recipe_with, small_sets
 
 
 def test_predictions_that_are_not_finite_are_said_with_the_step(recipe_with, small_sets, tmp_path, monkeypatch):
-    original = program._assemble
+    original = program.assemble
 
     def broken(*arguments):
         made = original(*arguments)
@@ -169,7 +166,7 @@ def test_predictions_that_are_not_finite_are_said_with_the_step(recipe_with, sma
             made.network.decoder.score_heads[-1].bias.fill_(float("nan"))
         return made
 
-    monkeypatch.setattr(program, "_assemble", broken)
+    monkeypatch.setattr(program, "assemble", broken)
     with pytest.raises(Diverged, match=r"step 1: the logits of the last decoder layer"):
         run(recipe_with(), small_sets, tmp_path)
 
@@ -180,7 +177,7 @@ def test_pieces_together_give_the_gradient_of_the_whole_batch(recipe_with, small
     for pieces in (1, 2):
         recipe = recipe_with(epochs=1, batch=6, accumulate=pieces)
         model = recipe.model.model_copy(update={"num_denoising": 0})
-        original = program._gradients
+        original = stepping.gradients
 
         def keep(run, batches, pieces=pieces, original=original):
             for module in run.network.modules():
@@ -190,7 +187,7 @@ def test_pieces_together_give_the_gradient_of_the_whole_batch(recipe_with, small
                              if value.grad is not None}  # fmt: skip
             return result
 
-        monkeypatch.setattr(program, "_gradients", keep)
+        monkeypatch.setattr(stepping, "gradients", keep)
         run(recipe.model_copy(update={"model": model}), small_sets, tmp_path / str(pieces))
         monkeypatch.undo()
     assert found[1].keys() == found[2].keys() and len(found[1]) > 20

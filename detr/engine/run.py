@@ -1,0 +1,147 @@
+"""What travels together through a training: everything a step touches, and how it is saved and gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from detr.criterion import Criterion, criterion_for
+from detr.engine import checkpoint
+from detr.engine.average import Average
+from detr.engine.checkpoint import Counters, Resumed
+from detr.engine.distributed import Team
+from detr.engine.interruption import Interruption
+from detr.engine.journal import Journal
+from detr.engine.optimizer import Group, build_optimizer
+from detr.engine.recipe import Recipe
+from detr.engine.sanity import SanityCard
+from detr.engine.watch import Watch
+from detr.errors import UsageError
+from detr.models.network import DetectionNetwork
+
+Say = Callable[[str], None]
+
+
+@dataclass(eq=False)
+class Run:
+    """Everything a step touches."""
+
+    recipe: Recipe
+    team: Team
+    out: Path
+    network: DetectionNetwork
+    learner: Any  # the network, or its wrapper in a team
+    frozen: list[nn.Module]
+    average: Average[DetectionNetwork] | None
+    criterion: Criterion
+    optimizer: torch.optim.AdamW
+    names: list[str]  # of the optimizer's parameters, in its order
+    scaler: torch.amp.GradScaler
+    precision: Callable[[], AbstractContextManager[Any]]
+    watch: Watch
+    interruption: Interruption
+    say: Say
+    counters: Counters = field(default_factory=Counters)
+    journal: Journal | None = None  # only where the team is led
+    card: SanityCard | None = None
+
+    @property
+    def evaluated(self) -> DetectionNetwork:
+        """The network that is evaluated and published."""
+        return self.network if self.average is None else self.average.network
+
+    def save_state(self, name: str = checkpoint.RESUME) -> None:
+        """Into the run's folder, by the process that leads; the others wait."""
+        if self.team.leads:
+            checkpoint.save_resume(
+                self.out / name,
+                network=self.network,
+                average=self.average,
+                optimizer=self.optimizer,
+                names=self.names,
+                scaler=self.scaler,
+                counters=self.counters,
+                recipe=self.recipe,
+            )
+        self.team.wait()
+
+    def restore(self, state: Resumed) -> None:
+        """Everything but the counters as it was saved."""
+        checkpoint.restore(
+            state,
+            network=self.network,
+            average=self.average,
+            optimizer=self.optimizer,
+            names=self.names,
+            scaler=self.scaler,
+        )
+
+    def go_on(self, state: Resumed) -> None:
+        """Where a run that was saved left off."""
+        self.restore(state)
+        self.counters = state.counters
+        if self.average is not None and self.counters.decay is not None:
+            self.average.set_decay(self.counters.decay)
+        done, steps = self.counters.epoch, self.counters.step_in_epoch
+        also = f" and {steps} steps of the next" if steps else ""
+        self.say(f"going on after epoch {done}{also} ({self.counters.step} steps)")
+
+    def leave_if_interrupted(self) -> None:
+        """After a SIGINT or SIGTERM to any process of the team: save in all, then let the signal do what it does."""
+        number = round(self.team.largest(self.interruption.number))
+        if not number:
+            return
+        self.watch.look()
+        self.save_state()
+        self.say(f"stopped after step {self.counters.step}; go on with: detr train --resume {self.out}")
+        self.interruption.act(number)
+
+
+def assemble(
+    recipe: Recipe,
+    team: Team,
+    out: Path,
+    network: DetectionNetwork,
+    learner: nn.Module,
+    frozen: list[nn.Module],
+    groups: list[Group],
+    interruption: Interruption,
+    say: Say,
+) -> Run:
+    """A run before its first step."""
+    dtype = precision_of(recipe.train.amp, team.device)
+    scaler = torch.amp.GradScaler(team.device.type, enabled=dtype is torch.float16)
+    return Run(
+        recipe=recipe,
+        team=team,
+        out=out,
+        network=network,
+        learner=learner,
+        frozen=frozen,
+        average=None if recipe.train.average is None else Average(network, recipe.train.average),
+        criterion=criterion_for(network, recipe.criterion),
+        optimizer=build_optimizer(groups, recipe.train.optimizer),
+        names=[name for group in groups for name in group.names],
+        scaler=scaler,
+        precision=nullcontext if dtype is None else lambda: torch.autocast(team.device.type, dtype),
+        watch=Watch(team.device, gradients_may_overflow=scaler.is_enabled()),
+        interruption=interruption,
+        say=say,
+    )
+
+
+def precision_of(amp: str, device: torch.device) -> torch.dtype | None:
+    """The type of automatic mixed precision; None for none. UsageError for fp16 on a CPU, which has no use for it."""
+    if amp == "off" or (amp == "auto" and device.type == "cpu"):
+        return None
+    if amp == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
+    if amp == "fp16" and device.type == "cpu":
+        raise UsageError("train.amp=fp16 needs a GPU; on a CPU use bf16 or off")
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]

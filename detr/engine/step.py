@@ -1,0 +1,90 @@
+"""One step of the optimizer: forward and backward of its pieces, clipping, the step, the average."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from detr.engine.distributed import Team
+from detr.engine.pictures import draw_batch
+from detr.engine.run import Run
+from detr.engine.watch import Diverged
+from detr.errors import UsageError
+from detr.records import Batch, Output
+
+PICTURES = 3  # batches that are drawn at the start
+
+
+def take_step(run: Run, pieces: list[Batch]) -> Output:
+    """One step of the optimizer, and the output for its last piece."""
+    counters, settings = run.counters, run.recipe.train
+    torch.manual_seed(seed_of_step(settings.seed, counters.step, run.team.rank))
+    if counters.step < PICTURES and run.team.leads:
+        draw_batch(pieces[0], run.network.config.input, run.network.classes, run.out / f"batch{counters.step}.jpg")
+    losses, output = gradients(run, pieces)
+    run.scaler.unscale_(run.optimizer)
+    parameters = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf)
+    counters.step += 1
+    counters.step_in_epoch += 1
+    run.watch.note(counters.step, losses, norm)
+    if not run.scaler.is_enabled():
+        run.optimizer.found_inf = run.watch.blocked  # type: ignore[attr-defined]  # what a scaler would set
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.optimizer.zero_grad(set_to_none=True)
+    if run.average is not None:
+        run.average.update(run.network)
+    return output
+
+
+def gradients(run: Run, pieces: list[Batch]) -> tuple[dict[str, Tensor], Output]:
+    """Forward and backward of all pieces. Together they give the gradient of the whole batch: each piece's losses are
+    over its own number of targets, so it counts by its share of them."""
+    shares = shares_of_pieces([sum(len(target.labels) for target in batch.targets) for batch in pieces], run.team)
+    losses: dict[str, Tensor] = {}
+    for place, (batch, share) in enumerate(zip(pieces, shares, strict=True)):
+        batch = batch.to(run.team.device, non_blocking=True)
+        images = batch.images
+        if run.recipe.train.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        is_last = place == len(pieces) - 1
+        with nullcontext() if is_last or run.team.size == 1 else run.learner.no_sync():
+            with run.precision():
+                output = run.learner(images, batch.padding, batch.targets)
+            try:
+                terms = run.criterion(output, batch.targets)
+            except FloatingPointError as problem:
+                raise Diverged(f"step {run.counters.step + 1}: {problem}") from None
+            run.scaler.scale(sum(terms.values()) * share).backward()
+        for name, value in terms.items():
+            losses[name] = losses.get(name, 0.0) + value.detach() * share
+    return losses, output
+
+
+def shares_of_pieces(counts: list[int], team: Team) -> list[float]:
+    """How much each piece counts: its normaliser over that of all pieces, both at least 1 (see `Criterion`)."""
+    if len(counts) == 1:
+        return [1.0]
+    means = [max(1.0, team.total(count) / team.size) for count in counts]
+    whole = max(1.0, team.total(sum(counts)) / team.size)
+    return [mean / whole for mean in means]
+
+
+def share_of_batch(batch: int, processes: int, pieces: int) -> int:
+    """Images a process loads at a time; UsageError unless the batch divides."""
+    if batch % (processes * pieces):
+        raise UsageError(
+            f"a batch of {batch} cannot be shared by {processes} processes in {pieces} pieces each; "
+            f"the nearest that can: {max(1, round(batch / (processes * pieces))) * processes * pieces}"
+        )
+    return batch // (processes * pieces)
+
+
+def seed_of_step(seed: int, step: int, rank: int) -> int:
+    """A seed for the draws of one step, so that they depend on nothing that came before."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {step} {rank}".encode(), digest_size=8).digest(), "little") >> 1
