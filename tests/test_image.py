@@ -6,10 +6,23 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 
 from detr.errors import InputError, UsageError
-from detr.image import MOST_PIXELS, InputConfig, count_pictures, prepare, read_image, to_rgb
+from detr.image import (
+    MOST_PIXELS,
+    InputConfig,
+    StretchedInput,
+    count_pictures,
+    padded,
+    prepare,
+    read_image,
+    read_reduced,
+    to_rgb,
+)
 
 RAMP = np.stack([np.tile(np.linspace(0, 255, 60), (40, 1))] * 3, -1).astype(np.uint8)  # [40, 60, 3], mean 127
 
@@ -206,3 +219,107 @@ def test_prepare_normalises_by_channel():
 def test_prepare_leaves_pixels_alone_where_the_size_is_right():
     tensor = prepare(RAMP, InputConfig(height=40, width=60))
     np.testing.assert_array_equal((tensor * 255).round().byte().permute(1, 2, 0).numpy(), RAMP)
+
+
+# (height, width) of an image -> that of the input at 800 and 1333, as the rule of DETR gives it: the shorter side is
+# rounded where the limit binds, the longer one cut, so that it may be one more than the limit
+SHORT_SIDES = {
+    (480, 640): (800, 1066),
+    (640, 480): (1066, 800),
+    (427, 640): (800, 1199),
+    (375, 500): (800, 1066),
+    (800, 1333): (800, 1333),
+    (800, 1334): (799, 1332),
+    (800, 900): (800, 900),
+    (1080, 1920): (750, 1333),
+    (300, 640): (625, 1333),
+    (640, 200): (1334, 417),
+    (7, 7): (800, 800),
+    (1, 10_000): (1, 1333),
+    (3000, 2): (1500, 1),
+}
+
+
+@pytest.mark.parametrize("image", SHORT_SIDES)
+def test_sizes_of_inputs_that_keep_the_aspect(image):
+    assert InputConfig(resize="short side").size_of(*image) == SHORT_SIDES[image]
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 900), st.integers(0, 900))
+def test_an_input_that_keeps_the_aspect_does_so_and_stays_within_its_limits(height, width, short, more):
+    config = InputConfig(resize="short side", short=short, long=short + more)
+    h, w = config.size_of(height, width)
+    assert config.size_of(width, height) == (w, h)
+    assert 1 <= min(h, w) <= short
+    assert max(h, w) <= config.long + 0.5 * max(height, width) / min(height, width) + 1
+    assert min(h, w) == short or max(h, w) >= config.long - 0.5 * max(height, width) / min(height, width) - 1
+    if min(h, w) > 1:
+        assert max(h, w) / min(h, w) == pytest.approx(max(height, width) / min(height, width), abs=1 / min(h, w))
+
+
+def test_an_input_that_keeps_the_aspect_is_resized_to_it():
+    config = InputConfig(resize="short side", short=20, long=50)
+    assert prepare(RAMP, config).shape == (3, 20, 30) and config.frame == (20, 50)
+    assert prepare(np.ascontiguousarray(RAMP.swapaxes(0, 1)), config).shape == (3, 30, 20)
+
+
+def test_inputs_as_old_files_have_them_are_stretched():
+    config = InputConfig(height=32, width=64, interpolation="bilinear")
+    assert not config.keeps_aspect and config.size_of(100, 100) == config.frame == (32, 64)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"short": 800, "long": 799}, {"mean": (0, 0, 0)}, {"std": (1, 1, 1)}, {"mean": (0, 0, 0), "std": (1, 1, 0)}],
+)
+def test_inputs_that_cannot_be_are_refused(settings):
+    with pytest.raises(ValidationError):
+        InputConfig(**settings)
+
+
+def test_models_that_know_no_padding_refuse_to_keep_the_aspect():
+    assert TypeAdapter(StretchedInput).validate_python({"height": 32, "width": 64}).frame == (32, 64)
+    with pytest.raises(ValidationError, match="needs 'stretch'"):
+        TypeAdapter(StretchedInput).validate_python({"resize": "short side"})
+
+
+def test_images_of_one_size_are_not_padded():
+    batch, padding = padded([torch.ones(3, 4, 5), torch.zeros(3, 4, 5)])
+    assert batch.shape == (2, 3, 4, 5) and padding is None
+
+
+def test_smaller_images_are_padded_with_zeros_to_the_right_and_below():
+    images = [torch.rand(3, 4, 2) + 1, torch.rand(3, 3, 5) + 1]
+    batch, padding = padded(images)
+    assert batch.shape == (2, 3, 4, 5) and padding.shape == (2, 4, 5)
+    for image, one, mask in zip(images, batch, padding, strict=True):
+        height, width = image.shape[1:]
+        assert torch.equal(one[:, :height, :width], image) and not mask[:height, :width].any()
+        assert int(mask.sum()) == 20 - height * width and (one[:, mask] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("short", "size"),
+    [(10, (32, 25)), (26, (63, 50)), (50, (63, 50)), (51, (125, 100)), (101, (250, 200)), (900, (250, 200))],
+)
+def test_a_large_jpeg_is_read_with_fewer_pixels(tmp_path, short, size):
+    ramp = np.linspace(0, 255, 250, dtype=np.uint8)[:, None, None].repeat(200, 1).repeat(3, 2)
+    Image.fromarray(ramp).save(tmp_path / "a.jpg", quality=95)
+    small, whole = read_reduced(tmp_path / "a.jpg", short)
+    assert small.shape[:2] == size and whole == (250, 200)
+    assert np.abs(small[:, 0, 0].astype(int) - np.linspace(0, 255, size[0])).max() < 8
+
+
+def test_a_reduced_jpeg_is_upright_too(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((100, 200, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    small, whole = read_reduced(tmp_path / "a.jpg", 50)
+    assert small.shape == (100, 50, 3) and whole == (200, 100)
+
+
+def test_a_png_is_never_reduced(tmp_path):
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    small, whole = read_reduced(tmp_path / "a.png", 1)
+    np.testing.assert_array_equal(small, RAMP)
+    assert whole == RAMP.shape[:2]

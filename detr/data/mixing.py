@@ -98,7 +98,9 @@ def _objects(images: Tensor, targets: Sequence[Target], min_area: float) -> list
     for image, target in enumerate(targets):
         corners = cxcywh_to_xyxy(target.boxes).clamp(0, 1) * torch.tensor([width, height, width, height])
         sizes = corners[:, 2:] - corners[:, :2]
-        for (x1, y1, x2, y2), size, label in zip(corners.int().tolist(), sizes.prod(1), target.labels, strict=True):
+        for (x1, y1, x2, y2), size, label in zip(
+            corners.round().int().tolist(), sizes.prod(1), target.labels, strict=True
+        ):
             if size >= min_area and x2 > x1 and y2 > y1:
                 found.append(_Object(image, int(label), (x1, y1, x2, y2)))
     return found
