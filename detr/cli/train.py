@@ -31,7 +31,11 @@ BEST, RECIPE = "best.safetensors", "recipe.yaml"  # as in detr.engine.checkpoint
     "--batch", type=click.IntRange(min=1), help="Images of one step, over all processes.  [default: the recipe's]"
 )
 @click.option("--accumulate", type=click.IntRange(min=1), help="Pieces to compute a batch in, when memory is short.")
-@click.option("--imgsz", type=click.IntRange(min=32), help="Side of the square input; a multiple of 32.")
+@click.option(
+    "--imgsz",
+    type=click.IntRange(min=32),
+    help="Side of the input, a multiple of 32; where it keeps the aspect, the shorter side.",
+)
 @click.option(
     "--amp", type=click.Choice(["off", "auto", "bf16", "fp16"]), help="Mixed precision.  [default: the recipe's]"
 )
@@ -133,7 +137,7 @@ def _as_words(options: dict[str, Any]) -> list[str]:
 
 
 def _recipe(name: str | None, resume: Path | None, words: Sequence[str], imgsz: int | None) -> Recipe:
-    from detr.engine.recipe import load_recipe
+    from detr.engine.recipe import at_size, load_recipe
 
     if name is None:
         assert resume is not None
@@ -141,14 +145,7 @@ def _recipe(name: str | None, resume: Path | None, words: Sequence[str], imgsz: 
             raise UsageError(f"--resume {resume}: no run is there ({RECIPE} is missing)")
         name = str(resume / RECIPE)
     recipe = load_recipe(name, words)
-    if imgsz is None:
-        return recipe
-    if imgsz % 32:
-        raise UsageError(f"--imgsz {imgsz}: expected a multiple of 32; the nearest is {max(1, round(imgsz / 32)) * 32}")
-    factor = imgsz / recipe.model.input.height
-    scales = [max(1, round(side * factor / 32)) * 32 for side in recipe.train.scales]
-    sized = [f"model.input.height={imgsz}", f"model.input.width={imgsz}", f"train.scales={scales}"]
-    return load_recipe(name, [*words, *sized])
+    return recipe if imgsz is None else at_size(recipe, imgsz)
 
 
 def _conclusion(result: Summary, data: str) -> str:

@@ -13,6 +13,7 @@ from detr.criterion import CriterionConfig
 from detr.data.transforms import AugmentConfig
 from detr.engine.average import AverageConfig
 from detr.engine.optimizer import OptimizerConfig, ScheduleConfig
+from detr.engine.settings import input_of_size
 from detr.image import MOST_SIDE, STRIDE
 from detr.models import ModelConfig
 
@@ -65,3 +66,18 @@ class Recipe(Config):
 def load_recipe(name_or_path: str | PathLike[str], overrides: Iterable[str] = ()) -> Recipe:
     """A recipe of ours or a file, with `key.sub=value` words on top; UsageError for whatever is not right in it."""
     return validated(Recipe, read_recipe(name_or_path, overrides), str(name_or_path))
+
+
+def at_size(recipe: Recipe, imgsz: int) -> Recipe:
+    """The recipe for inputs with that side, drawn sizes included; UsageError for a side that no input has."""
+    own = recipe.model.input
+    input = input_of_size(own, imgsz)
+    factor = input.frame[0] / own.frame[0]
+    model = recipe.model.model_copy(update={"input": input})
+    train, augment = recipe.train, recipe.augment
+    if isinstance(train.scales, tuple):
+        scales = tuple(max(1, round(side * factor / STRIDE)) * STRIDE for side in train.scales)
+        train = train.model_copy(update={"scales": scales})
+    if augment.sizes is not None:
+        augment = augment.model_copy(update={"sizes": augment.sizes.scaled(factor)})
+    return recipe.model_copy(update={"model": model, "augment": augment, "train": train})

@@ -1,7 +1,7 @@
 import pytest
 
 from detr.config import recipe_names
-from detr.engine.recipe import load_recipe
+from detr.engine.recipe import at_size, load_recipe
 from detr.errors import UsageError
 from detr.models.presets import MODELS
 
@@ -64,3 +64,16 @@ def test_a_wrong_setting_is_named(word, message):
 def test_scales_are_sides_an_input_can_have(scales):
     with pytest.raises(UsageError, match=r"train\.scales"):
         load_recipe("rtdetr-r18", [f"train.scales={scales}"])
+
+
+def test_another_size_scales_the_drawn_sizes_too():
+    square = at_size(load_recipe("rtdetr-r18"), 1280)
+    assert square.model.input.frame == (1280, 1280)
+    assert square.train.scales == tuple(2 * side for side in SIZES)
+    shaped = at_size(load_recipe("detr-r50"), 400)
+    assert shaped.model.input.frame == (400, 666)
+    assert (shaped.augment.sizes.sides[0], shaped.augment.sizes.sides[-1]) == (240, 400)
+    assert shaped.augment.sizes.crop_sides == (192, 300)
+    assert at_size(load_recipe("rtdetr-r18", ["train.scales=3"]), 320).train.scales == 3
+    with pytest.raises(UsageError, match="the nearest is 96"):
+        at_size(load_recipe("rtdetr-r18"), 100)
