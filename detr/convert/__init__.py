@@ -6,15 +6,17 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from detr.convert import detr, detr_hf, hgnetv2, renaming, rtdetr, rtdetr_hf, torchvision_resnet
+from detr.convert import deformable_detr, detr, detr_hf, dfine, hgnetv2, renaming, rtdetr, rtdetr_hf, torchvision_resnet
 from detr.convert.renaming import State, Table, any_fits
 from detr.errors import UsageError, did_you_mean
 
 __all__ = ["BACKBONES", "TABLES", "State", "Table", "identify", "other_model", "to_ours", "to_theirs"]
 
 TABLES: dict[str, Table] = {
+    **deformable_detr.TABLES,
     **detr.TABLES,
     **detr_hf.TABLES,
+    **dfine.TABLES,
     **hgnetv2.TABLES,
     **rtdetr.TABLES,
     **rtdetr_hf.TABLES,
@@ -28,8 +30,6 @@ BACKBONES = tuple(name for name, table in TABLES.items() if table.arch is None)
 _OTHERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a DETR that paints masks (panoptic segmentation), for which there is no model here", ("mask_head.*",)),
     ("DEIMv2", ("decoder.decoder.layers.{layer}.swish_ffn.*",)),
-    ("D-FINE or DEIM", ("decoder.pre_bbox_head.*",)),
-    ("DEIM-RT-DETRv2", ("decoder.query_pos_head.layers.2.*", "decoder.enc_output.proj.*")),
     ("D-FINE (Hugging Face)", ("model.decoder.lqe_layers.{layer}.*",)),
     ("Deformable DETR (Hugging Face)", ("model.level_embed", "class_embed.{layer}.*")),
     ("a relative of DETR (Hugging Face)", ("model.query_position_embeddings.*",)),

@@ -6,8 +6,9 @@ word. Where they keep apart what we stack (queries, keys, values), the row's lef
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,10 @@ class Table:
     fields: tuple[tuple[str, Any], ...] = ()  # of the model section, that these names tell
     foreign: tuple[str, ...] = ()  # names that another source has and this one hasn't
     derived: tuple[str, ...] = ()  # theirs that follow from the settings; left out, and given back by `models.saving`
-    aliases: tuple[tuple[str, str], ...] = ()  # second names of a tensor, and its first
+    settings: tuple[tuple[str, str], ...] = ()  # entries that are settings, and which: "section.setting"
+    # Second names of a tensor, and its first. A word that only the second has stands for all numbers that it stands for
+    # in the rows: one head that they keep for each layer.
+    aliases: tuple[tuple[str, str], ...] = ()
 
 
 def to_ours(state: Mapping[str, Tensor], table: Table) -> State:
@@ -38,7 +42,7 @@ def to_ours(state: Mapping[str, Tensor], table: Table) -> State:
 
     InputError if two names of one tensor (Hugging Face keeps such) hold different values.
     """
-    derived = [_pattern(name) for name in table.derived]
+    derived = [_pattern(name) for name in (*table.derived, *(name for name, _ in table.settings))]
     parts = [(_pattern(part), ours, place, count) for ours, place, count, part in _parts(table.rows)]
     aliases = [(_pattern(alias), theirs) for alias, theirs in table.aliases]
     result: State = {}
@@ -75,11 +79,14 @@ def to_theirs(state: Mapping[str, Tensor], table: Table) -> State:
     rows = [(_pattern(ours), theirs) for theirs, ours in table.rows]
     aliases = [(_pattern(theirs), alias) for alias, theirs in table.aliases]
     result: State = {}
+    numbers: dict[str, list[str]] = {}
     for name, tensor in state.items():
         for pattern, theirs in rows:
             found = pattern.fullmatch(name)
             if not found:
                 continue
+            for word, number in found.groupdict().items():
+                numbers.setdefault(word, []).append(number)
             if isinstance(theirs, str):
                 result[_filled(theirs, found)] = tensor
             else:
@@ -88,8 +95,23 @@ def to_theirs(state: Mapping[str, Tensor], table: Table) -> State:
             break
         else:
             result[name] = tensor
-    second = {_renamed(name, [alias]): tensor for name, tensor in result.items() for alias in aliases}
+    second: State = {}
+    for name, tensor in result.items():
+        for pattern, alias in aliases:
+            found = pattern.fullmatch(name)
+            if found:
+                second |= dict.fromkeys(_every(alias, found, numbers), tensor)
     return {**second, **result}
+
+
+def _every(template: str, found: re.Match[str], numbers: Mapping[str, list[str]]) -> Iterator[str]:
+    """The template filled with what was found, and with every number of the words that weren't."""
+    free = [word for word in re.findall(r"\{(\w+)\}", template) if word not in found.re.groupindex]
+    for combination in itertools.product(*(sorted(set(numbers.get(word, ()))) for word in free)):
+        part = template
+        for word, number in zip(free, combination, strict=True):
+            part = part.replace(f"{{{word}}}", number)
+        yield _filled(part, found)
 
 
 def _renamed(name: str, rows: Iterable[tuple[re.Pattern[str], str]]) -> str:

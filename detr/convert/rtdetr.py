@@ -1,9 +1,11 @@
-"""The official names of RT-DETR, RT-DETRv2 and their ResNet-vd."""
+"""The official names of RT-DETR, RT-DETRv2 (also as DEIM trains it) and their ResNet-vd."""
 
 from __future__ import annotations
 
 from detr.convert import hgnetv2
+from detr.convert.fusion import Rows, repvgg
 from detr.convert.renaming import Row, Table
+from detr.convert.transformer_layers import layer
 
 _BACKBONE: tuple[tuple[str, str], ...] = (
     ("backbone.conv1.conv1_1.*", "backbone.stem.0.*"),
@@ -17,41 +19,32 @@ _BACKBONE: tuple[tuple[str, str], ...] = (
 )
 
 
-def _fusion(theirs: str, ours: str) -> tuple[Row, ...]:
+def csp(theirs: str, ours: str) -> Rows:
+    """A `CSPBlock`."""
     return (
         (f"{theirs}.conv1.*", f"{ours}.main.*"),
         (f"{theirs}.conv2.*", f"{ours}.side.*"),
         (f"{theirs}.conv3.*", f"{ours}.out.*"),
-        (f"{theirs}.bottlenecks.{{block}}.conv1.*", f"{ours}.blocks.{{block}}.conv3x3.*"),
-        (f"{theirs}.bottlenecks.{{block}}.conv2.*", f"{ours}.blocks.{{block}}.conv1x1.*"),
+        *repvgg(theirs, ours),
     )
 
 
-def _self_attention(theirs: str, ours: str) -> tuple[Row, ...]:
-    return (
-        (f"{theirs}.self_attn.in_proj_weight", f"{ours}.self_attention.project_in.weight"),
-        (f"{theirs}.self_attn.in_proj_bias", f"{ours}.self_attention.project_in.bias"),
-        (f"{theirs}.self_attn.out_proj.*", f"{ours}.self_attention.project_out.*"),
-        (f"{theirs}.linear{{n}}.*", f"{ours}.feed_forward.linear{{n}}.*"),
-        (f"{theirs}.norm{{n}}.*", f"{ours}.norm{{n}}.*"),
-    )
-
+ATTENTION = layer("encoder.encoder.0.layers.{layer}", "encoder.attention.{layer}")
+"""Of the hybrid encoder."""
 
 _ENCODER: tuple[Row, ...] = (
-    *_self_attention("encoder.encoder.0.layers.{layer}", "encoder.attention.{layer}"),
+    *ATTENTION,
     ("encoder.lateral_convs.{step}.*", "encoder.laterals.{step}.*"),
     ("encoder.downsample_convs.{step}.*", "encoder.downsamples.{step}.*"),
-    *_fusion("encoder.fpn_blocks.{step}", "encoder.top_down.{step}"),
-    *_fusion("encoder.pan_blocks.{step}", "encoder.bottom_up.{step}"),
+    *csp("encoder.fpn_blocks.{step}", "encoder.top_down.{step}"),
+    *csp("encoder.pan_blocks.{step}", "encoder.bottom_up.{step}"),
 )
 
 _CROSS = "decoder.decoder.layers.{layer}.cross_attn"
-_DECODER: tuple[Row, ...] = (
-    *_self_attention("decoder.decoder.layers.{layer}", "decoder.layers.{layer}"),
+DECODER: tuple[Row, ...] = (
+    *layer("decoder.decoder.layers.{layer}", "decoder.layers.{layer}"),
     (f"{_CROSS}.sampling_offsets.*", "decoder.layers.{layer}.cross_attention.offsets.*"),
     (f"{_CROSS}.attention_weights.*", "decoder.layers.{layer}.cross_attention.weights.*"),
-    (f"{_CROSS}.value_proj.*", "decoder.layers.{layer}.cross_attention.project_value.*"),
-    (f"{_CROSS}.output_proj.*", "decoder.layers.{layer}.cross_attention.project_out.*"),
     ("decoder.input_proj.{level}.*", "projections.{level}.*"),
     ("decoder.denoising_class_embed.*", "denoising.class_embedding.*"),
     ("decoder.query_pos_head.*", "decoder.position_head.*"),
@@ -60,6 +53,22 @@ _DECODER: tuple[Row, ...] = (
     ("decoder.dec_score_head.{layer}.*", "decoder.score_heads.{layer}.*"),
     ("decoder.dec_bbox_head.{layer}.*", "decoder.box_heads.{layer}.*"),
 )
+"""Of all models with queries selected from a hybrid encoder."""
+
+_PROJECTED: tuple[Row, ...] = (
+    (f"{_CROSS}.value_proj.*", "decoder.layers.{layer}.cross_attention.project_value.*"),
+    (f"{_CROSS}.output_proj.*", "decoder.layers.{layer}.cross_attention.project_out.*"),
+)
+
+NAMED: tuple[Row, ...] = (
+    ("encoder.input_proj.{level}.*", "encoder.projections.{level}.*"),
+    ("decoder.enc_output.proj.*", "queries.embed.*"),
+    ("decoder.enc_output.norm.*", "queries.norm.*"),
+)
+"""What version 1 has numbers for has names since version 2."""
+
+DERIVED = ("decoder.anchors", "decoder.valid_mask", f"{_CROSS}.num_points_scale")
+"""Buffers since version 2."""
 
 _FUSED = (
     "encoder.fpn_blocks.{step}.bottlenecks.{block}.conv.*",
@@ -74,7 +83,8 @@ TABLES: dict[str, Table] = {
             *_ENCODER,
             ("encoder.input_proj.{level}.0.*", "encoder.projections.{level}.conv.*"),
             ("encoder.input_proj.{level}.1.*", "encoder.projections.{level}.norm.*"),
-            *_DECODER,
+            *DECODER,
+            *_PROJECTED,
             ("decoder.enc_output.0.*", "queries.embed.*"),
             ("decoder.enc_output.1.*", "queries.norm.*"),
         ),
@@ -88,16 +98,15 @@ TABLES: dict[str, Table] = {
             *_BACKBONE,
             *hgnetv2.ROWS_OF_RTDETR,
             *_ENCODER,
-            ("encoder.input_proj.{level}.*", "encoder.projections.{level}.*"),
-            *_DECODER,
-            ("decoder.enc_output.proj.*", "queries.embed.*"),
-            ("decoder.enc_output.norm.*", "queries.norm.*"),
+            *DECODER,
+            *_PROJECTED,
+            *NAMED,
         ),
         marks=("decoder.enc_output.proj.*", "decoder.decoder.layers.{layer}.cross_attn.value_proj.*"),
         arch="rtdetr",
         fields=(("version", 2),),
-        foreign=("decoder.pre_bbox_head.*", "decoder.query_pos_head.layers.2.*"),
-        derived=("decoder.anchors", "decoder.valid_mask", f"{_CROSS}.num_points_scale", *_FUSED),
+        foreign=("decoder.pre_bbox_head.*",),
+        derived=(*DERIVED, *_FUSED),
     ),
     "resnet-vd-official": Table(
         rows=tuple((theirs.removeprefix("backbone."), ours) for theirs, ours in _BACKBONE),
