@@ -23,6 +23,8 @@ from detr.layers.timm import ChannelAttention, channel_attention
 from detr.layers.transformer import EncoderLayer
 
 Fusion = Literal["csp", "elan", "elan-joint", "elan-short"]
+Merge = Literal["concatenate", "sum"]
+Project = Literal["always", "unequal"]
 
 
 class HybridEncoderConfig(Config):
@@ -31,8 +33,8 @@ class HybridEncoderConfig(Config):
     hidden: int = Field(default=1024, ge=1)  # of the feed-forward part of the attention layers
     num_layers: int = Field(default=1, ge=0)  # attention layers on the coarsest level
     fusion: Fusion = "csp"  # RT-DETR's blocks; D-FINE's; DEIMv2's, and those of its larger sizes
-    merge: Literal["concatenate", "sum"] = "concatenate"  # how two maps become the input of a fusion block
-    project: Literal["always", "unequal"] = "always"  # maps that have `channels` already too, or not
+    merge: Merge = "concatenate"  # how two maps become the input of a fusion block
+    project: Project = "always"  # maps that have `channels` already too, or not
     expansion: float = Field(default=1.0, gt=0)  # width of the fusion blocks
     depth: float = Field(default=1.0, ge=0)  # times three convolutions in each fusion block
     channel_attention: ChannelAttention = "none"  # after each fusion block; timm's

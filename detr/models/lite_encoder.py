@@ -27,7 +27,7 @@ class LiteEncoder(nn.Module):
     def __init__(self, config: LiteEncoderConfig, channels_in: Sequence[int]) -> None:
         super().__init__()
         (finest,), channels = channels_in, config.channels
-        self.projection = ConvNorm(finest, channels)
+        self.projections = nn.ModuleList([ConvNorm(finest, channels)])
         self.coarsen = PooledConv(channels)
         self.spread = ConvNorm(channels, channels, activation=nn.SiLU())
         self.top_down = _fusion(config)
@@ -36,8 +36,7 @@ class LiteEncoder(nn.Module):
 
     def forward(self, features: Sequence[Tensor], padding: Tensor | None = None) -> list[Tensor]:
         """padding [B, h, w] of the level, or None."""
-        (x,) = features
-        x = self.projection(x)
+        (x,) = (project(each) for project, each in zip(self.projections, features, strict=True))
         coarse = self.coarsen(x)
         coarse = self.spread(coarse + _mean(coarse, None if padding is None else padding[:, ::2, ::2]))
         fine = self.top_down(x + F.interpolate(coarse, size=x.shape[-2:], mode="nearest"))

@@ -10,14 +10,20 @@ from pydantic import Discriminator, Tag
 from detr.classes import COCO, Classes
 from detr.config import read_recipe, recipe_names, validated
 from detr.errors import UsageError, did_you_mean
+from detr.models.deformable_detr import DeformableDETRConfig, DeformableDETRNetwork
+from detr.models.deimv2 import DEIMv2Config, DEIMv2Network
 from detr.models.detr import DETRConfig, DETRNetwork
 from detr.models.dfine import DFINEConfig, DFINENetwork
+from detr.models.dino import DINOConfig, DINONetwork
 from detr.models.network import DetectionNetwork
 from detr.models.rtdetr import RTDETRConfig, RTDETRNetwork
 
 MODELS: dict[str, tuple[type[Any], type[DetectionNetwork]]] = {
+    "deformable_detr": (DeformableDETRConfig, DeformableDETRNetwork),
+    "deimv2": (DEIMv2Config, DEIMv2Network),
     "detr": (DETRConfig, DETRNetwork),
     "dfine": (DFINEConfig, DFINENetwork),
+    "dino": (DINOConfig, DINONetwork),
     "rtdetr": (RTDETRConfig, RTDETRNetwork),
 }
 """Every architecture: its settings and its network."""
@@ -31,7 +37,12 @@ def _arch(given: Any) -> str:
 
 
 ModelConfig = Annotated[
-    Annotated[DETRConfig, Tag("detr")] | Annotated[DFINEConfig, Tag("dfine")] | Annotated[RTDETRConfig, Tag("rtdetr")],
+    Annotated[DeformableDETRConfig, Tag("deformable_detr")]
+    | Annotated[DEIMv2Config, Tag("deimv2")]
+    | Annotated[DETRConfig, Tag("detr")]
+    | Annotated[DFINEConfig, Tag("dfine")]
+    | Annotated[DINOConfig, Tag("dino")]
+    | Annotated[RTDETRConfig, Tag("rtdetr")],
     Discriminator(_arch),
 ]
 """The settings of any model, told apart by `arch`."""

@@ -51,12 +51,17 @@ def shrunk(padding: Tensor | None, *, like: Tensor) -> Tensor | None:
 
 
 class QuerySelection(nn.Module):
-    """RT-DETR's: content and box both come from the selected position (Zhao et al. 2024, section 4.3)."""
+    """RT-DETR's: content and box both come from the selected position (Zhao et al. 2024, section 4.3).
 
-    def __init__(self, channels: int, num_classes: int, activation: nn.Module | None = None) -> None:
+    Without `embedded` (DEIMv2) the memory is taken as it is.
+    """
+
+    def __init__(
+        self, channels: int, num_classes: int, activation: nn.Module | None = None, *, embedded: bool = True
+    ) -> None:
         super().__init__()
-        self.embed = nn.Linear(channels, channels)
-        self.norm = nn.LayerNorm(channels)
+        self.embed = nn.Linear(channels, channels) if embedded else nn.Identity()
+        self.norm = nn.LayerNorm(channels) if embedded else nn.Identity()
         self.score_head = nn.Linear(channels, num_classes)
         self.box_head = MLP(channels, channels, 4, 3, activation)
 

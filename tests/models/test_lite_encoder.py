@@ -29,7 +29,7 @@ def test_padding_has_no_part_in_the_mean(encoder):
     averages = []
     encoder.spread.register_forward_pre_hook(lambda module, inputs: averages.append(inputs[0]))
     encoder.coarsen = nn.AvgPool2d(1, stride=2)
-    encoder.projection = nn.Identity()
+    encoder.projections[0] = nn.Identity()
     x = torch.rand(1, 16, 4, 6)
     padding = torch.zeros(1, 4, 6, dtype=torch.bool)
     padding[..., 4:] = True
