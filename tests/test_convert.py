@@ -3,7 +3,7 @@ import torch
 
 from detr import convert
 from detr.convert import Table, identify, other_model, to_ours, to_theirs
-from detr.errors import UsageError
+from detr.errors import InputError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_a_source_is_told_by_its_marks_and_by_what_is_foreign_to_it():
 def test_an_unknown_table_is_refused():
     with pytest.raises(UsageError, match="did you mean 'rtdetr-official'"):
         to_ours({}, "rtdetr-offical")
-    with pytest.raises(UsageError, match="no rename table 'zebra'; known are detr-official, "):
+    with pytest.raises(UsageError, match="no rename table 'zebra'; known are .*rtdetr-official, "):
         to_ours({}, "zebra")
 
 
@@ -74,3 +74,18 @@ def test_other_models_have_names():
     assert other_model(ones("refpoint_embed.weight", "query_feat.weight")) == "RF-DETR or LW-DETR"
     assert other_model(ones("transformer.level_embed", "query_embed.weight")) == "Deformable DETR"
     assert other_model(ones("nothing.known")) is None
+
+
+def test_one_head_of_ours_is_theirs_for_each_layer(monkeypatch):
+    table = Table(
+        rows=(("layers.{layer}.*", "layers.{layer}.*"), ("head.0.*", "head.*")),
+        marks=("head.0.*",),
+        aliases=(("head.{layer}.*", "head.0.*"), ("again.{layer}.*", "head.0.*")),
+    )
+    monkeypatch.setitem(convert.TABLES, "heads", table)
+    theirs = to_theirs(ones("layers.0.weight", "layers.1.weight", "head.weight"), "heads")
+    heads = {f"{name}.{layer}.weight" for name in ("head", "again") for layer in (0, 1)}
+    assert set(theirs) == heads | {"layers.0.weight", "layers.1.weight"}
+    assert set(to_ours(theirs, "heads")) == {"layers.0.weight", "layers.1.weight", "head.weight"}
+    with pytest.raises(InputError, match="two different tensors for head.weight"):
+        to_ours(theirs | {"again.1.weight": torch.zeros(2)}, "heads")

@@ -6,7 +6,19 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from detr.convert import deformable_detr, detr, detr_hf, dfine, hgnetv2, renaming, rtdetr, rtdetr_hf, torchvision_resnet
+from detr.convert import (
+    deformable_detr,
+    deimv2,
+    detr,
+    detr_hf,
+    dfine,
+    dino,
+    hgnetv2,
+    renaming,
+    rtdetr,
+    rtdetr_hf,
+    torchvision_resnet,
+)
 from detr.convert.renaming import State, Table, any_fits
 from detr.errors import UsageError, did_you_mean
 
@@ -14,9 +26,11 @@ __all__ = ["BACKBONES", "TABLES", "State", "Table", "identify", "other_model", "
 
 TABLES: dict[str, Table] = {
     **deformable_detr.TABLES,
+    **deimv2.TABLES,
     **detr.TABLES,
     **detr_hf.TABLES,
     **dfine.TABLES,
+    **dino.TABLES,
     **hgnetv2.TABLES,
     **rtdetr.TABLES,
     **rtdetr_hf.TABLES,
@@ -29,7 +43,6 @@ BACKBONES = tuple(name for name, table in TABLES.items() if table.arch is None)
 
 _OTHERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a DETR that paints masks (panoptic segmentation), for which there is no model here", ("mask_head.*",)),
-    ("DEIMv2", ("decoder.decoder.layers.{layer}.swish_ffn.*",)),
     ("D-FINE (Hugging Face)", ("model.decoder.lqe_layers.{layer}.*",)),
     ("Deformable DETR (Hugging Face)", ("model.level_embed", "class_embed.{layer}.*")),
     ("a relative of DETR (Hugging Face)", ("model.query_position_embeddings.*",)),

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detr.layers.valid_area import cell_centres
+
 _TEMPERATURE = 10_000.0  # of sine tables
 _EPS = 1e-6  # of the divisor that turns counts of cells into shares of the image
 _FINEST_SIDE, _BORDER = 0.05, 0.01  # of anchors, as shares of the image
@@ -57,21 +59,33 @@ def sine_embedding(
     seen = (~padding).to(torch.float32)
     rows, columns = seen.cumsum(1), seen.cumsum(2)
     shares = (rows + offset) / (rows[:, -1:] + _EPS), (columns + offset) / (columns[:, :, -1:] + _EPS)
-    step = torch.arange(half, dtype=torch.float32, device=x.device) // 2
-    period = temperature ** (2 * step / half)
-    angles = [(share * (2 * math.pi))[..., None] / period for share in shares]
-    waves = [torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], -1).flatten(-2) for angle in angles]
+    waves = [_waves(share, half, temperature) for share in shares]
     return torch.cat(waves, -1).flatten(1, 2).to(x.dtype)
 
 
-def anchors(shapes: tuple[tuple[int, int], ...], like: Tensor) -> tuple[Tensor, Tensor | None]:
+def sine_of_boxes(boxes: Tensor, channels: int) -> Tensor:
+    """[..., n] numbers in [0, 1], such as boxes -> [..., n * channels], the waves of each number in turn."""
+    return _waves(boxes, channels, _TEMPERATURE).flatten(-2)
+
+
+def anchors(
+    shapes: tuple[tuple[int, int], ...], like: Tensor, padding: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
     """One box per token: [S, 4] logits of cxcywh, and [S, 1] True where it is a valid proposal, None if all are.
 
     Centres lie in the middle of the cells, sides are 0.05 on the finest level and double with each. A box with a
     coordinate within 0.01 of 0 or 1 is not valid and has infinite logits. Computed in float32, as officially, and never
     less.
+
+    With `padding` [B, S], True where there is no image, they are [B, S, 4] and [B, S, 1]: boxes are shares of each
+    image as it is without padding, and no padding is valid.
     """
-    return _anchors(shapes, torch.promote_types(like.dtype, torch.float32), like.device)
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    if padding is None:
+        return _anchors(shapes, dtype, like.device)
+    logits, valid = _proposals(cell_centres(shapes, padding, like.device), shapes)
+    valid = valid & ~padding[..., None]
+    return logits.masked_fill(~valid, math.inf).to(dtype), valid
 
 
 @functools.lru_cache(maxsize=64)
@@ -94,15 +108,22 @@ def _sine_table(height: int, width: int, channels: int, dtype: torch.dtype, devi
 def _anchors(
     shapes: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    levels = []
-    for level, (height, width) in enumerate(shapes):
-        y, x = torch.meshgrid(
-            torch.arange(height, dtype=torch.float32), torch.arange(width, dtype=torch.float32), indexing="ij"
-        )
-        centres = (torch.stack([x, y], -1) + 0.5) / torch.tensor([width, height], dtype=torch.float32)
-        sides = torch.full_like(centres, _FINEST_SIDE * 2.0**level)
-        levels.append(torch.cat([centres, sides], -1).flatten(0, 1))
-    boxes = torch.cat(levels)
-    valid = ((boxes > _BORDER) & (boxes < 1 - _BORDER)).all(-1, keepdim=True)
-    logits = torch.where(valid, torch.log(boxes / (1 - boxes)), math.inf)
+    logits, valid = _proposals(cell_centres(shapes, None, torch.device("cpu"))[0], shapes)
     return logits.to(device, dtype), None if valid.all() else valid.to(device)
+
+
+def _proposals(centres: Tensor, shapes: tuple[tuple[int, int], ...]) -> tuple[Tensor, Tensor]:
+    """centres [..., S, 2] -> logits [..., S, 4], and valid [..., S, 1]"""
+    sides = [
+        centres.new_full((height * width, 2), _FINEST_SIDE * 2.0**level) for level, (height, width) in enumerate(shapes)
+    ]
+    boxes = torch.cat([centres, torch.cat(sides).expand_as(centres)], -1)
+    valid = ((boxes > _BORDER) & (boxes < 1 - _BORDER)).all(-1, keepdim=True)
+    return torch.where(valid, torch.log(boxes / (1 - boxes)), math.inf), valid
+
+
+def _waves(x: Tensor, channels: int, temperature: float) -> Tensor:
+    """[...] shares of the image -> [..., channels]: sine and cosine in turn, of one period after the other"""
+    step = torch.arange(channels, dtype=torch.float32, device=x.device) // 2
+    angle = (x * (2 * math.pi))[..., None] / temperature ** (2 * step / channels)
+    return torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], -1).flatten(-2)

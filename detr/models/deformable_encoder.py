@@ -12,7 +12,8 @@ from detr.config import Config
 from detr.layers.deformable import DeformableEncoderLayer
 from detr.layers.position import shrunk, sine_embedding
 from detr.layers.valid_area import cell_centres, on_levels, valid_ratios
-from detr.models.queries import Memory
+from detr.models.initial_weights import spread
+from detr.models.queries import Memory, memory_of
 
 _NORM_GROUPS = 32
 
@@ -50,41 +51,39 @@ class DeformableEncoder(nn.Module):
         self.projections = nn.ModuleList(projections)
         self.level_embedding = nn.Parameter(torch.randn(config.levels, channels))
         points = (config.points,) * config.levels
-        self.layers = nn.ModuleList(
+        layers = [
             DeformableEncoderLayer(channels, config.heads, config.hidden, points, dropout=config.dropout)
             for _ in range(config.num_layers)
-        )
+        ]
+        spread(layer.feed_forward for layer in layers)
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, features: Sequence[Tensor], padding: Tensor | None = None) -> Memory:
         maps = self._levels(features)
-        shapes = tuple((each.shape[2], each.shape[3]) for each in maps)
-        paddings = [shrunk(padding, each) for each in maps]
-        position = self._position(maps, paddings)
-        hidden = [each.flatten(1) for each in paddings if each is not None]
-        outside = torch.cat(hidden, 1) if hidden else None
-        places = on_levels(cell_centres(shapes, outside, maps[0].device), valid_ratios(outside, shapes))
-        tokens = torch.cat([each.flatten(2) for each in maps], 2).transpose(1, 2)
+        position = self._position(maps, padding)
+        memory = memory_of(maps, padding)
+        tokens, shapes, outside = memory.tokens, memory.shapes, memory.padding
+        places = on_levels(cell_centres(shapes, outside, tokens.device), valid_ratios(outside, shapes))
         for layer in self.layers:
             tokens = layer(tokens, position, places, shapes, outside)
         return Memory(tokens, shapes, outside)
 
     def _levels(self, features: Sequence[Tensor]) -> list[Tensor]:
         """All in the width of the transformer. The first extra level is made of the backbone's last map as it is."""
-        maps = [project(each) for project, each in zip(self.projections, features)]
+        maps = [project(each) for project, each in zip(self.projections, features, strict=False)]
         coarsest = features[-1]
         for project in self.projections[len(features) :]:
             coarsest = project(coarsest)
             maps.append(coarsest)
         return maps
 
-    def _position(self, maps: list[Tensor], paddings: list[Tensor | None]) -> Tensor:
+    def _position(self, maps: list[Tensor], padding: Tensor | None) -> Tensor:
         """[B, S, D], or [1, S, D] without padding: where on its level, and on which"""
-        levels = []
-        for each, padding, level in zip(maps, paddings, self.level_embedding, strict=True):
-            place = sine_embedding(
-                each, padding, temperature=self.config.temperature, offset=self.config.position_offset
-            )
-            levels.append(place + level)
+        config, levels = self.config, []
+        for each, level in zip(maps, self.level_embedding, strict=True):
+            outside = shrunk(padding, each)
+            where = sine_embedding(each, outside, temperature=config.temperature, offset=config.position_offset)
+            levels.append(where + level)
         return torch.cat(levels, 1)
 
 

@@ -30,7 +30,9 @@ class ContrastiveDenoising(nn.Module):
     """Makes noised queries of the targets, about `num_denoising` positive ones for each image.
 
     Negative copies may end up with their corners the wrong way round. They have no size then, or with `turned`
-    (D-FINE) are the boxes between these corners.
+    (D-FINE) are the boxes between these corners. Places without a target have no content, and their box has no size
+    in the corner of the image, or with `filled` (DINO) a quarter of it in the middle. `slots` says which row of
+    `num_classes` belongs to each label; None: they are numbered alike. `eps` as in `inverse_sigmoid`.
     """
 
     def __init__(
@@ -42,10 +44,14 @@ class ContrastiveDenoising(nn.Module):
         label_noise: float,
         box_noise: float,
         turned: bool = False,
+        filled: bool = False,
+        slots: Sequence[int] | None = None,
+        eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.num_classes, self.num_denoising = num_classes, num_denoising
         self.label_noise, self.box_noise, self.turned = label_noise, box_noise, turned
+        self.filled, self.slots, self.eps = filled, None if slots is None else torch.tensor(slots), eps
         self.class_embedding = nn.Embedding(num_classes + 1, channels, padding_idx=num_classes)
 
     def forward(self, targets: Sequence[Target], num_matching: int) -> tuple[Tensor, Tensor, Tensor, Noised] | None:
@@ -58,7 +64,9 @@ class ContrastiveDenoising(nn.Module):
             return None
         group = noised.labels.shape[1] // noised.num_groups
         mask = groups_apart(noised.num_groups, group, num_matching, noised.labels.device)
-        return self.class_embedding(noised.labels), noised.boxes, mask, noised
+        empty = noised.labels == self.num_classes
+        content = self.class_embedding(noised.labels).masked_fill(empty[..., None], 0)
+        return content, noised.boxes, mask, noised
 
     def unused(self) -> Tensor:
         """Zero, but a function of the parameters: ranks with and without targets then have equal graphs under DDP."""
@@ -73,7 +81,8 @@ class ContrastiveDenoising(nn.Module):
             return None
         device = targets[0].labels.device
         num_groups = max(1, self.num_denoising // most)
-        labels = pad_sequence([target.labels for target in targets], batch_first=True, padding_value=self.num_classes)
+        slots = [self._slots(target.labels) for target in targets]
+        labels = pad_sequence(slots, batch_first=True, padding_value=self.num_classes)
         boxes = pad_sequence([target.boxes for target in targets], batch_first=True)
         labels, boxes = labels.repeat(1, 2 * num_groups), boxes.repeat(1, 2 * num_groups, 1)
         negative = (torch.arange(2 * most, device=device) >= most).repeat(num_groups)[:, None]
@@ -84,16 +93,22 @@ class ContrastiveDenoising(nn.Module):
             labels = torch.where(changed & (labels != self.num_classes), others, labels)
         if self.box_noise > 0:
             boxes = self._moved(boxes, negative)
+        boxes = inverse_sigmoid(boxes, self.eps)
+        if self.filled:
+            boxes = boxes.masked_fill(labels[..., None] == self.num_classes, 0)
 
         steps = torch.arange(num_groups, device=device)[:, None] * 2 * most
         own = [torch.arange(count, device=device) for count in counts]
         return Noised(
             labels,
-            inverse_sigmoid(boxes),
+            boxes,
             tuple((steps + each).flatten() for each in own),
             tuple(each.repeat(num_groups) for each in own),
             num_groups,
         )
+
+    def _slots(self, labels: Tensor) -> Tensor:
+        return labels if self.slots is None else self.slots.to(labels.device)[labels]
 
     def _moved(self, boxes: Tensor, negative: Tensor) -> Tensor:
         """Corners move by up to half a side, those of negative copies by half a side to a whole one."""

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detr.layers.position import anchors, inverse_sigmoid, shrunk, sine_embedding, sine_table
+from detr.layers.position import anchors, inverse_sigmoid, shrunk, sine_embedding, sine_of_boxes, sine_table
 
 
 @settings(deadline=None, max_examples=30)
@@ -99,3 +99,23 @@ def test_padding_shrinks_to_the_size_of_a_map():
     padding[:, 5:] = True
     assert shrunk(padding, torch.empty(1, 3, 4, 2))[0].int().tolist() == [[0, 0], [0, 0], [0, 0], [1, 1]]
     assert shrunk(None, torch.empty(1, 3, 4, 2)) is None
+
+
+def test_anchors_of_a_padded_image_are_those_of_the_image_alone():
+    frame, inner = (8, 12), (6, 7)
+    padding = torch.ones(1, *frame, dtype=torch.bool)
+    padding[:, : inner[0], : inner[1]] = False
+    alone, fits = anchors((inner,), like=torch.empty(0))
+    assert fits is None
+    logits, valid = anchors((frame,), like=torch.empty(0), padding=padding.flatten(1))
+    there = logits.view(*frame, 4)[: inner[0], : inner[1]]
+    torch.testing.assert_close(there.reshape(-1, 4), alone)
+    assert torch.equal(valid.view(1, *frame), ~padding)
+    assert logits[~valid[..., 0]].isinf().all()
+
+
+def test_a_box_becomes_the_waves_of_its_numbers():
+    waves = sine_of_boxes(torch.tensor([[0.25, 0.5]]), 4)
+    first, second = 0.25 * 2 * math.pi, 0.5 * 2 * math.pi
+    expected = [f(x / period) for x in (first, second) for period in (1, 100) for f in (math.sin, math.cos)]
+    torch.testing.assert_close(waves, torch.tensor([expected]))
