@@ -66,7 +66,7 @@ def test_a_source_is_told_by_its_marks_and_by_what_is_foreign_to_it():
 def test_an_unknown_table_is_refused():
     with pytest.raises(UsageError, match="did you mean 'rtdetr-official'"):
         to_ours({}, "rtdetr-offical")
-    with pytest.raises(UsageError, match="no rename table 'zebra'; known are .*rtdetr-official, "):
+    with pytest.raises(UsageError, match=r"no rename table 'zebra'; known are .*rtdetr-official, "):
         to_ours({}, "zebra")
 
 
@@ -87,5 +87,5 @@ def test_one_head_of_ours_is_theirs_for_each_layer(monkeypatch):
     heads = {f"{name}.{layer}.weight" for name in ("head", "again") for layer in (0, 1)}
     assert set(theirs) == heads | {"layers.0.weight", "layers.1.weight"}
     assert set(to_ours(theirs, "heads")) == {"layers.0.weight", "layers.1.weight", "head.weight"}
-    with pytest.raises(InputError, match="two different tensors for head.weight"):
+    with pytest.raises(InputError, match="two different tensors for head"):
         to_ours(theirs | {"again.1.weight": torch.zeros(2)}, "heads")
