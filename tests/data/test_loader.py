@@ -9,13 +9,20 @@ import pytest
 import torch
 from PIL import Image
 
+from detr.boxes import cxcywh_to_xyxy
 from detr.data.coco import CocoDataset, read_annotations
 from detr.data.loader import input_size, steps_of_epoch, train_loader, val_loader
+from detr.data.mixing import CopyBlendConfig, MixUpConfig
+from detr.data.mosaic import MosaicConfig
+from detr.data.sizes import SizesConfig
 from detr.data.transforms import AugmentConfig
 from detr.errors import InputError
 from detr.image import InputConfig, prepare, read_image
 
 SMALL = InputConfig(height=64, width=64)
+KEEPING = InputConfig(resize="short side", short=40, long=66, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+OFF = {"distort": 0, "zoom_out": 0, "iou_crop": 0, "flip": 0}
+PLAIN = AugmentConfig(**OFF)
 more_workers_than_cores = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 
@@ -176,6 +183,96 @@ def test_an_image_without_boxes_has_an_empty_target(dataset):
     assert target.boxes.shape == (0, 4) and target.labels.shape == (0,) and target.labels.dtype == torch.int64
 
 
+@more_workers_than_cores
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_of_different_size_are_padded_and_their_boxes_are_shares_of_the_image(dataset, workers):
+    for batch in (
+        *val_loader(dataset, input=KEEPING, batch_size=3, workers=workers),
+        *loader(dataset, input=KEEPING, augment=PLAIN, scales=(), batch_size=3, workers=workers),
+    ):
+        assert batch.padding.shape == (3, *batch.images.shape[2:])
+        for image, padding, target in zip(batch.images, batch.padding, batch.targets, strict=True):
+            height, width = KEEPING.size_of(*target.size)
+            assert (image[:, padding] == 0).all() and int((~padding).sum()) == height * width
+            pixels = read_image(dataset.images / f"{target.image_id - 100}.png")
+            assert torch.equal(image[:, :height, :width], prepare(pixels, KEEPING))
+            boxes = dataset.annotations.boxes[dataset.annotations.image_indices == target.image_id - 100]
+            shares = boxes / np.tile(target.size[::-1], 2)
+            torch.testing.assert_close(target.boxes[:, 2:], torch.from_numpy(shares[:, 2:]).float())
+
+
+def test_a_size_is_drawn_for_each_image_until_the_stop_epoch(dataset):
+    sizes = SizesConfig(sides=(32, 48), crop=0)
+    config = AugmentConfig(**OFF, sizes=sizes, stop_epoch=3)
+    wide = KEEPING.model_copy(update={"long": 200})
+    seen = {epoch: [] for epoch in (0, 1, 2, 3)}
+    for epoch in seen:
+        for batch in loader(dataset, input=wide, augment=config, scales=(), batch_size=1, epoch=epoch):
+            seen[epoch].append(min(batch.images.shape[2:]))
+    assert {*seen[0], *seen[1], *seen[2]} == {32, 48} and set(seen[3]) == {40}
+
+
+DENSE = AugmentConfig(
+    mosaic=MosaicConfig(), mixup=MixUpConfig(), copy_blend=CopyBlendConfig(min_area=1), start_epoch=1, flat_epoch=2,
+    stop_epoch=3,
+)  # fmt: skip
+
+
+@more_workers_than_cores
+@pytest.mark.parametrize("workers", [1, 3])
+def test_mosaics_and_mixed_batches_are_the_same_whatever_the_workers(dataset, workers):
+    alone = list(loader(dataset, augment=DENSE, epoch=1, batch_size=3))
+    torch.manual_seed(99)
+    for one, other in zip(alone, loader(dataset, augment=DENSE, epoch=1, batch_size=3, workers=workers), strict=True):
+        assert same(one, other)
+    later = loader(dataset, augment=DENSE, epoch=1, batch_size=3, first_step=1)
+    assert all(same(one, other) for one, other in zip(alone[1:], later, strict=True))
+
+
+@pytest.mark.parametrize("scales", [(), (32, 96)])
+def test_boxes_of_mixed_batches_stay_in_the_image(dataset, scales):
+    for seed in range(4):
+        for batch in loader(dataset, augment=DENSE, epoch=1, batch_size=4, seed=seed, scales=scales):
+            assert batch.images.isfinite().all() and batch.images.min() >= 0 and batch.images.max() <= 1
+            for target in batch.targets:
+                corners = cxcywh_to_xyxy(target.boxes)
+                assert (corners >= -1e-6).all() and (corners <= 1 + 1e-6).all() and (target.boxes[:, 2:] > 0).all()
+                assert len(target.labels) == len(target.boxes)
+
+
+def test_more_objects_are_seen_in_the_dense_epochs(dataset):
+    def objects(config, epoch):
+        loaders = [loader(dataset, augment=config, epoch=epoch, seed=seed, batch_size=3) for seed in range(5)]
+        return sum(len(target.labels) for batch in chain(*loaders) for target in batch.targets)
+
+    plain = objects(AugmentConfig(**OFF), 0)
+    for name, factor in (("mosaic", 2), ("mixup", 1.9), ("copy_blend", 2)):
+        part = getattr(DENSE, name).model_copy(update={"probability": 1.0})
+        only = AugmentConfig(**OFF, **{name: part}, start_epoch=1, flat_epoch=2, stop_epoch=3)
+        assert objects(only, 1) > factor * plain, name
+        assert objects(only, 0) == objects(only, 3) == plain, name
+        assert (objects(only, 2) > plain) == (name == "copy_blend"), name
+
+
+def test_a_process_draws_its_own_mixtures(dataset):
+    always = AugmentConfig(**OFF, mixup=MixUpConfig(probability=1))
+    (one,), (other,) = (
+        list(loader(dataset, augment=always, batch_size=4, world_size=2, rank=rank, scales=())) for rank in (0, 1)
+    )
+    shares = []
+    for batch in (one, other):
+        pictures = [prepare(read_image(dataset.images / f"{t.image_id - 100}.png"), SMALL) for t in batch.targets]
+        own, before = pictures[1] - pictures[0], batch.images[1] - pictures[0]
+        shares.append(float((own * before).sum() / (own * own).sum()))
+    assert min(shares) >= 0.45 and max(shares) <= 0.55 and abs(shares[0] - shares[1]) > 1e-4
+
+
+def test_a_number_of_scales_spreads_them_around_the_inputs_own_side(dataset):
+    large = InputConfig(height=128, width=128)
+    sizes = {batch.images.shape[-1] for e in range(4) for batch in loader(dataset, input=large, scales=2, epoch=e)}
+    assert sizes == {96, 128, 160}
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_image_is_an_input_error_with_its_name(dataset, workers):
     (dataset.images / "3.png").write_bytes(b"not an image")
@@ -193,6 +290,7 @@ def test_workers_leave_ctrl_c_to_their_parent(dataset, tmp_path):
     """A worker that dies of Ctrl-C prints a traceback and breaks the step that the parent wants to finish."""
     program = f"""
 import os, signal, sys
+from detr.boxes import cxcywh_to_xyxy
 from detr.data.coco import CocoDataset, read_annotations
 from detr.data.loader import val_loader
 from detr.image import InputConfig
