@@ -88,7 +88,7 @@ class DETRNetwork(DetectionNetwork):
     def by_class(self) -> list[nn.Module]:
         return [self.decoder.score_head]
 
-    def projections(self) -> list[nn.Module]:
+    def projecting(self) -> list[nn.Module]:
         return [self.projection]
 
     def set_queries(self, num_queries: int) -> None:
