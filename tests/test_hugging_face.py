@@ -3,6 +3,7 @@ import pytest
 from detr import hugging_face
 from detr.classes import COCO, Classes
 from detr.errors import InputError
+from detr.image import InputConfig
 
 
 def config(**more):
@@ -45,12 +46,20 @@ def test_settings_that_our_network_lacks_are_named(setting, words):
 
 def test_the_processor_says_the_size_of_the_input_and_its_normalisation():
     assert hugging_face.input_of({"size": {"height": 320, "width": 512}}, "x") == {"height": 320, "width": 512}
-    normalised = {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.2] * 3}
-    given = {"height": 640, "width": 640, "mean": [0.5] * 3, "std": [0.2] * 3}
-    assert hugging_face.input_of(normalised, "x") == given
-    assert hugging_face.input_of(hugging_face.processor_of(given), "x") == given
-    plain = given | {"mean": None, "std": None}
-    assert hugging_face.input_of(hugging_face.processor_of(plain), "x") == {"height": 640, "width": 640}
+    for settings in (
+        {"height": 320, "width": 512},
+        {"height": 640, "width": 640, "mean": [0.5] * 3, "std": [0.2] * 3},
+        {"resize": "short side", "short": 480, "long": 600},
+        {"resize": "short side", "short": 800, "long": 1333, "mean": [0.5] * 3, "std": [0.2] * 3},
+    ):
+        written = hugging_face.processor_of(InputConfig(**settings).model_dump(mode="json"))
+        assert hugging_face.input_of(written, "x") == settings
+
+
+def test_processors_of_the_first_versions_are_read():
+    normalised = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    given = {"do_resize": True, "size": 800, "max_size": 1333, "image_mean": [0.485, 0.456, 0.406]}
+    assert hugging_face.input_of(given, "x") == {"resize": "short side", "short": 800, "long": 1333, **normalised}
 
 
 @pytest.mark.parametrize("processor", [{"size": {"shortest_edge": 800}}, {"do_rescale": False}, {"resample": 3}])
@@ -63,6 +72,16 @@ def test_labels_become_classes_in_the_order_of_their_indices():
     assert hugging_face.classes_of({"id2label": {"1": "dog", "0": "cat"}}, "x") == Classes.from_names(["cat", "dog"])
     assert hugging_face.classes_of({"id2label": dict(enumerate(COCO.names))}, "x") == COCO
     assert hugging_face.classes_of({}, "x") is None
+
+
+def test_places_without_a_class_are_left_out_and_the_others_keep_theirs():
+    labels = {"0": "N/A", "1": "cat", "2": "N/A", "3": "dog"}
+    classes = hugging_face.classes_of({"id2label": labels}, "x")
+    assert classes == Classes((1, 3), ("cat", "dog"))
+    written = hugging_face.labels_of(classes, classes.ids)
+    assert written == {"id2label": labels, "label2id": {"cat": 1, "dog": 3}}
+    by_id = dict(zip(COCO.ids, COCO.names, strict=True))
+    assert hugging_face.classes_of({"id2label": {n: by_id.get(n, "N/A") for n in range(91)}}, "x") == COCO
 
 
 @pytest.mark.parametrize("labels", [{"0": "cat", "2": "dog"}, {"x": "cat"}, ["cat"], {"0": "cat", "1": "cat"}])
