@@ -54,6 +54,36 @@ def test_focal_agrees_with_its_gradient():
     assert torch.autograd.gradcheck(lambda values: losses.focal(values, positive), (logits,))
 
 
+def test_mal_of_a_matched_class_is_cross_entropy_with_the_iou_to_the_power_of_gamma():
+    value = losses.matchability_aware(torch.tensor([LOGIT]), YES, torch.tensor([0.25]))
+    wanted = 0.25**1.5
+    assert value.item() == pytest.approx(-(wanted * math.log(0.75) + (1 - wanted) * math.log(0.25)))
+
+
+def test_mal_of_another_class_is_weighted_by_its_score_to_the_power_of_gamma():
+    value = losses.matchability_aware(torch.tensor([LOGIT]), NO, torch.tensor([0.25]), gamma=2)
+    assert value.item() == pytest.approx(-(0.75**2) * math.log(0.25))
+
+
+def test_mal_learns_from_a_match_without_overlap_what_varifocal_does_not():
+    logits = torch.tensor([LOGIT], requires_grad=True)
+    losses.matchability_aware(logits, YES, torch.zeros(1)).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.item() == pytest.approx(0.75)  # weight 1 times (score - 0)
+
+
+def test_cross_entropy_of_no_object_weighs_a_tenth():
+    logits = torch.tensor([[[math.log(2), 0.0, 0.0], [0.0, 0.0, math.log(2)]]], dtype=torch.float64)
+    value = losses.cross_entropy(logits, torch.tensor([[0, 2]]), no_object_weight=0.1)
+    assert value.tolist() == [[pytest.approx(math.log(2)), pytest.approx(0.1 * math.log(2))]]
+
+
+def test_an_epsilon_of_giou_is_added_to_both_areas():
+    same = torch.tensor([0.5, 0.5, 0.2, 0.2], dtype=torch.float64)
+    value = losses.giou(same, same, epsilon=0.01)
+    assert value.item() == pytest.approx(1 - 0.04 / 0.05)
+
+
 def test_l1_sums_the_four_differences():
     value = losses.l1(torch.tensor([0.5, 0.5, 0.2, 0.2]), torch.tensor([0.4, 0.7, 0.2, 0.5]))
     assert value.item() == pytest.approx(0.1 + 0.2 + 0.0 + 0.3)
@@ -81,7 +111,9 @@ def test_giou_loss_by_hand(box, expected):
 def test_class_losses_and_gradients_are_finite_for_any_logit(logit, quality, positive):
     logits = torch.tensor([logit], requires_grad=True)
     marked = torch.tensor([positive])
-    total = losses.varifocal(logits, marked, torch.tensor([quality])) + losses.focal(logits, marked)
+    qualities = torch.tensor([quality])
+    total = losses.varifocal(logits, marked, qualities) + losses.matchability_aware(logits, marked, qualities)
+    total = total + losses.focal(logits, marked)
     total.sum().backward()
     assert logits.grad is not None
     assert total.isfinite().all() and logits.grad.isfinite().all()
