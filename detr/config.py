@@ -215,7 +215,8 @@ def _in_one_line(problem: pydantic.ValidationError, kind: type[Config], tree: Ma
     said = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     given = first.get("input")
     near = did_you_mean(given, re.findall(r"'([^']*)'", context["expected"])) if error == "literal_error" else ""
-    return f"{place or 'recipe'}: {said[:1].lower()}{said[1:]}, got {_short(given)}{near}"
+    said = f"{said[:1].lower()}{said[1:]}"
+    return f"{place}: {said}, got {_short(given)}{near}" if place else said  # the whole file can't be shown
 
 
 def _place(location: tuple[str | int, ...], tree: Any) -> str:

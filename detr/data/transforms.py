@@ -45,6 +45,15 @@ class AugmentConfig(Config):
     flat_epoch: int | None = Field(default=None, ge=0)  # from it on neither mosaic nor mixup; none: until stop_epoch
     stop_epoch: int | None = Field(default=None, ge=0)  # from this epoch on only flips, and one size; none: never
 
+    def unfit_for(self, input: InputConfig) -> str | None:
+        """What can't be done to images of such inputs; None where all can."""
+        if self.sizes is not None and not input.keeps_aspect:
+            return "sizes are for inputs that keep the aspect (model.input.resize=short side); null leaves them out"
+        for name in ("mixup", "copy_blend"):
+            if getattr(self, name) is not None and input.keeps_aspect:
+                return f"{name} needs images of one size (model.input.resize=stretch); this input keeps the aspect"
+        return None
+
     def is_strong(self, epoch: int) -> bool:
         """Whether the epoch has more than flips."""
         return self.start_epoch <= epoch and self.draws_scales(epoch)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from os import PathLike
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from detr.config import Config, read_recipe, validated
 from detr.criterion import CriterionConfig
@@ -57,6 +57,15 @@ class Recipe(Config):
     criterion: CriterionConfig | None = None  # none: that of the paper of the model's arch
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        unfit = self.augment.unfit_for(self.model.input)
+        if unfit is not None:
+            raise ValueError(f"augment.{unfit}")
+        if self.train.scales and self.model.input.keeps_aspect:
+            raise ValueError("train.scales need inputs of one size (model.input.resize=stretch); use augment.sizes")
+        return self
 
     def as_tree(self) -> dict[str, Any]:
         """The whole recipe as plain values, for files."""

@@ -14,7 +14,7 @@ from detr.backbones import BackboneConfig
 from detr.backbones.hgnetv2 import HGNetv2Config
 from detr.classes import Classes
 from detr.config import Config
-from detr.image import InputConfig
+from detr.image import InputConfig, StretchedInput
 from detr.layers.conv import ConvNorm
 from detr.layers.deformable import DeformableDecoderLayer
 from detr.layers.transformer import ACTIVATIONS, MLP, Activation, FeedForward
@@ -44,7 +44,7 @@ class DFINEConfig(Config):
     backbone: BackboneConfig = HGNetv2Config()
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
-    input: InputConfig = InputConfig()
+    input: StretchedInput = InputConfig()
 
     @model_validator(mode="after")
     def _fits(self) -> DFINEConfig:

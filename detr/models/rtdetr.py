@@ -16,7 +16,7 @@ from detr.backbones import BackboneConfig, build_backbone
 from detr.backbones.resnet import ResNetConfig
 from detr.classes import Classes
 from detr.config import Config
-from detr.image import InputConfig
+from detr.image import InputConfig, StretchedInput
 from detr.layers.conv import ConvNorm
 from detr.layers.deformable import DeformableDecoderLayer, Method
 from detr.layers.position import inverse_sigmoid, precise
@@ -58,7 +58,7 @@ class RTDETRConfig(Config):
     backbone: BackboneConfig = ResNetConfig()
     encoder: HybridEncoderConfig = HybridEncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
-    input: InputConfig = InputConfig()
+    input: StretchedInput = InputConfig()
 
     @model_validator(mode="after")
     def _fits(self) -> RTDETRConfig:

@@ -77,3 +77,24 @@ def test_another_size_scales_the_drawn_sizes_too():
     assert at_size(load_recipe("rtdetr-r18", ["train.scales=3"]), 320).train.scales == 3
     with pytest.raises(UsageError, match="the nearest is 96"):
         at_size(load_recipe("rtdetr-r18"), 100)
+
+
+@pytest.mark.parametrize(
+    ("preset", "words", "said"),
+    [
+        ("rtdetr-r18", ["augment.sizes={}"], "augment.sizes are for inputs that keep the aspect"),
+        ("rtdetr-r18", ["model.input.resize=short side"], "needs 'stretch'"),
+        ("detr-r50", ["augment.mixup={}"], "augment.mixup needs images of one size"),
+        ("detr-r50", ["augment.copy_blend={}"], "augment.copy_blend needs images of one size"),
+        ("detr-r50", ["train.scales=3"], "train.scales need inputs of one size"),
+        ("detr-r50", ["model.input.resize=stretch"], "null leaves them out"),
+    ],
+)
+def test_augmentation_that_an_input_does_not_allow_is_refused(preset, words, said):
+    with pytest.raises(UsageError, match=said):
+        load_recipe(preset, words)
+
+
+def test_detr_can_be_trained_on_inputs_of_one_size():
+    recipe = load_recipe("detr-r50", ["model.input.resize=stretch", "augment.sizes=null", "augment.mixup={}"])
+    assert recipe.model.input.frame == (640, 640)
