@@ -30,9 +30,9 @@ class ContrastiveDenoising(nn.Module):
     """Makes noised queries of the targets, about `num_denoising` positive ones for each image.
 
     Negative copies may end up with their corners the wrong way round. They have no size then, or with `turned`
-    (D-FINE) are the boxes between these corners. Places without a target have no content, and their box has no size
-    in the corner of the image, or with `filled` (DINO) a quarter of it in the middle. `slots` says which row of
-    `num_classes` belongs to each label; None: they are numbered alike. `eps` as in `inverse_sigmoid`.
+    (D-FINE) are the boxes between these corners. Places without a target have the embedding of no class and a box of no
+    size in the corner of the image, or with `filled` (DINO) no content and a box of a quarter in the middle. `slots`
+    says which row of `num_classes` belongs to each label; None: they are numbered alike. `eps` as in `inverse_sigmoid`.
     """
 
     def __init__(
@@ -64,8 +64,9 @@ class ContrastiveDenoising(nn.Module):
             return None
         group = noised.labels.shape[1] // noised.num_groups
         mask = groups_apart(noised.num_groups, group, num_matching, noised.labels.device)
-        empty = noised.labels == self.num_classes
-        content = self.class_embedding(noised.labels).masked_fill(empty[..., None], 0)
+        content = self.class_embedding(noised.labels)
+        if self.filled:
+            content = content.masked_fill(noised.labels[..., None] == self.num_classes, 0)
         return content, noised.boxes, mask, noised
 
     def unused(self) -> Tensor:

@@ -72,7 +72,6 @@ def test_a_file_of_another_model_says_which_it_is(tmp_path, tiny):
 @pytest.mark.parametrize(
     ("names", "what"),
     [
-        (["decoder.pre_bbox_head.layers.0.weight", "decoder.enc_output.proj.weight"], "D-FINE or DEIM"),
         (["transformer.decoder.norm.weight", "query_embed.weight"], "a relative of DETR"),
         (["layer1.0.conv1.weight", "fc.weight"], "a ResNet for classification"),
         (["some.weight", "other.bias"], "2 tensors of a model we don't know .*some.weight, other.bias"),
