@@ -146,22 +146,6 @@ _OF_DEIMV2 = (  # repository of the authors at Hugging Face, AP, latency, GFLOPs
 RELEASES: dict[str, Release] = {
     "rtdetr-tiny": Release("rtdetr-tiny", None, dataset="shapes"),
     **{
-        name: Release(
-            name,
-            f"{_RT_DETR}/{file}",
-            ap,
-            ap50,
-            note=_NOTES.get(name, ""),
-            latency=None if per_second is None else round(1000 / per_second, 1),
-            gflops=gflops,
-        )
-        for name, file, ap, ap50, per_second, gflops in _OF_RT_DETR
-    },
-    **{
-        f"{name}-obj365": Release(name, f"{_RT_DETR}/{file}", ap, ap50, dataset=_OBJECTS365)
-        for name, file, ap, ap50 in _OF_RT_DETR_365
-    },
-    **{
         name: Release(name, f"{_DETR}/{file}", ap, ap50, file.removesuffix(".pth").rsplit("-", 1)[1])
         for name, file, ap, ap50 in _OF_DETR
     },
@@ -186,6 +170,22 @@ RELEASES: dict[str, Release] = {
             saved_as=f"checkpoint{file}.pth",
         )
         for name, file, ap, sha256 in _OF_DINO
+    },
+    **{
+        name: Release(
+            name,
+            f"{_RT_DETR}/{file}",
+            ap,
+            ap50,
+            note=_NOTES.get(name, ""),
+            latency=None if per_second is None else round(1000 / per_second, 1),
+            gflops=gflops,
+        )
+        for name, file, ap, ap50, per_second, gflops in _OF_RT_DETR
+    },
+    **{
+        f"{name}-obj365": Release(name, f"{_RT_DETR}/{file}", ap, ap50, dataset=_OBJECTS365)
+        for name, file, ap, ap50 in _OF_RT_DETR_365
     },
     **{
         name: Release(name, f"{_D_FINE}/{file}", ap, latency=latency, gflops=gflops)

@@ -11,11 +11,22 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_tree_is_that_of_the_files():
-    spec = importlib.util.spec_from_file_location("write_tree", ROOT / "tools" / "write_tree.py")
+def tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.with_tree(README) == README, "run: python tools/write_tree.py"
+    return module
+
+
+def test_tree_is_that_of_the_files():
+    assert tool("write_tree").with_tree(README) == README, "run: python tools/write_tree.py"
+
+
+def test_tables_are_those_of_what_was_measured_and_published():
+    writer, weights = tool("write_models_table"), (ROOT / "weights" / "README.md").read_text(encoding="utf-8")
+    again = "run: python tools/write_models_table.py"
+    assert writer.with_table(README, writer.MODELS_BEGIN, writer.models_table()) == README, again
+    assert writer.with_table(weights, writer.RELEASES_BEGIN, writer.releases_table()) == weights, again
 
 
 def test_every_verb_it_types_is_there():

@@ -1,4 +1,4 @@
-"""`detr models`: what can be built, how large it is, and which weights there are."""
+"""`detr models`: what can be built, how large and how good it is, and which weights there are."""
 
 from __future__ import annotations
 
@@ -11,38 +11,78 @@ import click
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
-    """List the models: parameters, AP on COCO val2017 as published, and the releases with their whereabouts."""
-    import torch
+    """List the models: size and arithmetic as measured, accuracy and speed as published, and where the weights are.
 
-    from detr.models.presets import build_model, models, preset
-    from detr.releases import RELEASES, where
-
-    rows: list[dict[str, Any]] = []
-    for name in models():
-        config = preset(name)
-        with torch.device("meta"):
-            network = build_model(config)
-        releases = {key: where(key) for key, release in RELEASES.items() if release.model == name}
-        published = RELEASES.get(name)
-        rows.append(
-            {
-                "name": name,
-                "parameters": sum(parameter.numel() for parameter in network.parameters()),
-                "input": [config.input.height, config.input.width],
-                "queries": config.num_queries,
-                "ap": published.ap if published else None,
-                "weights": releases,
-            }
-        )
+    \b
+      PARAMETERS  millions, for COCO's 80 classes
+      GFLOPS      for one image of 640 x 480, at the size INPUT that the model gives it
+      AP          on COCO val2017, by the authors
+      T4 MS       milliseconds for an image on an NVIDIA T4 (TensorRT, 16 bits), by the authors
+      WEIGHTS     embedded in the toolkit, cached on this machine, or fetched: a download, or by hand with a browser
+    """
+    rows = model_rows()
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    width = max(len(row["name"]) for row in rows)
-    click.echo(f"{'NAME'.ljust(width)}  PARAMETERS  INPUT    AP    WEIGHTS")
-    for row in rows:
-        height, across = row["input"]
-        ap = "-" if row["ap"] is None else row["ap"]
-        there = ", ".join(f"{name} ({place})" for name, place in row["weights"].items()) or "none"
-        click.echo(
-            f"{row['name'].ljust(width)}  {row['parameters'] / 1e6:8.2f} M  {height}x{across}  {ap!s:<4}  {there}"
+    cells = [
+        ["NAME", "PARAMETERS", "GFLOPS", "INPUT", "AP", "T4 MS", "WEIGHTS"],
+        *([*as_columns(row), _places(row)] for row in rows),
+    ]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    for line in cells:
+        aligned = [
+            cell.rjust(width) if 0 < column < 6 else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        click.echo("  ".join(aligned).rstrip())
+
+
+def model_rows() -> list[dict[str, Any]]:
+    """A row for each preset, in the order of the releases. InputError where one was never measured."""
+    from detr.config import recipe_names
+    from detr.errors import InputError
+    from detr.files import shipped
+    from detr.releases import RELEASES, where
+
+    measured = json.loads((shipped("weights") / "models.json").read_text(encoding="utf-8"))
+    order = {name: index for index, name in enumerate(RELEASES)}
+    rows = []
+    for name in sorted(recipe_names(), key=lambda name: order.get(name, len(order))):
+        if name not in measured:
+            raise InputError(f"weights/models.json lacks {name}; run: python tools/write_models_table.py")
+        release = RELEASES.get(name)
+        rows.append(
+            {
+                "name": name,
+                **measured[name],
+                "ap": release.ap if release else None,
+                "ap50": release.ap50 if release else None,
+                "t4_ms": release.latency if release else None,
+                "published_gflops": release.gflops if release else None,
+                "weights": {key: where(key) for key, each in RELEASES.items() if each.model == name},
+            }
         )
+    return rows
+
+
+def as_columns(row: dict[str, Any]) -> list[str]:
+    """Name, parameters, GFLOPs, input, AP and latency, as people read them."""
+    height, width = row["input"]
+    return [
+        row["name"],
+        f"{row['parameters'] / 1e6:.2f}",
+        f"{row['gflops']:.1f}",
+        f"{width} x {height}",
+        _or_dash(row["ap"]),
+        _or_dash(row["t4_ms"]),
+    ]
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _places(row: dict[str, Any]) -> str:
+    """Where the weights of the model's own name are, then those of other names."""
+    places = [place if name == row["name"] else f"{name} ({place})" for name, place in row["weights"].items()]
+    return ", ".join(places) or "none"
