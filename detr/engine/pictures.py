@@ -23,11 +23,10 @@ _MOST = 16  # images
 
 
 def draw_batch(batch: Batch, config: InputConfig, classes: Classes, path: Path) -> None:
-    """The first images of the batch and their boxes, side by side in one file."""
-    images = _without_padding(batch.images[:_MOST].cpu(), batch.padding)
+    """The first images of the batch, with their padding and boxes, side by side in one file."""
     tiles = [
-        _shrunk(_drawn(image, target.labels, target.boxes, config, classes))
-        for image, target in zip(images, batch.targets[:_MOST], strict=True)
+        _shrunk(_drawn(image, size, target.labels, target.boxes, config, classes))
+        for image, size, target in zip(batch.images[:_MOST].cpu(), _sizes(batch), batch.targets[:_MOST], strict=False)
     ]
     columns = math.ceil(math.sqrt(len(tiles)))
     rows = [np.concatenate(tiles[start : start + columns], 1) for start in range(0, len(tiles), columns)]
@@ -38,18 +37,17 @@ def draw_batch(batch: Batch, config: InputConfig, classes: Classes, path: Path) 
     write_bytes(path, encoded.getvalue())
 
 
-def _without_padding(images: Tensor, padding: Tensor | None) -> list[Tensor]:
-    """[B, 3, h, w] -> each image as it was before it was padded."""
-    if padding is None:
-        return list(images)
-    shown = ~padding[: len(images)].cpu()
-    return [
-        image[:, : int(one.any(1).sum()), : int(one.any(0).sum())] for image, one in zip(images, shown, strict=True)
-    ]
+def _sizes(batch: Batch) -> list[tuple[int, int]]:
+    """(height, width) of each image without its padding."""
+    if batch.padding is None:
+        return [(batch.images.shape[2], batch.images.shape[3])] * len(batch.images)
+    return [(int(seen.any(1).sum()), int(seen.any(0).sum())) for seen in ~batch.padding.cpu()]
 
 
-def _drawn(image: Tensor, labels: Tensor, boxes: Tensor, config: InputConfig, classes: Classes) -> RGB:
-    height, width = image.shape[-2:]
+def _drawn(
+    image: Tensor, size: tuple[int, int], labels: Tensor, boxes: Tensor, config: InputConfig, classes: Classes
+) -> RGB:
+    height, width = size
     corners = cxcywh_to_xyxy(boxes.cpu().float()) * torch.tensor([width, height, width, height])
     found = Detections(corners, torch.ones(len(labels)), labels.cpu())
     return draw(_as_picture(image, config), found, classes.as_dict())

@@ -142,12 +142,13 @@ def test_sizes_that_cannot_be_are_refused(imgsz, said):
         input_of_size(INPUT, imgsz)
 
 
-def test_a_batch_is_drawn_without_its_padding(tmp_path):
-    images = torch.zeros(2, 3, 40, 60)
+def test_a_batch_is_drawn_with_its_padding_and_the_boxes_in_the_pictures(tmp_path):
     padding = torch.zeros(2, 40, 60, dtype=torch.bool)
     padding[1, :, 30:] = True
-    box = torch.tensor([[0.5, 0.5, 1.0, 1.0]])
-    batch = Batch(images, padding, [Target(torch.tensor([0]), box)] * 2)
+    target = Target(torch.tensor([0]), torch.tensor([[0.5, 0.5, 1.0, 1.0]]))
+    batch = Batch(torch.zeros(2, 3, 40, 60), padding, [target, target])
     draw_batch(batch, InputConfig(), Classes.from_names(["rectangle"]), tmp_path / "batch.jpg")
     with Image.open(tmp_path / "batch.jpg") as drawn:
-        assert drawn.size == (90, 40)
+        coloured = np.asarray(drawn).max(2)[20:] > 60  # below the names
+    assert coloured.shape == (20, 120)
+    assert coloured[:, 50:60].any() and coloured[:, 80:91].any() and not coloured[:, 94:].any()
