@@ -17,7 +17,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from detr.config import Config
-from detr.layers.deformable import DeformableAttention
 from detr.models.network import DetectionNetwork
 
 Role = Literal[
@@ -96,7 +95,7 @@ def roles(network: DetectionNetwork) -> Iterator[tuple[Role, str, nn.Parameter]]
     """(role, name, parameter) for each parameter, a shared one under its first name."""
     backbone = set(network.backbone.modules())
     projections = {module for part in network.projecting() for module in part.modules()}
-    sampling = {module.offsets for module in network.modules() if isinstance(module, DeformableAttention)}
+    sampling = set(network.looking())
     seen: set[nn.Parameter] = set()
     for prefix, module in network.named_modules():
         for name, parameter in module.named_parameters(prefix, recurse=False):

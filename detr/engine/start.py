@@ -68,11 +68,11 @@ def start_from(network: DetectionNetwork, name_or_path: str) -> Start | Backbone
     source = network_of(checkpoint, said_by_release(name_or_path, checkpoint), otherwise=network.config)
     matches = network.classes.matches_by_name(source.classes)
     state = source.state_dict()
-    if network.classes.names != source.classes.names:
+    if (network.classes.names, network.slots) != (source.classes.names, source.slots):
         by_class = set(class_entries(network))
         ours = network.state_dict()
         for name in by_class & state.keys():
-            state[name] = _by_name(ours[name], state[name], matches, len(network.classes), len(source.classes))
+            state[name] = _by_name(ours[name], state[name], matches, network, source)
     load_same(network, state, str(name_or_path))
     return Start(
         str(name_or_path), len(network.classes), tuple(network.classes.names[i] for i in matches), source.classes
@@ -125,14 +125,20 @@ def _start_backbone(network: DetectionNetwork, checkpoint: weights.Checkpoint, s
     return BackboneStart(source)
 
 
-def _by_name(ours: Tensor, theirs: Tensor, matches: dict[int, int], num_ours: int, num_theirs: int) -> Tensor:
-    """Our rows, those of matched classes taken from theirs. Rows after the classes (denoising's "none") go along."""
+def _by_name(
+    ours: Tensor, theirs: Tensor, matches: dict[int, int], network: DetectionNetwork, source: DetectionNetwork
+) -> Tensor:
+    """Our rows, those of matched classes taken from theirs. Rows after the slots ("no object", denoising's "none") go
+    along, and so do those of slots that have no class, here or there."""
     if ours.shape[1:] != theirs.shape[1:]:
         return theirs  # another model altogether, which `load_same` says better
+    rows = {network.slots[here]: source.slots[there] for here, there in matches.items()}
+    idle = set(range(min(network.num_slots, source.num_slots))).difference(network.slots, source.slots)
+    rows |= {slot: slot for slot in idle}
+    after = len(ours) - network.num_slots
+    if after == len(theirs) - source.num_slots:
+        rows |= {network.num_slots + place: source.num_slots + place for place in range(after)}
     result = ours.clone()
-    here, there = list(matches), list(matches.values())
     with torch.no_grad():
-        result[here] = theirs[there].to(result.dtype)
-        if len(ours) - num_ours == len(theirs) - num_theirs:
-            result[num_ours:] = theirs[num_theirs:].to(result.dtype)
+        result[list(rows)] = theirs[list(rows.values())].to(result.dtype)
     return result

@@ -30,7 +30,7 @@ from detr.engine.recipe import Recipe
 from detr.engine.run import Run, Say, assemble
 from detr.engine.sanity import LOOKS, SanityCard
 from detr.engine.second_stage import after_evaluation, begin_second_stage
-from detr.engine.start import start_from, warning_of_fresh_norms
+from detr.engine.start import start_fresh, start_from, warning_of_fresh_norms
 from detr.engine.step import share_of_batch, take_step
 from detr.engine.validate import validate
 from detr.engine.words import ROWS_EVERY, fill_card, say_what_is_asked, tell_epoch, tell_steps
@@ -85,10 +85,12 @@ def train(
 
         torch.manual_seed(settings.seed)
         network = models.build_model(recipe.model, classes=train_set.classes)
-        if weights is not None and resumed is None:
-            say(start_from(network, weights).text)
-        elif resumed is None and recipe.model.backbone.frozen_norms:
-            say(warning_of_fresh_norms(recipe.model.backbone))
+        if resumed is None:
+            begun = start_fresh(network) if weights is None else start_from(network, weights)
+            if begun is not None:
+                say(begun.text)
+            elif recipe.model.backbone.frozen_norms:
+                say(warning_of_fresh_norms(recipe.model.backbone))
         frozen = freeze(network, settings.freeze)
         network.to(team.device)
         if settings.channels_last:

@@ -90,6 +90,10 @@ class DeformableDETRNetwork(LearnedQueriesNetwork):
     def projecting(self) -> list[nn.Module]:
         return [self.encoder.projections]
 
+    def looking(self) -> list[nn.Module]:
+        points = [self.queries.point] if isinstance(self.queries, LearnedPoints) else []
+        return [*super().looking(), *points]
+
     def cut(self) -> None:
         self.decoder.cut()
 

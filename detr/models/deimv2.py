@@ -23,7 +23,7 @@ from detr.models.fine_grained_decoder import LARGEST_HALF, FineGrainedConfig, Fi
 from detr.models.fine_grained_network import FineGrainedNetwork
 from detr.models.hybrid_encoder import Fusion, HybridEncoder, HybridEncoderConfig, Merge, Project
 from detr.models.initial_weights import spread, start_at_zero, start_scores
-from detr.models.lite_encoder import LiteEncoder, LiteEncoderConfig
+from detr.models.lite_encoder import LiteEncoder, LiteEncoderConfig, PooledConv
 from detr.models.network import Slots
 from detr.models.queries import QuerySelection
 
@@ -100,6 +100,9 @@ class DEIMv2Network(FineGrainedNetwork):
             shared_box_head=config.shared_boxes,
         )
         self._initialise()
+
+    def projecting(self) -> list[nn.Module]:
+        return [module for module in self.encoder.modules() if isinstance(module, PooledConv)]
 
     def _initialise(self) -> None:
         """The official start. What isn't named here starts as PyTorch does it."""

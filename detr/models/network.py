@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from detr.classes import Classes
 from detr.errors import UsageError
+from detr.layers.deformable import DeformableAttention
 from detr.models.postprocess import Scoring
 from detr.records import Output, Target
 
@@ -53,6 +54,10 @@ class DetectionNetwork(nn.Module):
     def projecting(self) -> list[nn.Module]:
         """The modules that bring the backbone's maps, and the memory, to the width of the transformer."""
         return []
+
+    def looking(self) -> list[nn.Module]:
+        """The modules that say where deformable attention looks."""
+        return [module.offsets for module in self.modules() if isinstance(module, DeformableAttention)]
 
     @property
     def scoring(self) -> Scoring:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from detr.config import recipe_names
-from detr.convert import to_theirs
+from detr.convert import TABLES, to_theirs
 from detr.engine.optimizer import (
     OptimizerConfig,
     ScheduleConfig,
@@ -28,17 +28,32 @@ from detr.models import build_model
 RECORDED = json.loads((Path(__file__).parent.parent / "golden" / "optimizer_groups.json").read_text())
 
 
+def official_names(model):
+    """The table of the official program that has just such models."""
+    (found,) = (
+        name
+        for name, table in TABLES.items()
+        if name.endswith("-official")
+        and table.arch == model.arch
+        and all(getattr(model, field) == value for field, value in table.fields)
+    )
+    return found
+
+
 def official_groups(preset):
-    """Our groups of a recipe under official names, those with the same rate and decay joined."""
+    """Our groups of a recipe under official names, second ones included; those with the same rate and decay joined."""
     recipe = load_recipe(preset)
     with torch.device("meta"):
         network = build_model(recipe.model)
-    arch, version = recipe.model.arch, getattr(recipe.model, "version", 1)
-    table_name = f"{arch}{'v2' if version == 2 else ''}-official"
+    groups = {
+        parameter: (group.lr, group.weight_decay)
+        for group in groups_by_role(network, recipe.train.optimizer)
+        for parameter in group.parameters
+    }
     joined = {}
-    for group in groups_by_role(network, recipe.train.optimizer):
-        state = dict(zip(group.names, group.parameters, strict=True))
-        joined.setdefault((group.lr, group.weight_decay), []).extend(to_theirs(state, table_name))
+    for name, parameter in to_theirs(dict(network.named_parameters()), official_names(recipe.model)).items():
+        if parameter in groups:
+            joined.setdefault(groups[parameter], []).append(name)
     return joined
 
 
