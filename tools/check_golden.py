@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detr.convert import TABLES, to_ours, to_theirs
+from detr.convert import TABLES, source_for, to_ours, to_theirs
 from detr.layers.edges import bin_positions
 from detr.models import build_model
 from detr.models.denoising import Noised
@@ -87,7 +87,8 @@ def _compare(folder: Path, fixture: str) -> Iterator[Difference]:
     official = fixture.split(".")[0]
     keys = json.loads((folder / f"{official}.keys.json").read_text())
     network: Any = build_model(MODELS[official])
-    source = _source(network.config)
+    source = source_for(network.config, "official")
+    assert source is not None
     theirs = to_theirs(network.state_dict(), source)
     shapes = {row["name"]: tuple(row["shape"]) for row in keys["keys"] if not row["derived"]}
     differing = set({name: tuple(tensor.shape) for name, tensor in theirs.items()}.items()) ^ set(shapes.items())
@@ -106,18 +107,6 @@ def _compare(folder: Path, fixture: str) -> Iterator[Difference]:
     if (folder / f"{fixture}.dn.npz").exists():
         record = json.loads((folder / f"{fixture}.dn.loss.json").read_text())
         yield from _denoising(network, images, dict(np.load(folder / f"{fixture}.dn.npz")), record)
-
-
-def _source(config: Any) -> str:
-    """The rename table of the official names of a model."""
-    fits = (
-        source
-        for source, table in TABLES.items()
-        if source.endswith("-official")
-        and table.arch == config.arch
-        and all(getattr(config, field) == value for field, value in table.fields)
-    )
-    return next(fits)
 
 
 def _weights(fixture: str, shapes: dict[str, tuple[int, ...]], keys: dict[str, Any]) -> dict[str, Tensor]:

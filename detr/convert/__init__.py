@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from detr.convert import (
 from detr.convert.renaming import State, Table, any_fits
 from detr.errors import UsageError, did_you_mean
 
-__all__ = ["BACKBONES", "TABLES", "State", "Table", "identify", "other_model", "to_ours", "to_theirs"]
+__all__ = ["BACKBONES", "TABLES", "State", "Table", "identify", "other_model", "source_for", "to_ours", "to_theirs"]
 
 TABLES: dict[str, Table] = {
     **deformable_detr.TABLES,
@@ -62,6 +63,15 @@ def identify(state: Iterable[str]) -> str | None:
     for source, table in TABLES.items():
         is_another = any(any_fits(each, names) for each in table.foreign)
         if not is_another and all(any_fits(mark, names) for mark in table.marks):
+            return source
+    return None
+
+
+def source_for(config: Any, form: str) -> str | None:
+    """The source of `form`, "official" or "hf", that has models with such a model section; None where there is none."""
+    for source, table in TABLES.items():
+        told = {"arch": table.arch, **dict(table.fields)}
+        if source.endswith(f"-{form}") and all(getattr(config, name, None) == value for name, value in told.items()):
             return source
     return None
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from detr import convert, weights
 from detr.classes import COCO, Classes
 from detr.errors import InputError
+from detr.models.derived import with_settings
 from detr.models.likeness import COUNTER, nearest_preset, presets_like, shapes_of
 from detr.models.network import Slots, num_slots
 from detr.models.presets import Network, build_model, model_config, models, preset
@@ -55,8 +56,12 @@ def network_of(checkpoint: weights.Checkpoint, model: str | None = None, *, othe
         config = otherwise
     else:
         config = _config_like(state, fields, checkpoint)
+    if source is not None:
+        config = with_settings(config, checkpoint.state, convert.TABLES[source])
     config, classes = _with_classes(config, state, fields, checkpoint)
     network = build_model(config, classes=classes)
+    if shapes_of(config).is_cut(state):
+        network.cut()
     _require_fit(network, state, fields, checkpoint, model)
     network.load_state_dict(state)
     return network

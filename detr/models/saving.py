@@ -14,15 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from detr import convert, hugging_face, weights
-from detr.convert.rtdetr_hf import POINTS_SCALE
 from detr.errors import InputError, UsageError, did_you_mean
 from detr.files import write_text, written_aside
-from detr.layers.position import anchors
+from detr.models.derived import derived_state
 from detr.models.presets import Network
 
 Form = Literal["detr", "official", "hf"]
-
-_STRIDES = (8, 16, 32)
 
 
 def save_model(
@@ -47,31 +44,20 @@ def save_model(
 
 
 def official_state(network: Network) -> dict[str, Tensor]:
-    """Under the official names, with the buffers that version 2 keeps there and we compute."""
-    config = network.config
-    if config.version == 1:
-        return convert.to_theirs(network.state_dict(), "rtdetr-official")
-    state = convert.to_theirs(network.state_dict(), "rtdetrv2-official")
-    shapes = tuple((config.input.height // stride, config.input.width // stride) for stride in _STRIDES)
-    places, valid = anchors(shapes, like=torch.empty(0))
-    valid = torch.ones(len(places), 1, dtype=torch.bool) if valid is None else valid
-    state |= {"decoder.anchors": places[None], "decoder.valid_mask": valid[None]}
-    name = "decoder.decoder.layers.{layer}.cross_attn.num_points_scale"
-    return state | _points_scales(config, name)
+    """Under the official names, with the buffers that are kept there and follow from the settings."""
+    return _state(network, "official")
 
 
 def hugging_face_state(network: Network) -> dict[str, Tensor]:
     """Under the names of transformers' files."""
-    config = network.config
-    if config.version == 1:
-        return convert.to_theirs(network.state_dict(), "rt_detr-hf")
-    state = convert.to_theirs(network.state_dict(), "rt_detr_v2-hf")
-    return state | _points_scales(config, POINTS_SCALE)
+    return _state(network, "hf")
 
 
-def _points_scales(config: Any, name: str) -> dict[str, Tensor]:
-    scale = torch.tensor([1 / count for count in config.decoder.points for _ in range(count)])
-    return {name.format(layer=layer): scale.clone() for layer in range(config.decoder.num_layers)}
+def _state(network: Network, form: Form) -> dict[str, Tensor]:
+    source = convert.source_for(network.config, form)
+    if source is None:
+        raise InputError(f"there is no form {form!r} of models of arch {network.config.arch!r}")
+    return convert.to_theirs(network.state_dict(), source) | derived_state(network.config, convert.TABLES[source])
 
 
 def _save_official(network: Network, path: Path) -> None:
