@@ -70,10 +70,17 @@ def identify(state: Iterable[str]) -> str | None:
 def source_for(config: Any, form: str) -> str | None:
     """The source of `form`, "official" or "hf", that has models with such a model section; None where there is none."""
     for source, table in TABLES.items():
-        told = {"arch": table.arch, **dict(table.fields)}
-        if source.endswith(f"-{form}") and all(getattr(config, name, None) == value for name, value in told.items()):
+        told = {"arch": table.arch, **dict(table.fields), **dict(table.written_for)}
+        if source.endswith(f"-{form}") and all(_setting(config, name) == value for name, value in told.items()):
             return source
     return None
+
+
+def _setting(config: Any, name: str) -> Any:
+    """The setting of that name, such as `version` or `backbone.depth`; None where there is none."""
+    for part in name.split("."):
+        config = getattr(config, part, None)
+    return config
 
 
 def other_model(state: Iterable[str]) -> str | None:

@@ -23,7 +23,6 @@ TABLES: dict[str, Table] = {
         ),
         marks=("query_embed.weight", "input_proj.weight", f"{_DECODER}.multihead_attn.in_proj_weight"),
         arch="detr",
-        fields=(("slots", "id"),),
         # Normalised before attention: an option of the program that no published model turns on.
         foreign=("transformer.encoder.norm.*",),
     ),

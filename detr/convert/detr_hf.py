@@ -9,10 +9,11 @@ from __future__ import annotations
 from detr.convert import torchvision_resnet
 from detr.convert.renaming import Row, Table
 
-_BACKBONES = ("model.backbone.conv_encoder.model.", "model.backbone.model.")  # in files, in version 5's memory
+BACKBONES = ("model.backbone.conv_encoder.model.", "model.backbone.model.")  # in files, in version 5's memory
 
 
-def _own_resnet(theirs: str) -> tuple[Row, ...]:
+def own_resnet(theirs: str) -> tuple[Row, ...]:
+    """Rows for transformers' own ResNet, whose names begin with `theirs`."""
     rows: list[Row] = []
     for half, our_half in (("convolution.*", "conv.*"), ("normalization.*", "norm.*")):
         block, our_block = f"{theirs}encoder.stages.{{stage}}.layers.{{block}}", "backbone.stages.{stage}.{block}"
@@ -24,7 +25,8 @@ def _own_resnet(theirs: str) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _attention(theirs: str, ours: str, out: str) -> tuple[Row, ...]:
+def attention(theirs: str, ours: str, out: str) -> tuple[Row, ...]:
+    """Rows for dense attention, which keeps its matrices apart; `out` is what the last of them is called."""
     return (
         *(
             (tuple(f"{theirs}.{part}_proj.{kind}" for part in "qkv"), f"{ours}.project_in.{kind}")
@@ -38,14 +40,14 @@ def _transformer(*, out: str, feed_forward: str) -> tuple[Row, ...]:
     rows: list[Row] = []
     for half in ("encoder", "decoder"):
         theirs, ours = f"model.{half}.layers.{{layer}}", f"{half}.layers.{{layer}}"
-        rows += _attention(f"{theirs}.self_attn", f"{ours}.self_attention", out)
+        rows += attention(f"{theirs}.self_attn", f"{ours}.self_attention", out)
         rows += [
             (f"{theirs}.{feed_forward}fc{{n}}.*", f"{ours}.feed_forward.linear{{n}}.*"),
             (f"{theirs}.self_attn_layer_norm.*", f"{ours}.norm1.*"),
             (f"{theirs}.final_layer_norm.*", f"{ours}.norm{2 if half == 'encoder' else 3}.*"),
         ]
     theirs, ours = "model.decoder.layers.{layer}.encoder_attn", "decoder.layers.{layer}"
-    rows += _attention(theirs, f"{ours}.cross_attention", out)
+    rows += attention(theirs, f"{ours}.cross_attention", out)
     return (*rows, (f"{theirs}_layer_norm.*", f"{ours}.norm2.*"))
 
 
@@ -63,18 +65,26 @@ _MARKS = ("model.query_position_embeddings.weight", "model.input_projection.weig
 _FOREIGN = ("model.encoder.layernorm.*", "model.decoder.ref_point_head.*", "model.decoder.layers.{layer}.sa_v_proj.*")
 
 
-def _table(rows: tuple[Row, ...], mark: str) -> Table:
-    return Table(rows=(*rows, *_REST), marks=(*_MARKS, mark), arch="detr", fields=(("slots", "id"),), foreign=_FOREIGN)
+def _table(rows: tuple[Row, ...], mark: str, *, dilated: bool) -> Table:
+    return Table(
+        rows=(*rows, *_REST),
+        marks=(*_MARKS, mark),
+        arch="detr",
+        foreign=_FOREIGN,
+        written_for=(("backbone.dilated_last", dilated),),
+    )
 
 
 TABLES: dict[str, Table] = {
     "detr-hf": _table(
-        tuple(row for prefix in _BACKBONES for row in _own_resnet(prefix)),
-        f"{_BACKBONES[0]}embedder.embedder.convolution.weight",
+        tuple(row for prefix in BACKBONES for row in own_resnet(prefix)),
+        f"{BACKBONES[0]}embedder.embedder.convolution.weight",
+        dilated=False,
     ),
     "detr-timm-hf": _table(
-        tuple(row for prefix in _BACKBONES for row in torchvision_resnet.rows(prefix)),
-        f"{_BACKBONES[0]}conv1.weight",
+        tuple(row for prefix in BACKBONES for row in torchvision_resnet.rows(prefix)),
+        f"{BACKBONES[0]}conv1.weight",
+        dilated=True,
     ),
 }
-"""Without timm, and with it."""
+"""Without timm and with it. Only timm can dilate a ResNet, so the second is written only where it has to be."""

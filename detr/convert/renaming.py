@@ -32,9 +32,13 @@ class Table:
     foreign: tuple[str, ...] = ()  # names that another source has and this one hasn't
     derived: tuple[str, ...] = ()  # theirs that follow from the settings; left out, and given back by `models.saving`
     settings: tuple[tuple[str, str], ...] = ()  # entries that are settings, and which: "section.setting"
+    # Settings, "section.setting", of the only models that are written under these names.
+    written_for: tuple[tuple[str, Any], ...] = ()
     # Second names of a tensor, and its first. A word that only the second has stands for all numbers that it stands for
     # in the rows: one head that they keep for each layer.
     aliases: tuple[tuple[str, str], ...] = ()
+    # Ours that a file may hold once for all numbers of a word, and the one it holds.
+    repeated: tuple[tuple[str, str], ...] = ()
 
 
 def to_ours(state: Mapping[str, Tensor], table: Table) -> State:
@@ -46,6 +50,7 @@ def to_ours(state: Mapping[str, Tensor], table: Table) -> State:
     parts = [(_pattern(part), ours, place, count) for ours, place, count, part in _parts(table.rows)]
     aliases = [(_pattern(alias), theirs) for alias, theirs in table.aliases]
     result: State = {}
+    numbers: dict[str, list[str]] = {}
     stacks: dict[str, list[tuple[str, Tensor] | None]] = {}
     for name, tensor in state.items():
         if any(pattern.fullmatch(name) for pattern in derived):
@@ -56,6 +61,7 @@ def to_ours(state: Mapping[str, Tensor], table: Table) -> State:
             found = pattern.fullmatch(first)
             if found:
                 ours, place, count = _filled(template, found), at, of
+                _count(found, numbers)
                 break
         if count == 1:
             if ours in result and not torch.equal(result[ours], tensor):
@@ -71,13 +77,13 @@ def to_ours(state: Mapping[str, Tensor], table: Table) -> State:
         else:
             del result[ours]
             result.update(there)
-    return result
+    every = _copies(result, ((first, each) for each, first in table.repeated), numbers)
+    return {**every, **result}
 
 
 def to_theirs(state: Mapping[str, Tensor], table: Table) -> State:
     """Under their names, second names included, without what they derive; what no row knows keeps its name."""
     rows = [(_pattern(ours), theirs) for theirs, ours in table.rows]
-    aliases = [(_pattern(theirs), alias) for alias, theirs in table.aliases]
     result: State = {}
     numbers: dict[str, list[str]] = {}
     for name, tensor in state.items():
@@ -85,8 +91,7 @@ def to_theirs(state: Mapping[str, Tensor], table: Table) -> State:
             found = pattern.fullmatch(name)
             if not found:
                 continue
-            for word, number in found.groupdict().items():
-                numbers.setdefault(word, []).append(number)
+            _count(found, numbers)
             if isinstance(theirs, str):
                 result[_filled(theirs, found)] = tensor
             else:
@@ -95,13 +100,25 @@ def to_theirs(state: Mapping[str, Tensor], table: Table) -> State:
             break
         else:
             result[name] = tensor
-    second: State = {}
-    for name, tensor in result.items():
-        for pattern, alias in aliases:
+    second = _copies(result, ((theirs, alias) for alias, theirs in table.aliases), numbers)
+    return {**second, **result}
+
+
+def _copies(state: State, rows: Iterable[tuple[str, str]], numbers: Mapping[str, list[str]]) -> State:
+    """Under the second name of each row, the tensors that have the first."""
+    result: State = {}
+    for first, second in rows:
+        pattern = _pattern(first)
+        for name, tensor in state.items():
             found = pattern.fullmatch(name)
             if found:
-                second |= dict.fromkeys(_every(alias, found, numbers), tensor)
-    return {**second, **result}
+                result |= dict.fromkeys(_every(second, found, numbers), tensor)
+    return result
+
+
+def _count(found: re.Match[str], numbers: dict[str, list[str]]) -> None:
+    for word, number in found.groupdict().items():
+        numbers.setdefault(word, []).append(number)
 
 
 def _every(template: str, found: re.Match[str], numbers: Mapping[str, list[str]]) -> Iterator[str]:

@@ -13,12 +13,13 @@ from detr.backbones import BackboneConfig, build_backbone
 from detr.backbones.resnet import ResNetConfig
 from detr.classes import Classes
 from detr.config import Config
-from detr.errors import UsageError
 from detr.image import InputConfig
 from detr.layers.attention import may_look
 from detr.layers.position import precise, shrunk, sine_embedding
 from detr.layers.transformer import MLP, DecoderLayer, EncoderLayer
-from detr.models.network import DetectionNetwork, Slots
+from detr.models.initial_weights import spread
+from detr.models.learned_queries import LearnedQueriesNetwork
+from detr.models.network import Slots
 from detr.models.postprocess import Scoring
 from detr.records import Output, Predictions, Target
 
@@ -60,8 +61,11 @@ class DETRConfig(Config):
         return self
 
 
-class DETRNetwork(DetectionNetwork):
-    """Each class head has one logit more than slots: the last says "no object"."""
+class DETRNetwork(LearnedQueriesNetwork):
+    """The class head has one logit more than slots: the last says "no object".
+
+    Queries were learned as a set and in no order, so each one that doesn't run leaves its own kind of object out.
+    """
 
     def __init__(self, config: DETRConfig, classes: Classes) -> None:
         super().__init__(config, classes)
@@ -75,8 +79,7 @@ class DETRNetwork(DetectionNetwork):
     def forward(self, images: Tensor, padding: Tensor | None = None, targets: list[Target] | None = None) -> Output:
         features = self.projection(self.backbone(images)[-1])
         memory = self.encoder(features, shrunk(padding, features))
-        queries = self.queries.weight if self.training else self.queries.weight[: self.config.eval_queries]
-        return Output(self.decoder(queries, memory))
+        return Output(self.decoder(self.queries.weight[: self.num_running], memory))
 
     @property
     def scoring(self) -> Scoring:
@@ -90,15 +93,6 @@ class DETRNetwork(DetectionNetwork):
 
     def projecting(self) -> list[nn.Module]:
         return [self.projection]
-
-    def set_queries(self, num_queries: int) -> None:
-        """How many queries run in evaluation from now on: the first ones.
-
-        They were learned as a set and in no order, so each one left out leaves its own kind of object out.
-        """
-        if not 1 <= num_queries <= self.config.num_queries:
-            raise UsageError(f"{num_queries} queries: expected 1 to {self.config.num_queries}, which were learned")
-        self.config = self.config.model_copy(update={"eval_queries": num_queries})
 
     def cut(self) -> None:
         self.decoder.cut()
@@ -124,7 +118,7 @@ class DenseEncoder(nn.Module):
         self.layers = nn.ModuleList(
             EncoderLayer(channels, config.heads, config.hidden, dropout=dropout) for _ in range(config.num_layers)
         )
-        _spread(self.layers)
+        spread(self.layers)
 
     def forward(self, x: Tensor, padding: Tensor | None = None) -> DenseMemory:
         """x [B, D, h, w], padding [B, h, w] True where there is no image."""
@@ -148,7 +142,7 @@ class DenseDecoder(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.score_head = nn.Linear(channels, num_logits)
         self.box_head = MLP(channels, channels, 4, 3)
-        _spread(self.layers)
+        spread(self.layers)
 
     def forward(self, queries: Tensor, memory: DenseMemory) -> tuple[Predictions, ...]:
         """queries [Q, D] -> one `Predictions` per layer; in evaluation only the last.
@@ -171,10 +165,3 @@ class DenseDecoder(nn.Module):
     def cut(self) -> None:
         """Forget the layers that evaluation doesn't run."""
         del self.layers[self.eval_layers :]
-
-
-def _spread(layers: nn.Module) -> None:
-    """The official start of every matrix of the transformer; what isn't one starts as PyTorch does it."""
-    for parameter in layers.parameters():
-        if parameter.dim() > 1:
-            nn.init.xavier_uniform_(parameter)
