@@ -129,9 +129,11 @@ class FineGrainedDecoder(nn.Module):
         start_at_zero([self.start_head, *self.box_heads])
 
     def cut(self) -> None:
-        """Forget the layers that evaluation doesn't run."""
+        """Forget the layers that evaluation doesn't run, and what scores in those that don't answer."""
         for parts in (self.layers, self.score_heads, self.box_heads, self.quality_heads):
             del parts[self.eval_layers :]
+        for index in range(self.eval_layers - 1):
+            self.score_heads[index] = self.quality_heads[index] = nn.Identity()
 
     def _position(self, reference: Tensor, *, like: Tensor) -> Tensor:
         return self.position_head(reference.to(like.dtype)).clamp(-_LARGEST_POSITION, _LARGEST_POSITION)

@@ -26,12 +26,21 @@ class Shapes:
     of: Mapping[str, tuple[int, ...]]  # name -> shape, without the norms' counters
     counters: frozenset[str]
     extra_rows: Mapping[str, int]  # names of the entries with a row for each slot -> how many rows come after those
+    for_training: frozenset[str]  # names of what answering doesn't need
 
     def differences(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Names that are missing, too many, or of another shape; the number of slots may be any."""
+        """Names that are missing, too many, or of another shape; the number of slots may be any.
+
+        Nothing is missing of what only training needs where all of that is: see `is_cut`.
+        """
         names = {name for name in state if not name.endswith(COUNTER)}
+        expected = set(self.of) - self.for_training if self.is_cut(state) else set(self.of)
         others = [name for name in self.of if name in names and not self._fits(name, state[name])]
-        return [*others, *sorted(set(self.of) - names), *sorted(names - set(self.of))]
+        return [*others, *sorted(expected - names), *sorted(names - set(self.of))]
+
+    def is_cut(self, state: Mapping[str, Tensor]) -> bool:
+        """Whether a state dict, such as one that was exported for inference, has nothing of what only training needs."""
+        return bool(self.for_training) and self.for_training.isdisjoint(state)
 
     def slots_in(self, state: Mapping[str, Tensor]) -> int | None:
         """How many slots the class heads of a state dict have; None where it has no such head."""
@@ -59,7 +68,9 @@ def _shapes_of(arch: str, settings: str) -> Shapes:
     }
     entries = network.state_dict()
     counters = frozenset(name for name in entries if name.endswith(COUNTER))
-    return Shapes({name: tuple(entries[name].shape) for name in entries if name not in counters}, counters, rows)
+    shapes = {name: tuple(entries[name].shape) for name in entries if name not in counters}
+    network.cut()
+    return Shapes(shapes, counters, rows, frozenset(shapes.keys() - network.state_dict().keys()))
 
 
 def presets_like(state: Mapping[str, Tensor], **fields: Any) -> list[str]:

@@ -29,6 +29,7 @@ class DetectionNetwork(nn.Module):
 
     backbone: nn.Module
     decoder: Any  # with `layers`, and `eval_layers` of them run in evaluation
+    fewest_layers = 1  # that can be run; more where the heads of the first layers are gone
 
     def __init__(self, config: Any, classes: Classes) -> None:
         super().__init__()
@@ -71,9 +72,10 @@ class DetectionNetwork(nn.Module):
 
     def set_layers(self, num_layers: int) -> None:
         """How many decoder layers run in evaluation from now on: fewer are faster and a little less exact."""
-        most = len(self.decoder.layers)
-        if not 1 <= num_layers <= most:
-            raise UsageError(f"{num_layers} decoder layers: expected 1 to {most}")
+        fewest, most = self.fewest_layers, len(self.decoder.layers)
+        if not fewest <= num_layers <= most:
+            expected = f"{fewest} to {most}" if fewest < most else f"{most}, the only number left of this network"
+            raise UsageError(f"{num_layers} decoder layers: expected {expected}")
         decoder = self.config.decoder.model_copy(update={"eval_layers": num_layers})
         self.config = self.config.model_copy(update={"decoder": decoder})
         self.decoder.eval_layers = num_layers
