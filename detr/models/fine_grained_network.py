@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from detr.backbones import build_backbone
 from detr.classes import Classes
+from detr.layers.position import shrunk
 from detr.models.denoising import ContrastiveDenoising
 from detr.models.network import DetectionNetwork
-from detr.models.queries import QuerySelection, memory_of, shrunk
+from detr.models.queries import QuerySelection, memory_of
 from detr.models.training_queries import training_queries
 from detr.records import Output, Target
 
@@ -66,3 +67,4 @@ class FineGrainedNetwork(DetectionNetwork):
     def cut(self) -> None:
         self.denoising = None
         self.decoder.cut()
+        self.fewest_layers = self.decoder.eval_layers
