@@ -23,8 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detr.config import Config
 from detr.convert import to_ours, to_theirs
 from detr.criterion import criterion_for
+from detr.criterion.matcher import match
 from detr.layers.position import shrunk, sine_embedding
 from detr.models import build_model, preset
 from detr.models.postprocess import Scoring, select
@@ -32,6 +34,7 @@ from detr.records import Output, Target
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "golden"))
 from fill import filled_state, image
+from golden_deformable import chosen, deformable_parts, denoised, dino_parts, noising, recorded_denoising
 
 Difference = tuple[str, float, float]  # what, how much, how much is allowed
 Calls = Mapping[str, list[Any]]  # path of a module -> what each of its calls gave out
@@ -90,6 +93,23 @@ FAMILIES = (
         parts=detr_parts,
         tolerances=Tolerances(logits=3e-8, boxes=3e-9, losses=2e-9),
     ),
+    *(
+        Family(
+            presets={f"r50_deformable_detr{words}": f"deformable-detr-r50{variant}"},
+            source=f"deformable_detr{variant}-official",
+            parts=deformable_parts,
+        )
+        for words, variant in (
+            ("", ""),
+            ("_plus_iterative_bbox_refinement", "-refine"),
+            ("_plus_iterative_bbox_refinement_plus_plus_two_stage", "-two-stage"),
+        )
+    ),
+    Family(
+        presets={"dino_4scale_r50": "dino-r50-4scale", "dino_5scale_r50": "dino-r50-5scale"},
+        source="dino-official",
+        parts=dino_parts,
+    ),
 )
 
 
@@ -106,7 +126,8 @@ def main(folder: Path, only: tuple[str, ...], verbose: bool) -> None:
         family = next((each for each in FAMILIES if model in each.presets), None)
         if family is None or (only and recording not in only):
             continue
-        differences = list(compare(folder, recording, family))
+        with torch.no_grad():
+            differences = list(compare(folder, recording, family))
         worst = max(differences, key=lambda each: each[1] / each[2])
         failed = [each for each in differences if not each[1] <= each[2]]
         bad += len(failed)
@@ -123,7 +144,7 @@ def compare(folder: Path, recording: str, family: Family) -> Iterator[Difference
     keys = json.loads((folder / f"{model}.keys.json").read_text())
     meta = json.loads((folder / f"{recording}.meta.json").read_text())
     golden = dict(np.load(folder / f"{recording}.npz"))
-    network = build_model(preset(family.presets[model]).model_copy(update={"dropout": 0.0})).double()
+    network = build_model(without_dropout(preset(family.presets[model]))).double()
     yield from load(network, family.source, keys["entries"], meta["weights"]["fill_scale"])
     parameters = [(p.numel(), p.requires_grad) for p in network.parameters()]
     yield "parameters", abs(sum(n for n, _ in parameters) - meta["parameters"]["total"]), 0.5
@@ -137,14 +158,31 @@ def compare(folder: Path, recording: str, family: Family) -> Iterator[Difference
     for number, layer in enumerate(output.layers[:-1]):
         parts |= {f"aux{number}_logits": layer.logits, f"aux{number}_boxes": layer.boxes}
     parts |= {"pred_logits": output.layers[-1].logits, "pred_boxes": output.layers[-1].boxes}
-    compared = {"input_mask_valid_hw", "post_scores", "post_labels", "post_boxes"}
+    compared = {"input_mask_valid_hw", "post_scores", "post_labels", "post_boxes", "topk_indices"}
     for name, theirs in golden.items():
         if name not in compared:
             yield name, apart(part_of(parts, name, theirs.shape), theirs), allowed.of(name)
+    if "topk_indices" in golden:
+        yield from chosen(calls, golden)
     sizes = [tuple(size) for size in meta["postprocess_original_sizes_hw"]]
     yield from selected(network, output, sizes, golden, allowed)
     yield from evaluated(network.eval(), images, padding, output)
-    yield from losses(network, output, json.loads((folder / f"{recording}.loss.json").read_text()), allowed)
+    record = json.loads((folder / f"{recording}.loss.json").read_text())
+    targets = targets_of(network, record)
+    yield from matches(network, output, targets, record)
+    yield from losses(network, output, targets, record, allowed)
+    extra = recorded_denoising(folder, recording)
+    if extra is not None:
+        yield from noising(network, targets, extra[0])
+        output, differences = denoised(network, images, padding, targets, extra[0])
+        yield from differences
+        yield from losses(network, output, targets, extra[1], allowed)
+
+
+def without_dropout(config: Any) -> Any:
+    """Settings with no dropout in any part: the reference was recorded in evaluation."""
+    parts = {name: without_dropout(part) for name, part in config if isinstance(part, Config)}
+    return config.model_copy(update=parts | ({"dropout": 0.0} if hasattr(config, "dropout") else {}))
 
 
 def load(network: Any, source: str, entries: list[Any], scales: Mapping[str, float]) -> Iterator[Difference]:
@@ -250,24 +288,40 @@ def evaluated(network: Any, images: Tensor, padding: Tensor, trained: Output) ->
         yield f"{what} boxes", float((last.boxes - expected.boxes).abs().max()), 1e-9
 
 
-def losses(network: Any, output: Output, record: Mapping[str, Any], allowed: Tolerances) -> Iterator[Difference]:
-    """The matches of each layer, and the losses."""
-    criterion = criterion_for(network)
-    targets = [
+def targets_of(network: Any, record: Mapping[str, Any]) -> list[Target]:
+    """The recorded targets, whose labels are original category ids."""
+    return [
         Target(
             torch.tensor([network.slots.index(label) for label in each["labels"]]),
             torch.tensor(each["boxes"], dtype=torch.float64).view(-1, 4),
         )
         for each in record["targets"]
     ]
+
+
+def matches(network: Any, output: Output, targets: list[Target], record: Mapping[str, Any]) -> Iterator[Difference]:
+    """The pairs of queries and targets, of each layer and of the proposals."""
+    criterion = criterion_for(network)
     layers = {"final": output.layers[-1], **{f"aux_{n}": each for n, each in enumerate(output.layers[:-1])}}
+    if output.proposals is not None:
+        layers["enc" if criterion.one_class_proposals else "interm"] = output.proposals
     for name, layer in layers.items():
         truth, pairs = criterion.matched(Output((layer,)), targets)
+        if name == "enc":
+            pairs = match([layer], truth.as_one_class(), criterion.config.matcher)[0]
         rows = zip(pairs.images.tolist(), pairs.queries.tolist(), pairs.targets.tolist(), strict=True)
         ours = sorted((image, query, target - truth.starts[image]) for image, query, target in rows)
         recorded = enumerate(record["matching"][name])
         pairs_of = ((i, zip(each["pred_idx"], each["target_idx"], strict=True)) for i, each in recorded)
         yield f"matches of {name}", float(ours != sorted((i, q, t) for i, each in pairs_of for q, t in each)), 0.5
+    yield "matchings missing or too many", len(set(layers) ^ set(record["matching"])), 0.5
+
+
+def losses(
+    network: Any, output: Output, targets: list[Target], record: Mapping[str, Any], allowed: Tolerances
+) -> Iterator[Difference]:
+    """The weighted losses, by their official names."""
+    criterion = criterion_for(network)
     ours_weighted = {name: float(value.detach()) for name, value in criterion(output, targets).items()}
     weights, plain = record["weight_dict"], record["losses"]
     theirs = {name: value * weights[name] for name, value in plain.items() if name in weights}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from detr.convert import (
     deformable_detr,
+    deformable_detr_hf,
     deimv2,
     detr,
     detr_hf,
@@ -27,6 +28,7 @@ __all__ = ["BACKBONES", "TABLES", "State", "Table", "identify", "other_model", "
 
 TABLES: dict[str, Table] = {
     **deformable_detr.TABLES,
+    **deformable_detr_hf.TABLES,
     **deimv2.TABLES,
     **detr.TABLES,
     **detr_hf.TABLES,

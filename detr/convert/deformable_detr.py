@@ -44,54 +44,58 @@ _LEARNED: tuple[Row, ...] = (
     ("transformer.reference_points.*", "queries.point.*"),
 )
 _PROPOSED: tuple[Row, ...] = (
-    ("class_embed.6.*", "queries.select.score_head.*"),  # one more than there are layers
-    ("bbox_embed.6.*", "queries.select.box_head.*"),
     ("transformer.enc_output.*", "queries.select.embed.*"),
     ("transformer.enc_output_norm.*", "queries.select.norm.*"),
     ("transformer.pos_trans.*", "queries.embed.*"),
     ("transformer.pos_trans_norm.*", "queries.norm.*"),
 )
-_HEADS: tuple[Row, ...] = (
+PROPOSING_HEADS: tuple[Row, ...] = (  # one more than there are layers
+    ("class_embed.6.*", "queries.select.score_head.*"),
+    ("bbox_embed.6.*", "queries.select.box_head.*"),
+)
+HEADS: tuple[Row, ...] = (
     ("class_embed.{layer}.*", "decoder.score_heads.{layer}.*"),
     ("bbox_embed.{layer}.*", "decoder.box_heads.{layer}.*"),
 )
-_ONE_HEAD: tuple[Row, ...] = (
+ONE_HEAD: tuple[Row, ...] = (
     ("class_embed.0.*", "decoder.score_heads.0.*"),
     ("bbox_embed.0.*", "decoder.box_heads.0.*"),
 )
+ONE_HEAD_ALIASES = (("class_embed.{layer}.*", "class_embed.0.*"), ("bbox_embed.{layer}.*", "bbox_embed.0.*"))
 _MARKS = ("transformer.level_embed", f"{_DECODER}.cross_attn.value_proj.weight", "bbox_embed.0.layers.0.weight")
 _REFINING = "transformer.decoder.bbox_embed.0.layers.0.weight"
 _FOREIGN = ("label_enc.*", "transformer.tgt_embed.*", "transformer.decoder.norm.*")  # of DINO and its kin
 
 
-def _fields(*, refine: bool, two_stage: bool) -> tuple[tuple[str, str | bool], ...]:
+def fields(*, refine: bool, two_stage: bool) -> tuple[tuple[str, str | bool], ...]:
+    """What the names of a variant say of the model section."""
     return (("slots", "id"), ("refine", refine), ("two_stage", two_stage))
 
 
 TABLES: dict[str, Table] = {
     "deformable_detr-official": Table(
-        rows=(*TRANSFORMER, *_LEARNED, *_ONE_HEAD),
+        rows=(*TRANSFORMER, *_LEARNED, *ONE_HEAD),
         marks=(*_MARKS, "query_embed.weight"),
         arch="deformable_detr",
-        fields=_fields(refine=False, two_stage=False),
+        fields=fields(refine=False, two_stage=False),
         foreign=(*_FOREIGN, _REFINING),
         derived=COUNTS,
-        aliases=(("class_embed.{layer}.*", "class_embed.0.*"), ("bbox_embed.{layer}.*", "bbox_embed.0.*")),
+        aliases=ONE_HEAD_ALIASES,
     ),
     "deformable_detr-refine-official": Table(
-        rows=(*TRANSFORMER, *_LEARNED, *_HEADS),
+        rows=(*TRANSFORMER, *_LEARNED, *HEADS),
         marks=(*_MARKS, "query_embed.weight", _REFINING),
         arch="deformable_detr",
-        fields=_fields(refine=True, two_stage=False),
+        fields=fields(refine=True, two_stage=False),
         foreign=_FOREIGN,
         derived=COUNTS,
         aliases=(("transformer.decoder.bbox_embed.{layer}.*", "bbox_embed.{layer}.*"),),
     ),
     "deformable_detr-two-stage-official": Table(
-        rows=(*TRANSFORMER, *_PROPOSED, *_HEADS),
+        rows=(*TRANSFORMER, *_PROPOSED, *PROPOSING_HEADS, *HEADS),
         marks=(*_MARKS, "transformer.pos_trans.weight", _REFINING),
         arch="deformable_detr",
-        fields=_fields(refine=True, two_stage=True),
+        fields=fields(refine=True, two_stage=True),
         foreign=_FOREIGN,
         derived=COUNTS,
         aliases=(

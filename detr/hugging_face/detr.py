@@ -55,7 +55,7 @@ def model_of(config: Mapping[str, Any], source: str) -> dict[str, Any]:
 
     InputError names the first setting that our DETR does not vary.
     """
-    _require(config, _FIXED, source)
+    require(config, _FIXED, source)
     model: dict[str, Any] = {
         "arch": "detr",
         "slots": "id",
@@ -88,11 +88,6 @@ def config_of(model: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
     return config | {"attention_dropout": model["dropout"], "activation_dropout": model["dropout"]}
 
 
-def source_of(model: Mapping[str, Any]) -> str:
-    """The rename table whose names go with what `config_of` says of a model section."""
-    return "detr-timm-hf" if model["backbone"]["dilated_last"] else "detr-hf"
-
-
 def backbone_of(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Depth, width and dilation of the ResNet that a config.json describes, transformers' own or timm's."""
     own = config.get("backbone_config")
@@ -100,7 +95,7 @@ def backbone_of(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         return _timm_of(config, own or config, source)
     if own.get("model_type") != "resnet":
         raise InputError(f"{source}: a backbone of type {own.get('model_type')!r} is not supported, only 'resnet'")
-    _require(own, _FIXED_RESNET, source)
+    require(own, _FIXED_RESNET, source)
     kind, depths = own.get("layer_type", "bottleneck"), tuple(own.get("depths", (3, 4, 6, 3)))
     if (kind, depths) not in _DEPTHS:
         raise InputError(f"{source}: a backbone of {kind} blocks {depths} is none of ResNet {sorted(_DEPTHS.values())}")
@@ -157,7 +152,8 @@ def _widths(kind: str, width: int) -> list[int]:
     return [first * 2**level for level in range(4)]
 
 
-def _require(given: Mapping[str, Any], fixed: Mapping[str, Any], source: str) -> None:
+def require(given: Mapping[str, Any], fixed: Mapping[str, Any], source: str) -> None:
+    """InputError names the first setting that is not what we have fixed."""
     for name, value in fixed.items():
         if given.get(name, value) != value:
             raise InputError(f"{source}: {name} {given[name]!r} is not supported, only {value!r}")
