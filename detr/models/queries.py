@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from detr.layers.position import anchors, precise
+from detr.layers.position import anchors, precise, shrunk
 from detr.layers.transformer import MLP
 from detr.records import Predictions
 
@@ -41,13 +40,6 @@ def memory_of(maps: Sequence[Tensor], padding: Tensor | None) -> Memory:
     shapes = tuple((each.shape[2], each.shape[3]) for each in maps)
     levels = [mask.flatten(1) for each in maps if (mask := shrunk(padding, like=each)) is not None]
     return Memory(tokens, shapes, torch.cat(levels, 1) if levels else None)
-
-
-def shrunk(padding: Tensor | None, *, like: Tensor) -> Tensor | None:
-    """[B, H, W] -> [B, h, w] of the map `like`"""
-    if padding is None:
-        return None
-    return F.interpolate(padding[:, None].float(), size=like.shape[-2:], mode="nearest")[:, 0].bool()
 
 
 class QuerySelection(nn.Module):

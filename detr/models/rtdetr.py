@@ -19,13 +19,13 @@ from detr.config import Config
 from detr.image import InputConfig, StretchedInput
 from detr.layers.conv import ConvNorm
 from detr.layers.deformable import DeformableDecoderLayer, Method
-from detr.layers.position import inverse_sigmoid, precise
+from detr.layers.position import inverse_sigmoid, precise, shrunk
 from detr.layers.transformer import ACTIVATIONS, MLP, Activation, FeedForward
 from detr.models.denoising import ContrastiveDenoising
 from detr.models.hybrid_encoder import HybridEncoder, HybridEncoderConfig
 from detr.models.initial_weights import spread, start_at_zero, start_scores
 from detr.models.network import DetectionNetwork, Slots
-from detr.models.queries import Memory, QuerySelection, memory_of, shrunk
+from detr.models.queries import Memory, QuerySelection, memory_of
 from detr.models.training_queries import training_queries
 from detr.records import Output, Predictions, Target
 
