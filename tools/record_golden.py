@@ -24,11 +24,18 @@ SLICES: dict[str, tuple[slice, ...]] = {
     "aifi_first4_tokens": (),
     "layers_boxes": (slice(None), slice(None), slice(32)),
     "enc_topk_boxes": (slice(None), slice(32)),
+    "pre_boxes": (slice(None), slice(32)),
+    "layers_corners_first4": (),
 } | {
     f"{room}{level}_{what}": ()
     for room in ("backbone", "encoder")
     for level in range(3)
     for what in ("mean", "std", "channel_mean")
+}
+RECORDINGS = {
+    "rtdetr_r18vd": "rtdetr-r18",
+    "rtdetrv2_r18vd": "rtdetrv2-r18",
+    "deimv2_hgnetv2_atto.lab1": "deimv2-atto",
 }
 DENOISING_SLICES: dict[str, tuple[slice, ...]] = {
     "dn_class_ids": (),
@@ -41,11 +48,12 @@ DENOISING_SLICES: dict[str, tuple[slice, ...]] = {
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(folder: Path) -> None:
     """Record slices of the reference outputs in FOLDER."""
-    for official, name in (("rtdetr_r18vd", "rtdetr-r18"), ("rtdetrv2_r18vd", "rtdetrv2-r18")):
-        outputs = np.load(folder / f"{official}.npz")
-        arrays = {key: outputs[key][part] for key, part in SLICES.items()}
-        denoising = np.load(folder / f"{official}.dn.npz")
-        arrays |= {key: denoising[key][part] for key, part in DENOISING_SLICES.items()}
+    for fixture, name in RECORDINGS.items():
+        outputs = np.load(folder / f"{fixture}.npz")
+        arrays = {key: outputs[key][part] for key, part in SLICES.items() if key in outputs}
+        if (folder / f"{fixture}.dn.npz").exists():
+            denoising = np.load(folder / f"{fixture}.dn.npz")
+            arrays |= {key: denoising[key][part] for key, part in DENOISING_SLICES.items()}
         np.savez_compressed(RECORDED / f"{name}.npz", **arrays)
     names = {}
     for official, name in MODELS.items():
