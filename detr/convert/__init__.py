@@ -14,6 +14,7 @@ from detr.convert import (
     detr,
     detr_hf,
     dfine,
+    dfine_hf,
     dino,
     hgnetv2,
     renaming,
@@ -33,6 +34,7 @@ TABLES: dict[str, Table] = {
     **detr.TABLES,
     **detr_hf.TABLES,
     **dfine.TABLES,
+    **dfine_hf.TABLES,
     **dino.TABLES,
     **hgnetv2.TABLES,
     **rtdetr.TABLES,
@@ -45,8 +47,7 @@ BACKBONES = tuple(name for name, table in TABLES.items() if table.arch is None)
 """The sources of files that hold a backbone and nothing else."""
 
 _OTHERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("a DETR that paints masks (panoptic segmentation), for which there is no model here", ("mask_head.*",)),
-    ("D-FINE (Hugging Face)", ("model.decoder.lqe_layers.{layer}.*",)),
+    ("DETR for panoptic segmentation, which is told by masks", ("mask_head.*",)),
     ("Deformable DETR (Hugging Face)", ("model.level_embed", "class_embed.{layer}.*")),
     ("a relative of DETR (Hugging Face)", ("model.query_position_embeddings.*",)),
     ("RF-DETR or LW-DETR", ("refpoint_embed.*", "query_feat.*")),

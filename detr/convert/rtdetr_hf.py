@@ -29,7 +29,8 @@ def _backbone() -> Rows:
     return tuple(rows)
 
 
-def _projection(theirs: str, ours: str) -> Rows:
+def projection(theirs: str, ours: str) -> Rows:
+    """A convolution and its norm."""
     return (
         (f"{theirs}.{{level}}.0.*", f"{ours}.{{level}}.conv.*"),
         (f"{theirs}.{{level}}.1.*", f"{ours}.{{level}}.norm.*"),
@@ -47,7 +48,9 @@ def _fusion(theirs: str, ours: str) -> Rows:
     )
 
 
-def _attention(theirs: str, ours: str, out: str = "out_proj", feed_forward: str = "") -> Rows:
+def attention(theirs: str, ours: str, out: str = "out_proj", feed_forward: str = "") -> Rows:
+    """Self-attention with its norm, and the feed-forward part of a layer."""
+
     def stacked(kind: str) -> tuple[str, ...]:
         return tuple(f"{theirs}.self_attn.{part}_proj.{kind}" for part in "qkv")
 
@@ -68,27 +71,24 @@ _AIFI, _LAYER, _CROSS = (
 POINTS_SCALE = f"{_LAYER}.encoder_attn.n_points_scale"
 """A buffer that only version 2 has; it follows from the number of points."""
 
-ROWS: Rows = (
-    *_backbone(),
-    *_projection("model.encoder_input_proj", "encoder.projections"),
-    *_attention("model.encoder.encoder.0.layers.{layer}", _AIFI),
+ATTENTION: Rows = (
+    *projection("model.encoder_input_proj", "encoder.projections"),
+    *attention("model.encoder.encoder.0.layers.{layer}", _AIFI),
     ("model.encoder.encoder.0.layers.{layer}.final_layer_norm.*", f"{_AIFI}.norm2.*"),
     ("model.encoder.lateral_convs.{step}.*", "encoder.laterals.{step}.*"),
-    ("model.encoder.downsample_convs.{step}.*", "encoder.downsamples.{step}.*"),
-    *_fusion("fpn_blocks", "top_down"),
-    *_fusion("pan_blocks", "bottom_up"),
-    *_projection("model.decoder_input_proj", "projections"),
+)
+"""What goes before the fusion blocks of a hybrid encoder."""
+
+DECODER: Rows = (
+    *projection("model.decoder_input_proj", "projections"),
     ("model.denoising_class_embed.*", "denoising.class_embedding.*"),
     ("model.enc_output.0.*", "queries.embed.*"),
     ("model.enc_output.1.*", "queries.norm.*"),
     ("model.enc_score_head.*", "queries.score_head.*"),
     ("model.enc_bbox_head.*", "queries.box_head.*"),
-    *_attention(_LAYER, "decoder.layers.{layer}"),
+    *attention(_LAYER, "decoder.layers.{layer}"),
     (f"{_LAYER}.encoder_attn.sampling_offsets.*", f"{_CROSS}.offsets.*"),
     (f"{_LAYER}.encoder_attn.attention_weights.*", f"{_CROSS}.weights.*"),
-    (f"{_LAYER}.encoder_attn.value_proj.*", f"{_CROSS}.project_value.*"),
-    (f"{_LAYER}.encoder_attn.output_proj.*", f"{_CROSS}.project_out.*"),
-    (f"{_LAYER}.encoder_attn_layer_norm.*", "decoder.layers.{layer}.norm2.*"),
     (f"{_LAYER}.final_layer_norm.*", "decoder.layers.{layer}.norm3.*"),
     ("model.decoder.query_pos_head.*", "decoder.position_head.*"),
     ("model.decoder.class_embed.{layer}.*", "decoder.score_heads.{layer}.*"),
@@ -96,10 +96,23 @@ ROWS: Rows = (
     # Second names of the same tensors: files may hold either or both.
     ("class_embed.{layer}.*", "decoder.score_heads.{layer}.*"),
     ("bbox_embed.{layer}.*", "decoder.box_heads.{layer}.*"),
+)
+"""Of all models with queries selected from a hybrid encoder."""
+
+ROWS: Rows = (
+    *_backbone(),
+    *ATTENTION,
+    ("model.encoder.downsample_convs.{step}.*", "encoder.downsamples.{step}.*"),
+    *_fusion("fpn_blocks", "top_down"),
+    *_fusion("pan_blocks", "bottom_up"),
+    *DECODER,
+    (f"{_LAYER}.encoder_attn.value_proj.*", f"{_CROSS}.project_value.*"),
+    (f"{_LAYER}.encoder_attn.output_proj.*", f"{_CROSS}.project_out.*"),
+    (f"{_LAYER}.encoder_attn_layer_norm.*", "decoder.layers.{layer}.norm2.*"),
     # Names in the memory of transformers 5.
-    *_attention("model.encoder.aifi.0.layers.{layer}", _AIFI, "o_proj", "mlp."),
+    *attention("model.encoder.aifi.0.layers.{layer}", _AIFI, "o_proj", "mlp."),
     ("model.encoder.aifi.0.layers.{layer}.final_layer_norm.*", f"{_AIFI}.norm2.*"),
-    *_attention(_LAYER, "decoder.layers.{layer}", "o_proj", "mlp."),
+    *attention(_LAYER, "decoder.layers.{layer}", "o_proj", "mlp."),
 )
 """Their name, our name; for reading all count, for writing the first."""
 

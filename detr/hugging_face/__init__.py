@@ -8,12 +8,17 @@ from typing import Any
 
 from detr.classes import Classes
 from detr.errors import InputError
-from detr.hugging_face import deformable_detr, detr, rtdetr
+from detr.hugging_face import deformable_detr, detr, dfine, rtdetr
 from detr.hugging_face.processor import classes_of, input_of, labels_of, processor_of
 
 __all__ = ["classes_of", "config_of", "input_of", "labels_of", "model_of", "processor_of"]
 
-_ARCHS: dict[str, ModuleType] = {"deformable_detr": deformable_detr, "detr": detr, "rtdetr": rtdetr}
+_ARCHS: dict[str, ModuleType] = {
+    "deformable_detr": deformable_detr,
+    "detr": detr,
+    "dfine": dfine,
+    "rtdetr": rtdetr,
+}
 
 
 def model_of(config: Mapping[str, Any], source: str) -> dict[str, Any] | None:
