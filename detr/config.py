@@ -1,7 +1,8 @@
 """Recipe files: typed, strict, one base at most.
 
 A recipe is YAML over the frozen config classes that live beside what they configure. A value is found in at most three
-places: the recipe, its one base, the default in the class.
+places: the recipe, its one base, the default in the class. A plan changes what one kind of training does differently,
+whatever the recipe.
 """
 
 from __future__ import annotations
@@ -37,8 +38,13 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in shipped("configs").glob("*.yaml"))
 
 
-def read_recipe(name_or_path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """The plain tree of a recipe: its base below it, then `key.sub=value` words on top. Not yet validated."""
+def read_recipe(
+    name_or_path: str | os.PathLike[str], overrides: Iterable[str] = (), *, plan: str | None = None
+) -> dict[str, Any]:
+    """The plain tree of a recipe: its base below it, then what a plan of ours changes, then `key.sub=value` words.
+
+    Not yet validated.
+    """
     path = _find_recipe(name_or_path)
     tree = read_yaml(path)
     base = tree.pop("base", None)
@@ -49,6 +55,8 @@ def read_recipe(name_or_path: str | os.PathLike[str], overrides: Iterable[str] =
         if below.get("base") is not None:
             raise UsageError(f"{path}: its base {base} has a base itself; one base at most")
         tree = merged(below, tree)
+    if plan is not None:
+        tree = merged(tree, read_yaml(shipped("configs") / "plans" / f"{plan}.yaml"))
     for word in overrides:
         tree = merged(tree, _branch(word))
     return tree

@@ -25,6 +25,7 @@ BEST, RECIPE = "best.safetensors", "recipe.yaml"  # as in detr.engine.checkpoint
 @click.argument("settings", nargs=-1, metavar="[key=value ...]")
 @click.option("--data", type=click.Path(), help="Data set: a folder, an annotation file, or a YAML with train and val.")
 @click.option("--weights", help="Release or file to start from, a backbone's too; classes are matched by name.")
+@click.option("--finetune", is_flag=True, help="Schedule and augmentation for a small data set; 12 epochs unless said.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Folder of a run to go on with, exactly.")
 @click.option("--epochs", type=click.IntRange(min=1), help="[default: the recipe's]")
 @click.option(
@@ -55,6 +56,7 @@ def command(
     settings: tuple[str, ...],
     data: str | None,
     weights: str | None,
+    finetune: bool,
     resume: Path | None,
     device: str,
     workers: int | None,
@@ -72,14 +74,14 @@ def command(
 
     \b
       detr train rtdetr-tiny --data shapes
-      detr train rtdetr-r18 --data my-data --weights rtdetr-r18 --epochs 24
+      detr train rtdetr-r18 --data my-data --weights rtdetr-r18 --finetune --epochs 24
       detr train rtdetr-r18 --data coco --weights resnet18-vd
       detr train --resume runs/train/train --data shapes
     """
     if data is None:
         raise UsageError("train needs --data: a folder, an annotation file, or a YAML with train and val")
-    if resume is not None and (weights or name):
-        raise UsageError("--resume goes on with a run as it is; --weights and --name belong to a new one")
+    if resume is not None and (weights or name or finetune):
+        raise UsageError("--resume goes on with a run as it is; --weights, --finetune and --name belong to a new one")
     words = [*settings, *_as_words(options)]
     if recipe is not None and "=" in recipe:  # with --resume the recipe may be left out
         words, recipe = [recipe, *words], None
@@ -98,7 +100,7 @@ def command(
             if team.leads:
                 click.echo(line, err=as_json)
 
-        chosen = _recipe(recipe, resume, words, imgsz)
+        chosen = _recipe(recipe, resume, words, imgsz, finetune=finetune)
         train_set, val_set = open_for_training(data, progress=progress)
         out = team.agreed(lambda: resume or new_run("train", name, project=project, overwrite=overwrite))
         if val_set is None:
@@ -136,7 +138,9 @@ def _as_words(options: dict[str, Any]) -> list[str]:
     return [f"{_PLACES[key]}={json.dumps(value)}" for key, value in options.items() if value is not None]
 
 
-def _recipe(name: str | None, resume: Path | None, words: Sequence[str], imgsz: int | None) -> Recipe:
+def _recipe(
+    name: str | None, resume: Path | None, words: Sequence[str], imgsz: int | None, *, finetune: bool
+) -> Recipe:
     from detr.engine.recipe import at_size, load_recipe
 
     if name is None:
@@ -144,7 +148,7 @@ def _recipe(name: str | None, resume: Path | None, words: Sequence[str], imgsz: 
         if not (resume / RECIPE).is_file():
             raise UsageError(f"--resume {resume}: no run is there ({RECIPE} is missing)")
         name = str(resume / RECIPE)
-    recipe = load_recipe(name, words)
+    recipe = load_recipe(name, words, finetune=finetune)
     return recipe if imgsz is None else at_size(recipe, imgsz)
 
 

@@ -72,9 +72,13 @@ class Recipe(Config):
         return self.model_dump(mode="json")
 
 
-def load_recipe(name_or_path: str | PathLike[str], overrides: Iterable[str] = ()) -> Recipe:
-    """A recipe of ours or a file, with `key.sub=value` words on top; UsageError for whatever is not right in it."""
-    return validated(Recipe, read_recipe(name_or_path, overrides), str(name_or_path))
+def load_recipe(name_or_path: str | PathLike[str], overrides: Iterable[str] = (), *, finetune: bool = False) -> Recipe:
+    """A recipe of ours or a file, with `key.sub=value` words on top; UsageError for whatever is not right in it.
+
+    `finetune`: with the schedule and augmentation of `configs/plans/finetune.yaml`, for small data sets.
+    """
+    tree = read_recipe(name_or_path, overrides, plan="finetune" if finetune else None)
+    return validated(Recipe, tree, str(name_or_path))
 
 
 def at_size(recipe: Recipe, imgsz: int) -> Recipe:

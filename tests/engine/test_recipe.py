@@ -98,3 +98,11 @@ def test_augmentation_that_an_input_does_not_allow_is_refused(preset, words, sai
 def test_detr_can_be_trained_on_inputs_of_one_size():
     recipe = load_recipe("detr-r50", ["model.input.resize=stretch", "augment.sizes=null", "augment.mixup={}"])
     assert recipe.model.input.frame == (640, 640)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_can_be_finetuned(name):
+    recipe = load_recipe(name, ["train.epochs=3"], finetune=True)
+    assert (recipe.train.epochs, recipe.train.batch) == (3, 8)
+    assert recipe.model == load_recipe(name).model and recipe.train.optimizer == load_recipe(name).train.optimizer
+    assert recipe.augment.stop_epoch is None and recipe.train.second_stage is None
