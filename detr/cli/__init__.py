@@ -23,6 +23,7 @@ VERBS = {
     "data": "Make and look at data sets.",
     "weights": "List, download, inspect and convert weights.",
     "models": "List the models.",
+    "benchmark": "Time models, and what their layers and queries buy.",
 }
 ALIASES = {"eval": "val"}
 

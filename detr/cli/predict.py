@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 @click.option("--max-det", type=click.IntRange(min=1), default=300, help="At most so many detections per picture.")
 @click.option("--vid-stride", type=click.IntRange(min=1), default=1, help="Of videos, every so manieth frame.")
 @click.option("--imgsz", metavar="N|H,W", help="Size the network sees, multiples of 32.  [default: the model's]")
+@click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run: fewer are faster.")
+@click.option("--queries", type=click.IntRange(min=1), help="Queries that run: fewer are faster.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--half", is_flag=True, help="Compute in 16 bits: float16 on a GPU, bfloat16 on the CPU.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, help="Pictures the network sees at once.")
@@ -53,6 +55,8 @@ def command(
     max_det: int,
     vid_stride: int,
     imgsz: str | None,
+    layers: int | None,
+    queries: int | None,
     device: str,
     half: bool,
     batch: int,
@@ -109,7 +113,7 @@ def command(
     )
     summary = None
     try:
-        detector = Detector(weights, model=model, device=device)
+        detector = Detector(weights, model=model, device=device, layers=layers, queries=queries)
         words = [word for words in classes for word in words.split(",") if word.strip()]
         settings = detector.settings(
             conf=threshold, classes=words if classes else None, max_det=max_det, imgsz=size, half=half

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 @click.option("--split", default="val", help="train, val or test.")
 @click.option("--batch", default=8, type=click.IntRange(min=1), help="Images at once, in each process.")
 @click.option("--imgsz", type=click.IntRange(min=32), help="Side of the square input.  [default: the model's]")
+@click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run.  [default: the model's]")
+@click.option("--queries", type=click.IntRange(min=1), help="Queries that run.  [default: the model's]")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: the cores, at most 8]")
 @click.option("--half", is_flag=True, help="Half precision: float16 on a GPU, bfloat16 on a CPU.")
@@ -98,11 +100,12 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
     from detr.data.sources import find_split
     from detr.engine.device import default_workers, half_type
     from detr.engine.predictions import write_predictions
-    from detr.engine.settings import input_of_size
+    from detr.engine.settings import input_of_size, set_effort
     from detr.engine.validate import validate
     from detr.models import load_model
 
     network = load_model(weights, options["model"], device=team.device)
+    set_effort(network, layers=options["layers"], queries=options["queries"])
     source = find_split(data, options["split"], images=options["images"])
     dataset = CocoDataset(_annotations(source.annotations), source.images)
     _require_known_classes(network, dataset.annotations, say=team.leads)
@@ -128,7 +131,8 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
     seconds = time.perf_counter() - start
     if not team.leads:
         return
-    settings = {key: options[key] for key in ("split", "batch", "imgsz", "half", "conf")} | {"device": str(team.device)}
+    kept = ("split", "batch", "imgsz", "half", "conf", "layers", "queries")
+    settings = {key: options[key] for key in kept} | {"device": str(team.device)}
     report = {"weights": weights, "data": str(data), "run": settings, "seconds": seconds, **metrics.to_json()}
     _show(metrics, report, as_json=options["as_json"])
     for path in filter(None, (folder / "predictions.json", options["save_json"])):

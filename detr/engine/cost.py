@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from detr.image import InputConfig
 from detr.models import Network
 
 TYPICAL = (480, 640)  # (height, width) of a COCO image
@@ -17,15 +18,15 @@ def parameters_of(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def flops_of(network: Network) -> int:
-    """Operations for one image of 640 x 480 at the size that the network's own input gives it.
+def flops_of(network: Network, input: InputConfig | None = None) -> int:
+    """Operations for one image of 640 x 480 at the size that `input`, by default the network's own, gives it.
 
     A multiplication and an addition are two. Convolutions and matrix products are counted, attention among them, of the
     folded network with the layers and queries that are set; norms, activations and sampling are not: they are memory
     traffic.
     """
     folded = network.deploy().to("meta")  # shapes are enough
-    images = torch.empty(1, 3, *network.config.input.size_of(*TYPICAL), device="meta")
+    images = torch.empty(1, 3, *(input or network.config.input).size_of(*TYPICAL), device="meta")
     # Fused attention is not counted on every device; the plain kind is matrix products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         folded(images)

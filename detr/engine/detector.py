@@ -17,7 +17,7 @@ from detr.engine.ahead import ahead
 from detr.engine.device import choose_device, default_workers, half_type
 from detr.engine.given import Channels, Picture, given_frames
 from detr.engine.results import Results
-from detr.engine.settings import Settings, at_least_1, class_indices, input_of_size, share
+from detr.engine.settings import Settings, at_least_1, class_indices, input_of_size, set_effort, share
 from detr.errors import InputError, UsageError
 from detr.image import padded, prepare
 from detr.models import load_model
@@ -46,8 +46,13 @@ class Detector:
         *,
         model: str | None = None,
         device: str | torch.device | None = None,
+        layers: int | None = None,
+        queries: int | None = None,
     ) -> None:
-        """`weights`: a release, a file or a network. `model`: the preset, where a file doesn't say what it is."""
+        """`weights`: a release, a file or a network. `model`: the preset, where a file doesn't say what it is.
+
+        `layers`, `queries`: how many decoder layers and queries answer, by default the model's own; fewer are faster.
+        """
         self.device = choose_device("auto" if device is None else str(device))
         network = weights if isinstance(weights, nn.Module) else load_model(os.fspath(weights), model)
         self.model = model
@@ -57,6 +62,7 @@ class Detector:
         if self.arch is not None and found != self.arch:
             raise InputError(f"{self.source} is a model of kind {found!r}, not {self.arch!r}; use detr.Detector")
         self.network: Any = network.to(self.device).eval()
+        set_effort(cast(Any, network), layers=layers, queries=queries)
 
     @property
     def classes(self) -> Classes:

@@ -1,4 +1,4 @@
-"""`results.png`: what a training run did, in curves. Needs matplotlib, an extra."""
+"""Charts: what a training run did, and what accuracy costs in time. Needs matplotlib, an extra."""
 
 from __future__ import annotations
 
@@ -52,6 +52,37 @@ def draw_results(epochs: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.grid(alpha=0.3)
         if len(names) > 1:
             axis.legend(fontsize=8)
+    _write(figure, path)
+
+
+def draw_tradeoff(points: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """AP against latency: a line for each model and number of queries, along its layers."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(7, 4.6))
+    lines: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for point in points:
+        if point["ap"] is not None:
+            lines.setdefault((point["name"], point["queries"]), []).append(point)
+    for (name, queries), line in lines.items():
+        times, precisions = [point["median_ms"] for point in line], [point["ap"] for point in line]
+        axis.plot(times, precisions, marker=".", label=f"{Path(name).name}, {queries} queries")
+        for point in line:
+            label = str(point["layers"])
+            axis.annotate(label, (point["median_ms"], point["ap"]), (3, 3), textcoords="offset points", fontsize=7)
+    axis.set_xlabel("median milliseconds of a batch (numbers at the points: decoder layers)")
+    axis.set_ylabel("AP")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    _write(figure, path)
+
+
+def _write(figure: Any, path: Path) -> None:
+    from matplotlib import pyplot
+
     figure.tight_layout()
     encoded = BytesIO()
     figure.savefig(encoded, format="png", dpi=110)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from detr.classes import Classes
 from detr.errors import UsageError, did_you_mean, listed
 from detr.image import MOST_SIDE, STRIDE, InputConfig
+from detr.models.network import DetectionNetwork
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,14 @@ class Settings:
     max_det: int
     input: InputConfig
     half: bool
+
+
+def set_effort(network: DetectionNetwork, *, layers: int | None = None, queries: int | None = None) -> None:
+    """How many decoder layers and queries answer from now on; None leaves them. UsageError for more than there are."""
+    if layers is not None:
+        network.set_layers(layers)
+    if queries is not None:
+        network.set_queries(queries)
 
 
 def share(name: str, value: float) -> float:

@@ -231,3 +231,11 @@ def test_a_signal_leaves_a_video_that_plays(tmp_path, tiny, number, code):
         frames = sum(1 for _ in container.decode(video=0))
     assert 30 <= frames < 3000 and abs(frames - len(written)) <= 1
     assert sorted(path.name for path in lines.parent.iterdir()) == ["long.jsonl", "long.mp4"]
+
+
+def test_fewer_layers_and_queries_can_be_asked_for(tmp_path, detr_predict):
+    save(tmp_path / "a.png")
+    code, out, _ = detr_predict("a.png", "--conf", "0", "--queries", "3", "--layers", "1")
+    assert code == 0 and "a.png: 6 detections" in out  # 3 queries, 2 classes
+    code, _, err = detr_predict("a.png", "--layers", "4")
+    assert code == 2 and "4 decoder layers: expected 1 to 3" in err

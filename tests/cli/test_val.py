@@ -269,3 +269,13 @@ def test_measuring_predictions_does_not_load_torch(truth, results):
     code = f"import atexit, sys; sys.argv = {words}; atexit.register(lambda: print('torch' in sys.modules)); "
     done = subprocess.run([sys.executable, "-c", code + "from detr.cli import main; main()"], capture_output=True)
     assert done.stdout.decode().splitlines()[-1] == "False", done.stderr
+
+
+def test_fewer_layers_and_queries_find_less_and_the_report_says_so(detr_val, truth, model_file, tmp_path):
+    words = ("--weights", model_file, "--data", truth, "--imgsz", "64", "--workers", "0", "--device", "cpu", "--json")
+    report = json.loads(detr_val(*words, "--layers", "1", "--queries", "5")[1])
+    assert (report["run"]["layers"], report["run"]["queries"]) == (1, 5)
+    found = json.loads((tmp_path / "runs" / "val" / "val" / "predictions.json").read_text())
+    assert len(found) == 3 * 5 * 2  # images, queries, classes
+    code, _, err = detr_val(*words, "--layers", "9")
+    assert code == 2 and "9 decoder layers: expected 1 to 3" in err

@@ -303,3 +303,11 @@ def test_train_goes_on_from_the_weights_and_holds_the_best_afterwards(shapes, un
     assert (next(model.network.parameters()) == 0.5).all()
     with pytest.raises(UsageError, match="was given a network"):
         RTDETR(model.network, device="cpu").train(shapes)
+
+
+def test_layers_and_queries_are_set_when_the_detector_is_made():
+    detector = Detector("rtdetr-tiny", device="cpu", layers=2, queries=7)
+    assert (detector.network.decoder.eval_layers, detector.network.config.num_queries) == (2, 7)
+    assert len(detector(RED, conf=0.0, max_det=300, imgsz=64)[0].boxes) == 7 * len(detector.classes)
+    with pytest.raises(UsageError, match="4 decoder layers: expected 1 to 3"):
+        Detector("rtdetr-tiny", device="cpu", layers=4)
