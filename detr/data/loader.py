@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detr.data.coco import CocoDataset
 from detr.data.mixing import mix
-from detr.data.mosaic import mosaic
+from detr.data.mosaic import mosaic, part_side
 from detr.data.sample import Sample, drawing_from, uniform, whole
 from detr.data.sizes import drawn_input, spread_sides
 from detr.data.transforms import AugmentConfig, augment, to_network
@@ -149,8 +149,8 @@ class _TrainingBatches(Dataset[Batch]):
             if uniform(0, 1) >= self.mosaic.probability:
                 return None
             indices = [index, *(whole(0, len(self.dataset) - 1) for _ in range(3))]
-            side = max(1, round(self.mosaic.size * min(self.input.frame)))
-            return mosaic([self.dataset.reduced(each, side) for each in indices], self.mosaic, side=side)
+            side = part_side(self.mosaic, self.input)
+            return mosaic([self.dataset.reduced(each, side) for each in indices], self.mosaic, self.input)
 
     def _input(self, index: int) -> InputConfig:
         if self.sizes is None:

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as F
 
 from detr.config import Config
 from detr.data.sample import Sample, uniform
-from detr.image import MOST_SIDE, InputConfig
+from detr.image import MOST_SIDE, RGB, InputConfig
 
 
 class MosaicConfig(Config):
@@ -34,15 +34,19 @@ class MosaicConfig(Config):
         return self
 
 
-def mosaic(samples: Sequence[Sample], config: MosaicConfig, *, side: int) -> Sample:
-    """Four samples -> one, which bears the name of the first; draws from torch's generator.
+def part_side(config: MosaicConfig, input: InputConfig) -> int:
+    """Shorter side, in pixels, of each of the four."""
+    return max(1, round(config.size * min(input.frame)))
 
-    Each is resized to a shorter side of `side`, keeping its aspect, and put into the upper left of its quarter; the
-    quarters are as large as the largest of them. Where nothing is, it's black. Boxes are those around the turned ones,
-    cut at the edge.
+
+def mosaic(samples: Sequence[Sample], config: MosaicConfig, input: InputConfig) -> Sample:
+    """Four samples -> one of the input's size, which bears the name of the first; draws from torch's generator.
+
+    Each is resized to `part_side`, keeping its aspect, and put into the upper left of its quarter; the quarters are as
+    large as the largest of them. Where nothing is, it's black. Boxes are those around the turned ones, cut at the edge.
     """
     assert len(samples) == 4
-    parts = [_resized(sample, side) for sample in samples]
+    parts = [_resized(sample, part_side(config, input)) for sample in samples]
     height, width = (max(part.image.shape[axis] for part in parts) for axis in (1, 2))
     canvas = np.zeros((2 * height, 2 * width, 3), np.uint8)
     corners = []
@@ -52,7 +56,7 @@ def mosaic(samples: Sequence[Sample], config: MosaicConfig, *, side: int) -> Sam
         canvas[top : top + h, left : left + w] = part.image.permute(1, 2, 0).numpy()
         corners.append(part.boxes.as_subclass(Tensor) + torch.tensor([left, top, left, top]))
     boxes = tv_tensors.BoundingBoxes(torch.cat(corners), format="XYXY", canvas_size=(2 * height, 2 * width))
-    image, boxes = _moved(canvas, boxes, config)
+    image, boxes = _moved(canvas, boxes, config, input.size_of(2 * height, 2 * width))
     return replace(samples[0], image=image, boxes=boxes, labels=torch.cat([part.labels for part in parts]))
 
 
@@ -62,9 +66,9 @@ def _resized(sample: Sample, side: int) -> Sample:
 
 
 def _moved(
-    canvas: np.ndarray, boxes: tv_tensors.BoundingBoxes, config: MosaicConfig
+    canvas: RGB, boxes: tv_tensors.BoundingBoxes, config: MosaicConfig, size: tuple[int, int]
 ) -> tuple[tv_tensors.Image, tv_tensors.BoundingBoxes]:
-    """One turn, shift and scale about the centre for the picture and its boxes."""
+    """One turn, shift and scale about the centre for the picture and its boxes; then both at `size` (height, width)."""
     height, width = canvas.shape[:2]
     far = config.translation
     how = {
@@ -74,5 +78,7 @@ def _moved(
         "shear": [0.0, 0.0],
     }
     # Pillow turns a picture of bytes several times as fast as a grid of floats does.
-    turned = np.array(F.affine(Image.fromarray(canvas), **how))
-    return tv_tensors.Image(torch.from_numpy(turned).permute(2, 0, 1)), F.affine(boxes, **how)
+    turned = F.affine(Image.fromarray(canvas), **how)
+    # At once, for there are fewer pixels to distort then.
+    pixels = np.array(turned.resize(size[::-1], Image.Resampling.BILINEAR))
+    return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)), F.resize(F.affine(boxes, **how), list(size))

@@ -9,6 +9,7 @@ from torchvision import tv_tensors
 from detr.data.mosaic import MosaicConfig, mosaic
 from detr.data.sample import Sample, drawing_from
 from detr.data.transforms import AugmentConfig
+from detr.image import InputConfig
 
 SIDES = st.integers(1, 70)
 STILL = MosaicConfig(rotation=0, translation=0, scale=(1, 1))
@@ -30,7 +31,7 @@ FOUR = [sample(40, 60, 1), sample(80, 60, 2), sample(20, 20, 3, boxes=0), sample
 
 
 def test_each_of_the_four_stands_in_its_quarter_with_its_boxes():
-    seen = mosaic(FOUR, STILL, side=20)
+    seen = mosaic(FOUR, STILL.model_copy(update={"size": 1 / 3}), InputConfig(height=60, width=60))
     assert seen.image.shape == (3, 60, 60)  # 20 x 30, 26 x 20, 20 x 20 and 30 x 20, so quarters of 30 x 30
     assert seen.image_id == "image 1" and seen.size == (40, 60)
     assert seen.labels.tolist() == [1, 2, 4, 4]
@@ -44,7 +45,7 @@ def test_the_picture_and_its_boxes_move_together():
     config = MosaicConfig(rotation=0, translation=0.1, scale=(0.7, 1.3))
     for key in range(8):
         with drawing_from(key):
-            seen = mosaic([sample(60, 60, label) for label in (1, 2, 3, 4)], config, side=60)
+            seen = mosaic([sample(60, 60, label) for label in (1, 2, 3, 4)], config, InputConfig(height=120, width=120))
         assert seen.image.shape == (3, 120, 120)
         for (x1, y1, x2, y2), label in zip(seen.boxes.round().int().tolist(), seen.labels.tolist(), strict=True):
             inner = seen.image[:, y1 + 1 : y2 - 1, x1 + 1 : x2 - 1]
@@ -58,7 +59,9 @@ def test_a_turned_box_holds_what_it_held():
         one.image[:, 15:45, 15:45] = 200
     for key in range(8):
         with drawing_from(key):
-            seen = mosaic(marked, MosaicConfig(rotation=30, translation=0, scale=(0.6, 0.6)), side=60)
+            seen = mosaic(
+                marked, MosaicConfig(rotation=30, translation=0, scale=(0.6, 0.6)), InputConfig(height=120, width=120)
+            )
         outside = seen.image[0] > 100
         for x1, y1, x2, y2 in seen.boxes.tolist():
             outside[max(0, int(y1) - 1) : int(y2) + 2, max(0, int(x1) - 1) : int(x2) + 2] = False
@@ -73,7 +76,7 @@ def test_a_turned_box_holds_what_it_held():
 def test_boxes_stay_inside_and_labels_stay_with_them(shapes, key):
     four = [sample(height, width, label, boxes) for label, (height, width, boxes) in enumerate(shapes, 1)]
     with drawing_from(key):
-        seen = mosaic(four, MosaicConfig(), side=30)
+        seen = mosaic(four, MosaicConfig(), InputConfig(height=47, width=31))
     height, width = seen.image.shape[1:]
     boxes = seen.boxes.as_subclass(Tensor)
     assert seen.boxes.canvas_size == (height, width) and seen.image.dtype == torch.uint8
@@ -81,10 +84,19 @@ def test_boxes_stay_inside_and_labels_stay_with_them(shapes, key):
     assert (boxes >= 0).all() and (boxes <= torch.tensor([width, height, width, height])).all()
 
 
+def test_a_mosaic_is_of_the_inputs_size():
+    for input, size in (
+        (InputConfig(height=32, width=64), (32, 64)),
+        (InputConfig(resize="short side", short=40, long=100), (40, 40)),  # quarters of 30 x 30
+    ):
+        seen = mosaic(FOUR, MosaicConfig(), input)
+        assert seen.image.shape == (3, *size) and seen.boxes.canvas_size == size
+
+
 def test_the_same_draws_give_the_same_mosaic():
     def seen(key):
         with drawing_from(key):
-            return mosaic(FOUR, MosaicConfig(), side=30)
+            return mosaic(FOUR, MosaicConfig(), InputConfig(height=47, width=31))
 
     assert torch.equal(seen(1).image, seen(1).image) and torch.equal(seen(1).boxes, seen(1).boxes)
     assert not torch.equal(seen(1).image, seen(2).image)
