@@ -18,6 +18,7 @@ FLOORS = [
         "image",
         "weights",
         "torch_file",
+        "published",
         "releases",
         "download",
         "convert",
@@ -43,6 +44,7 @@ DOORS = {
     "yaml": ["config.py"],
     "triton": ["ops/"],
     "tqdm": ["engine/progress.py"],
+    "timm": ["layers/timm.py"],
     "matplotlib": ["engine/plots.py"],
     "tensorboard": ["engine/journal.py"],
 }

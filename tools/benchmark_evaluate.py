@@ -182,6 +182,8 @@ def measure(way: str, folder: Path) -> dict[str, Any]:
 
 
 def as_table(rows: dict[str, Any], reference: dict[str, Any], *, images: int, num_detections: int) -> str:
+    from detr.engine.benchmark import processor  # brings torch, which the measured processes must not hold
+
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     lines = [
         "# Evaluating a set of the size of COCO val2017",
@@ -204,15 +206,6 @@ def as_table(rows: dict[str, Any], reference: dict[str, Any], *, images: int, nu
     versions = f"Python {platform.python_version()}, NumPy {np.__version__}, pycocotools {version('pycocotools')}"
     lines += ["", f"{machine}; {versions}; commit {commit}.", "", "    python tools/benchmark_evaluate.py"]
     return "\n".join(lines)
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown processor"
 
 
 if __name__ == "__main__":
