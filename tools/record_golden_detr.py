@@ -16,48 +16,61 @@ import numpy as np
 from check_golden_detr import FAMILIES
 
 RECORDED = Path(__file__).parent.parent / "tests" / "golden"
-RECORDINGS = {
-    "r50_deformable_detr.diverse": "deformable-detr-r50",
-    "r50_deformable_detr_plus_iterative_bbox_refinement_plus_plus_two_stage": "deformable-detr-r50-two-stage",
-    "dino_4scale_r50": "dino-r50-4scale",
+LAYERS = {f"aux{layer}_boxes": 8 for layer in range(5)}
+DETR = {
+    "memory_tokens32_ch8": 8,
+    "memory_last8valid_ch8": 8,
+    "dec_layer5_raw_q4_ch8": 4,
+    "hs5_q4_ch8": 4,
+    "pred_logits": 8,
+    "pred_boxes": 100,
+    **LAYERS,
 }
-IMAGE = 1
-"""Of the two: one is enough of a network that never looks from one image to another."""
-SLICES: dict[str, slice] = {
-    "memory_tokens32_ch8": slice(None),
-    "memory_last8valid_ch8": slice(None),
-    "topk_indices": slice(None),
-    "pred_logits": slice(8),
-    "pred_logits_q64": slice(8),
-    "pred_boxes": slice(64),
-    **{f"aux{layer}_{kind}": slice(16) for layer in range(5) for kind in ("boxes_q100", "boxes_q300")},
-    "interm_boxes": slice(64),
-    "enc_outputs_boxes_first64": slice(None),
-    "dn_pred_boxes": slice(None),
-    "dn_pred_logits_q24": slice(4),
+DEFORMABLE = {
+    "memory_tokens32_ch8": 32,
+    "memory_last8valid_ch8": 8,
+    "topk_indices": 900,
+    "pred_logits": 8,
+    "pred_logits_q64": 8,
+    "pred_boxes": 64,
+    "enc_outputs_boxes_first64": 64,
+    "interm_boxes": 64,
+    **LAYERS,
 }
-DRAWS = (
-    "prep_rand_label_p",
-    "prep_new_label",
-    "prep_rand_sign_01",
-    "prep_rand_part",
-    "prep_noised_labels",
-    "prep_query_bbox_unsigmoid",
-)
+# Of two images, one is enough where a network has shown that it never looks from one to another.
+RECORDINGS: dict[str, tuple[str, dict[str, int], slice]] = {
+    "detr_resnet50.diverse": ("detr-r50", DETR, slice(2)),
+    "r50_deformable_detr.diverse": ("deformable-detr-r50", DEFORMABLE, slice(1, 2)),
+    "r50_deformable_detr_plus_iterative_bbox_refinement_plus_plus_two_stage": (
+        "deformable-detr-r50-two-stage",
+        DEFORMABLE,
+        slice(1, 2),
+    ),
+    "dino_4scale_r50": ("dino-r50-4scale", DEFORMABLE, slice(1, 2)),
+}
+"""Name of the recording -> ours, how many tokens or queries of what is recorded, and which images."""
+
+NOISING = ("rand_label_p", "new_label", "rand_sign_01", "rand_part", "noised_labels", "query_bbox_unsigmoid")
+"""What DINO's denoising drew, and what it made of it."""
 
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(folder: Path) -> None:
     """Record slices of the reference outputs in FOLDER."""
-    for recording, name in RECORDINGS.items():
+    for recording, (name, counts, images) in RECORDINGS.items():
         outputs = dict(np.load(folder / f"{recording}.npz"))
-        draws = folder / f"{recording}.dn.npz"
-        if draws.exists():
-            drawn = dict(np.load(draws))
-            outputs |= drawn
-        arrays = {key: outputs[key][IMAGE, part] for key, part in SLICES.items() if key in outputs}
-        arrays |= {key: outputs[key] for key in DRAWS if key in outputs}
+        arrays = {"backbone0_stats": outputs["backbone0_stats"]}
+        for key, values in outputs.items():
+            count = counts.get(key, counts.get(key.rpartition("_q")[0]))
+            if count is not None:
+                arrays[key] = values[images, :count]
+        path = folder / f"{recording}.dn.npz"
+        if path.exists():
+            noising = dict(np.load(path))
+            arrays |= {f"prep_{each}": noising[f"prep_{each}"] for each in NOISING}
+            arrays |= {"dn_pred_boxes": noising["dn_pred_boxes"][images]}
+            arrays |= {"dn_pred_logits_q24": noising["dn_pred_logits_q24"][images, :4]}
         np.savez_compressed(RECORDED / f"{name}.npz", **arrays)
     names = {}
     for family in FAMILIES:
