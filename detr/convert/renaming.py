@@ -31,6 +31,8 @@ class Table:
     fields: tuple[tuple[str, Any], ...] = ()  # of the model section, that these names tell
     foreign: tuple[str, ...] = ()  # names that another source has and this one hasn't
     derived: tuple[str, ...] = ()  # theirs that follow from the settings; left out, and given back by `models.saving`
+    # Layers that their program has and the authors' hasn't, and what converters fill them with: see `filler`.
+    fillers: tuple[tuple[str, str], ...] = ()
     settings: tuple[tuple[str, str], ...] = ()  # entries that are settings, and which: "section.setting"
     # Settings, "section.setting", of the only models that are written under these names.
     written_for: tuple[tuple[str, Any], ...] = ()
@@ -44,8 +46,9 @@ class Table:
 def to_ours(state: Mapping[str, Tensor], table: Table) -> State:
     """Under our names. What no row knows keeps its name, so that loading it strictly says so.
 
-    InputError if two names of one tensor (Hugging Face keeps such) hold different values.
+    InputError if two names of one tensor (Hugging Face keeps such) hold different values, or a filler was trained.
     """
+    fillers = dict(table.fillers)
     derived = [_pattern(name) for name in (*table.derived, *(name for name, _ in table.settings))]
     parts = [(_pattern(part), ours, place, count) for ours, place, count, part in _parts(table.rows)]
     aliases = [(_pattern(alias), theirs) for alias, theirs in table.aliases]
@@ -54,6 +57,10 @@ def to_ours(state: Mapping[str, Tensor], table: Table) -> State:
     stacks: dict[str, list[tuple[str, Tensor] | None]] = {}
     for name, tensor in state.items():
         if any(pattern.fullmatch(name) for pattern in derived):
+            continue
+        if name in fillers:
+            if not torch.equal(tensor, filler(fillers[name], len(tensor)).to(tensor)):
+                raise InputError(f"{name} was trained: there is no such layer in the authors' model, nor in ours")
             continue
         ours, place, count = name, 0, 1
         first = _renamed(name, aliases)
@@ -119,6 +126,11 @@ def _copies(state: State, rows: Iterable[tuple[str, str]], numbers: Mapping[str,
 def _count(found: re.Match[str], numbers: dict[str, list[str]]) -> None:
     for word, number in found.groupdict().items():
         numbers.setdefault(word, []).append(number)
+
+
+def filler(kind: str, channels: int) -> Tensor:
+    """What converters fill in: "identity" [D, D], "ones" or "zeros" [D]."""
+    return {"identity": torch.eye, "ones": torch.ones, "zeros": torch.zeros}[kind](channels)
 
 
 def _every(template: str, found: re.Match[str], numbers: Mapping[str, list[str]]) -> Iterator[str]:

@@ -8,13 +8,14 @@ from typing import Any
 
 from detr.classes import Classes
 from detr.errors import InputError
-from detr.hugging_face import deformable_detr, detr, dfine, rtdetr
+from detr.hugging_face import deformable_detr, deimv2, detr, dfine, rtdetr
 from detr.hugging_face.processor import classes_of, input_of, labels_of, processor_of
 
 __all__ = ["classes_of", "config_of", "input_of", "labels_of", "model_of", "processor_of"]
 
 _ARCHS: dict[str, ModuleType] = {
     "deformable_detr": deformable_detr,
+    "deimv2": deimv2,
     "detr": detr,
     "dfine": dfine,
     "rtdetr": rtdetr,

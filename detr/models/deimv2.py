@@ -55,7 +55,6 @@ class DEIMv2Config(Config):
     box_noise: float = Field(default=1.0, ge=0)
     backbone: BackboneConfig = HGNetv2Config(size="B0", affine=True, stages=(3, 4))
     encoder: EncoderConfig = WholeEncoderConfig(channels=128, hidden=512, expansion=0.34, depth=0.5)
-    embedded: bool = False  # whether the memory is embedded before queries are selected, as transformers does
     decoder: FineGrainedConfig = FineGrainedConfig(channels=128, hidden=256, num_layers=3, points=(6, 6))
     gated: bool = True  # what the image adds to a query comes in by a gate
     shared_boxes: bool = False  # one box head for all layers
@@ -89,7 +88,7 @@ class DEIMv2Network(FineGrainedNetwork):
             ConvNorm(encoder.channels, channels) if encoder.channels != channels else nn.Identity()
             for _ in config.decoder.points
         )
-        self.queries = QuerySelection(channels, self.num_slots, nn.SiLU(), embedded=config.embedded)
+        self.queries = QuerySelection(channels, self.num_slots, nn.SiLU(), embedded=False)
         self.decoder = FineGrainedDecoder(
             config.decoder,
             self.num_slots,
@@ -106,7 +105,7 @@ class DEIMv2Network(FineGrainedNetwork):
 
     def _initialise(self) -> None:
         """The official start. What isn't named here starts as PyTorch does it."""
-        spread([self.queries.embed, *self.projections])
+        spread(self.projections)
         start_scores([self.queries.score_head])
         start_at_zero([self.queries.box_head])
         self.decoder.initialise()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detr.convert.renaming import Table
+from detr.convert.renaming import Table, filler
 from detr.layers.position import anchors
 
 
@@ -19,6 +19,7 @@ def derived_state(config: Any, table: Table) -> dict[str, Tensor]:
     """
     settings = {_last(name): setting for name, setting in table.settings}
     state = {name: _setting(config, setting) for name, setting in table.settings}
+    state |= {name: filler(kind, config.decoder.channels) for name, kind in table.fillers}
     for name in table.derived:
         if _last(name) in settings:
             state[name] = _setting(config, settings[_last(name)])
