@@ -74,9 +74,11 @@ def _told_by(source: str) -> dict[str, Any]:
 
 
 def _config_like(state: Mapping[str, Tensor], fields: Mapping[str, Any], checkpoint: weights.Checkpoint) -> Any:
+    if not fields and convert.other_model(checkpoint.state) is not None:
+        raise InputError(f"{checkpoint.path} holds {_what(checkpoint.state)}, none of our models")
     names = presets_like(state, **fields)
     if not names:
-        if not fields and not any(name in shapes_of(preset(each)).of for each in models() for name in state):
+        if not fields and all(state.keys().isdisjoint(shapes_of(preset(each)).of) for each in models()):
             raise InputError(f"{checkpoint.path} holds {_what(checkpoint.state)}, none of our models")
         nearest = nearest_preset(state, **fields)
         first = "" if nearest is None else f"; the nearest is {nearest}, but {_differences(state, preset(nearest))}"
