@@ -32,11 +32,20 @@ SLICES: dict[str, tuple[slice, ...]] = {
     for level in range(3)
     for what in ("mean", "std", "channel_mean")
 }
-RECORDINGS = {
-    "rtdetr_r18vd": "rtdetr-r18",
-    "rtdetrv2_r18vd": "rtdetrv2-r18",
-    "deimv2_hgnetv2_atto.lab1": "deimv2-atto",
+OUTPUTS: dict[str, tuple[slice, ...]] = {
+    "topk_indices": (),
+    "pred_boxes": (slice(None), slice(32)),
+    "pred_logits": (slice(None), slice(8)),
 }
+RECORDINGS = {
+    "rtdetr_r18vd": ("rtdetr-r18", SLICES),
+    "rtdetrv2_r18vd": ("rtdetrv2-r18", SLICES),
+    "deimv2_hgnetv2_atto.lab1": ("deimv2-atto", SLICES),
+    "dfine_n.lab1": ("dfine-n", SLICES),
+    "deim_hgnetv2_n.lab1": ("deim-dfine-n", OUTPUTS),
+    "deim_rtdetrv2_r18vd": ("deim-rtdetrv2-r18", OUTPUTS),
+}
+SETTINGS = ("decoder.up", "decoder.reg_scale")  # parameters in the official code, settings in ours
 DENOISING_SLICES: dict[str, tuple[slice, ...]] = {
     "dn_class_ids": (),
     "dn_boxes_unact": (),
@@ -48,10 +57,10 @@ DENOISING_SLICES: dict[str, tuple[slice, ...]] = {
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(folder: Path) -> None:
     """Record slices of the reference outputs in FOLDER."""
-    for fixture, name in RECORDINGS.items():
+    for fixture, (name, slices) in RECORDINGS.items():
         outputs = np.load(folder / f"{fixture}.npz")
-        arrays = {key: outputs[key][part] for key, part in SLICES.items() if key in outputs}
-        if (folder / f"{fixture}.dn.npz").exists():
+        arrays = {key: outputs[key][part] for key, part in slices.items() if key in outputs}
+        if slices is SLICES and (folder / f"{fixture}.dn.npz").exists():
             denoising = np.load(folder / f"{fixture}.dn.npz")
             arrays |= {key: denoising[key][part] for key, part in DENOISING_SLICES.items()}
         np.savez_compressed(RECORDED / f"{name}.npz", **arrays)
@@ -62,7 +71,7 @@ def main(folder: Path) -> None:
         names[name] = {
             "entries": len(rows),
             "sha256": hashlib.sha256("\n".join(rows).encode()).hexdigest(),
-            "parameters": keys["total_parameters"],
+            "parameters": keys["total_parameters"] - sum(row["name"] in SETTINGS for row in keys["keys"]),
             "learnable": keys["learnable_parameters"],
         }
     (RECORDED / "official_names.json").write_text(json.dumps(names, indent=1) + "\n")

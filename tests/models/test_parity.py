@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from detr.convert import to_ours, to_theirs
+from detr.convert import source_for, to_ours, to_theirs
 from detr.models import build_model
 from detr.records import Target
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-SOURCES = {"rtdetr-r18": "rtdetr-official", "rtdetrv2-r18": "rtdetrv2-official"}
+IN_FULL = ["rtdetr-r18", "rtdetrv2-r18", "dfine-n"]
+ANSWERS = ["deim-dfine-n", "deim-rtdetrv2-r18"]
 TARGETS = [
     Target(
         torch.tensor([3, 17, 61]),
@@ -28,7 +29,7 @@ TARGETS = [
 ]
 EXACT, LOGITS, BOXES = 1e-9, 2e-6, 4e-7
 
-both = pytest.mark.parametrize("name", list(SOURCES))
+in_full = pytest.mark.parametrize("name", IN_FULL)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +39,11 @@ def recorded(fill):
     @cache
     def of(name):
         network = build_model(name).double()
-        official = to_theirs(network.state_dict(), SOURCES[name])
+        source = source_for(network.config, "official")
+        official = to_theirs(network.state_dict(), source)
         state = fill.filled_state({key: tuple(tensor.shape) for key, tensor in official.items()})
-        network.load_state_dict(to_ours(state, SOURCES[name]))
+        state.update({key: 1 + tensor for key, tensor in state.items() if key.endswith(".lab.scale")})
+        network.load_state_dict(to_ours(state, source))
         return network, fill.image(7, 2, 320, 320), dict(np.load(GOLDEN / f"{name}.npz"))
 
     return of
@@ -59,7 +62,7 @@ def close(ours, theirs, tolerance):
     torch.testing.assert_close(ours.double(), torch.from_numpy(theirs).double(), rtol=0, atol=tolerance)
 
 
-@both
+@in_full
 @torch.no_grad()
 def test_evaluation_gives_the_official_numbers_all_the_way(recorded, name):
     network, images, golden = recorded(name)
@@ -87,7 +90,20 @@ def test_evaluation_gives_the_official_numbers_all_the_way(recorded, name):
     torch.testing.assert_close(deployed.boxes, answer.boxes[:1], rtol=0, atol=1e-9)
 
 
-@both
+@pytest.mark.parametrize("name", ANSWERS)
+@torch.no_grad()
+def test_answers_are_the_official_ones(recorded, name):
+    network, images, golden = recorded(name)
+    chosen = []
+    hook = network.queries.register_forward_hook(lambda module, inputs, output: chosen.append(output.positions))
+    answer = network.eval()(images).layers[-1]
+    hook.remove()
+    close(chosen[0], golden["topk_indices"], 0)
+    close(answer.logits[:, :8], golden["pred_logits"], LOGITS)
+    close(answer.boxes[:, :32], golden["pred_boxes"], BOXES)
+
+
+@in_full
 @torch.no_grad()
 def test_training_gives_the_official_numbers_with_denoising(recorded, name, monkeypatch):
     network, images, golden = recorded(name)
@@ -101,3 +117,7 @@ def test_training_gives_the_official_numbers_with_denoising(recorded, name, monk
     close(torch.stack([each.boxes[:, :32] for each in output.layers]), golden["layers_boxes"], BOXES)
     close(output.proposals.boxes[:, :32], golden["enc_topk_boxes"], BOXES)
     close(torch.stack([each.boxes[:, :32] for each in output.denoising.layers]), golden["dn_layers_boxes"], BOXES)
+    if output.start is not None:
+        close(output.start.boxes[:, :32], golden["pre_boxes"], BOXES)
+        edges = torch.stack([each.edges.logits[:, :4].flatten(2) for each in output.layers])
+        close(edges, golden["layers_corners_first4"], LOGITS)
