@@ -30,6 +30,10 @@ def _fusion(theirs: str, ours: str) -> Rows:
     )
 
 
+def _gate_and_up(kind: str) -> tuple[str, ...]:
+    return tuple(f"{_LAYER}.mlp.{part}_proj.{kind}" for part in ("gate", "up"))
+
+
 _HYBRID: Rows = (
     ("model.conv_encoder.encoder_input_proj.{level}.*", "encoder.projections.{level}.*"),
     (f"{_ENCODER[0]}.mlp.layers.0.*", f"{_ENCODER[1]}.feed_forward.linear1.*"),
@@ -55,13 +59,8 @@ _DECODER: Rows = (
     *attention(_LAYER, _OURS, "o_proj"),
     (f"{_LAYER}.encoder_attn_layer_norm.*", f"{_OURS}.norm2.*"),
     (f"{_LAYER}.gateway.*", f"{_OURS}.gate.*"),
-    *(
-        (
-            tuple(f"{_LAYER}.mlp.{part}_proj.{kind}" for part in ("gate", "up")),
-            f"{_OURS}.feed_forward.project_in.{kind}",
-        )
-        for kind in ("weight", "bias")
-    ),
+    (_gate_and_up("weight"), f"{_OURS}.feed_forward.project_in.weight"),
+    (_gate_and_up("bias"), f"{_OURS}.feed_forward.project_in.bias"),
     (f"{_LAYER}.mlp.down_proj.*", f"{_OURS}.feed_forward.project_out.*"),
     ("model.decoder.lqe_layers.{layer}.reg_conf.*", "decoder.quality_heads.{layer}.head.*"),
     ("model.decoder.pre_bbox_head.*", "decoder.start_head.*"),

@@ -130,7 +130,10 @@ def _count(found: re.Match[str], numbers: dict[str, list[str]]) -> None:
 
 def filler(kind: str, channels: int) -> Tensor:
     """What converters fill in: "identity" [D, D], "ones" or "zeros" [D]."""
-    return {"identity": torch.eye, "ones": torch.ones, "zeros": torch.zeros}[kind](channels)
+    if kind == "identity":
+        return torch.eye(channels)
+    assert kind in ("ones", "zeros")
+    return torch.full((channels,), float(kind == "ones"))
 
 
 def _every(template: str, found: re.Match[str], numbers: Mapping[str, list[str]]) -> Iterator[str]:

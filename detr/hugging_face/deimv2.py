@@ -1,4 +1,4 @@
-"""config.json of Hugging Face's DEIMv2, both ways. What transformers computes otherwise: see detr/convert/deimv2_hf.py."""
+"""config.json of Hugging Face's DEIMv2, both ways; detr/convert/deimv2_hf.py says what transformers does otherwise."""
 
 from __future__ import annotations
 
