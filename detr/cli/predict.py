@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 @click.option("--classes", multiple=True, metavar="NAME|N", help="Only these classes; several with commas or repeated.")
 @click.option("--max-det", type=click.IntRange(min=1), default=300, help="At most so many detections per picture.")
 @click.option("--vid-stride", type=click.IntRange(min=1), default=1, help="Of videos, every so manieth frame.")
-@click.option("--imgsz", metavar="N|H,W", help="Size the network sees, multiples of 32.  [default: the model's]")
+@click.option(
+    "--imgsz",
+    metavar="N|H,W",
+    help="Size of the input, multiples of 32; where it keeps the aspect, the shorter side.  [default: the model's]",
+)
 @click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run: fewer are faster.")
 @click.option("--queries", type=click.IntRange(min=1), help="Queries that run: fewer are faster.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 @click.option("--images", type=click.Path(path_type=Path), help="Image folder, where --data is an annotation file.")
 @click.option("--split", default="val", help="train, val or test.")
 @click.option("--batch", default=8, type=click.IntRange(min=1), help="Images at once, in each process.")
-@click.option("--imgsz", type=click.IntRange(min=32), help="Side of the square input.  [default: the model's]")
+@click.option(
+    "--imgsz", type=click.IntRange(min=32), help="Side of the input, or the shorter one.  [default: the model's]"
+)
 @click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run.  [default: the model's]")
 @click.option("--queries", type=click.IntRange(min=1), help="Queries that run.  [default: the model's]")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
