@@ -25,7 +25,7 @@ def test_version_two_has_points_per_level_and_discrete_sampling():
 
 
 def test_another_model_type_is_none_of_ours():
-    assert hugging_face.model_of(config(model_type="d_fine"), "config.json") is None
+    assert hugging_face.model_of(config(model_type="yolos"), "config.json") is None
 
 
 @pytest.mark.parametrize(
