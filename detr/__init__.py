@@ -9,8 +9,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME_OF = {
-    "RTDETR": "detr.engine.detector",
     "Detector": "detr.engine.detector",
+    "DETR": "detr.engine.detector",
+    "DeformableDETR": "detr.engine.detector",
+    "DINO": "detr.engine.detector",
+    "RTDETR": "detr.engine.detector",
+    "DFINE": "detr.engine.detector",
+    "DEIMv2": "detr.engine.detector",
     "Results": "detr.engine.results",
     "Boxes": "detr.engine.results",
     "models": "detr.models.presets",

@@ -21,6 +21,7 @@ from detr.engine.settings import Settings, at_least_1, class_indices, input_of_s
 from detr.errors import InputError, UsageError
 from detr.image import padded, prepare
 from detr.models import load_model
+from detr.models.inspection import preset_of
 from detr.models.postprocess import select
 from detr.records import Detections
 from detr.video import Frame
@@ -253,6 +254,7 @@ class Detector:
         *,
         recipe: str | os.PathLike[str] | None = None,
         settings: Sequence[str] = (),
+        finetune: bool = False,
         epochs: int | None = None,
         batch: int | None = None,
         seed: int | None = None,
@@ -265,6 +267,7 @@ class Detector:
         """Train from these weights on, as `detr train --weights` does; afterwards this detector holds the best ones.
 
         recipe: by default that of the preset or release, or the one of the run that made the file.
+        finetune: with schedule and augmentation for a small data set.
         settings: `key.sub=value` words on top of it.
         """
         from detr.data.opening import open_for_training
@@ -277,7 +280,7 @@ class Detector:
             raise UsageError("training starts from a release or a file; this detector was given a network")
         given = {"train.epochs": epochs, "train.batch": batch, "train.seed": seed}
         words = [*settings, *(f"{key}={value}" for key, value in given.items() if value is not None)]
-        chosen = load_recipe(self._usual_recipe() if recipe is None else recipe, words)
+        chosen = load_recipe(self._usual_recipe() if recipe is None else recipe, words, finetune=finetune)
         train_set, val_set = open_for_training(data)
         out = new_run("train", name, project=project, overwrite=overwrite)
         summary = train(
@@ -295,21 +298,45 @@ class Detector:
         return summary
 
     def _usual_recipe(self) -> str:
-        """That of the preset or release; of a training run, its own."""
+        """That of the preset or release; of a training run, its own; of another file, that of the model it holds."""
         if self.model is not None:
             return self.model
         if (release := RELEASES.get(self.source)) and release.model:
             return release.model
         beside = Path(self.source).with_name("recipe.yaml")
-        if not beside.is_file():
+        if beside.is_file():
+            return str(beside)
+        if (name := preset_of(self.network)) is None:
             raise UsageError(f"which recipe? {self.source} does not say; pass one such as recipe='rtdetr-r18'")
-        return str(beside)
+        return name
+
+
+class DETR(Detector):
+    arch = "detr"
+
+
+class DeformableDETR(Detector):
+    arch = "deformable_detr"
+
+
+class DINO(Detector):
+    arch = "dino"
 
 
 class RTDETR(Detector):
-    """RT-DETR and RT-DETRv2."""
+    """RT-DETR and RT-DETRv2, DEIM's too."""
 
     arch = "rtdetr"
+
+
+class DFINE(Detector):
+    """D-FINE, and DEIM's."""
+
+    arch = "dfine"
+
+
+class DEIMv2(Detector):
+    arch = "deimv2"
 
 
 @dataclass(frozen=True, eq=False)

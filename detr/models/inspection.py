@@ -51,14 +51,18 @@ def inspect(name_or_path: str, model: str | None = None) -> dict[str, Any]:
 
 def name_of(network: Network) -> str | None:
     """The preset that a network is, or one of the same tensors; None for a model of your own."""
-    config = network.config
-    same = [name for name in models() if _plain(preset(name)) == _plain(config)]
-    like = same or presets_like(network.state_dict(), arch=config.arch)
+    exact = preset_of(network)
+    like = [exact] if exact else presets_like(network.state_dict(), arch=network.config.arch)
     return like[0] if like else None
 
 
+def preset_of(network: Network) -> str | None:
+    """The preset whose settings a network has, but for what differs from one data set or run to the other."""
+    config = _plain(network.config)
+    return next((name for name in models() if _plain(preset(name)) == config), None)
+
+
 def _plain(config: Any) -> Any:
-    """The settings without those that differ from one data set or run to the other."""
     return config.model_copy(update={"slots": "index", "num_queries": 0})
 
 

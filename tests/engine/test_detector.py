@@ -13,6 +13,7 @@ from detr.engine.detector import RTDETR, Detector
 from detr.errors import InputError, UsageError
 from detr.image import InputConfig, prepare
 from detr.models.postprocess import Scoring
+from detr.models.presets import MODELS
 from detr.records import Output, Predictions
 
 CLASSES = Classes.from_names(["red", "green", "blue"])
@@ -230,6 +231,8 @@ def test_a_name_that_is_nothing_is_wrong_usage():
 
 def test_the_public_name_is_this_class():
     assert detr.RTDETR is RTDETR and detr.Detector is Detector
+    archs = {getattr(detr, name).arch for name in ("DETR", "DeformableDETR", "DINO", "RTDETR", "DFINE", "DEIMv2")}
+    assert archs == set(MODELS)
 
 
 def test_a_real_network_finds_boxes_inside_the_picture():
@@ -292,6 +295,8 @@ def test_train_goes_on_from_the_weights_and_holds_the_best_afterwards(shapes, un
 
     monkeypatch.setattr("detr.engine.train.train", train)
     model = RTDETR(untrained, device="cpu")
+    assert model._usual_recipe() == "rtdetr-tiny"
+    model.network.config = model.network.config.model_copy(update={"num_denoising": 7})
     with pytest.raises(UsageError, match="which recipe"):
         model.train(shapes, project=tmp_path)
     options = {"settings": ["train.clip=0.2"], "epochs": 3, "batch": 2, "seed": 5, "workers": 0, "project": tmp_path}
