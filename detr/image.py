@@ -92,6 +92,10 @@ StretchedInput = Annotated[InputConfig, AfterValidator(_stretched)]
 """The input of models whose boxes are shares of the whole frame: padding would move them."""
 
 
+DETR_INPUT = InputConfig(resize="short side", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""What DETR, Deformable DETR and DINO see: the shorter side 800 and the longer at most 1333, by ImageNet's colours."""
+
+
 def prepare(image: RGB, config: InputConfig) -> Tensor:
     """[h, w, 3] uint8 RGB -> [3, H, W] float32: resized to `config.size_of(h, w)`, scaled, normalised."""
     picture = Image.fromarray(image)

@@ -14,7 +14,7 @@ from detr.backbones import BackboneConfig, build_backbone
 from detr.backbones.resnet import ResNetConfig
 from detr.classes import Classes
 from detr.config import Config
-from detr.image import InputConfig
+from detr.image import DETR_INPUT, InputConfig
 from detr.layers.deformable import DeformableDecoderLayer
 from detr.layers.position import inverse_sigmoid, precise, sine_of_boxes
 from detr.layers.transformer import MLP, FeedForward
@@ -49,7 +49,7 @@ class DeformableDETRConfig(Config):
     backbone: BackboneConfig = ResNetConfig(variant="b", frozen_norms=True, frozen_stages=2)
     encoder: DeformableEncoderConfig = DeformableEncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
-    input: InputConfig = InputConfig()
+    input: InputConfig = DETR_INPUT
 
     @model_validator(mode="after")
     def _fits(self) -> DeformableDETRConfig:

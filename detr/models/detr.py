@@ -13,7 +13,7 @@ from detr.backbones import BackboneConfig, build_backbone
 from detr.backbones.resnet import ResNetConfig
 from detr.classes import Classes
 from detr.config import Config
-from detr.image import InputConfig
+from detr.image import DETR_INPUT, InputConfig
 from detr.layers.attention import may_look
 from detr.layers.position import precise, shrunk, sine_embedding
 from detr.layers.transformer import MLP, DecoderLayer, EncoderLayer
@@ -47,7 +47,7 @@ class DETRConfig(Config):
     backbone: BackboneConfig = ResNetConfig(variant="b", stages=(4,), frozen_norms=True, frozen_stages=2)
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
-    input: InputConfig = InputConfig()
+    input: InputConfig = DETR_INPUT
 
     @model_validator(mode="after")
     def _fits(self) -> DETRConfig:

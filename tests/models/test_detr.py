@@ -47,7 +47,7 @@ def images(height=70, width=100):
 
 def test_the_default_is_the_paper_s_main_model():
     main = preset("detr-r50")
-    assert DETRConfig(slots="id", input=main.input) == main
+    assert DETRConfig(slots="id") == main
     assert (main.input.short, main.input.long, main.input.keeps_aspect) == (800, 1333, True)
 
 
@@ -160,6 +160,21 @@ def test_the_first_step_reaches_everything_that_learns(small, targets):
     assert {name for name in idle if not name.startswith(first)} == set()
     frozen = {name.split(".")[1] for name, p in network.named_parameters() if not p.requires_grad}
     assert frozen == {"stem", "stages"}
+
+
+def test_mixed_and_half_precision_keep_boxes_in_full_precision(small, targets):
+    given = torch.rand(3, 3, 70, 90)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = small.train()(given)
+    assert all(layer.boxes.dtype == torch.float32 for layer in output.layers)
+    sum(criterion_for(small)(output, targets).values()).backward()
+    assert all(p.grad.isfinite().all() for p in small.parameters() if p.requires_grad)
+    padding = torch.zeros(3, 70, 90, dtype=torch.bool)
+    padding[0, 40:] = True
+    expected = small.eval()(given, padding).layers[-1]
+    answer = small.half()(given.half(), padding).layers[-1]
+    assert answer.boxes.dtype == torch.float32
+    torch.testing.assert_close(answer.boxes, expected.boxes, rtol=0, atol=5e-3)
 
 
 def test_roles_of_the_parts(small):
