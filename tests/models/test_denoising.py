@@ -91,3 +91,24 @@ def test_boxes_that_turned_inside_out_have_no_size_or_are_turned_back():
     assert without_size.any() and (turned[..., 2:] >= 1e-4).all()
     torch.testing.assert_close(turned[..., 2:][~without_size], empty[..., 2:][~without_size])
     torch.testing.assert_close(turned[..., :2], empty[..., :2])
+
+
+def test_places_without_a_target_lie_in_the_corner_or_in_the_middle():
+    for filled, box in ((False, [0, 0, 0, 0]), (True, [0.5, 0.5, 0.5, 0.5])):
+        noised = module(filled=filled).noise([target(3), target(1)])
+        empty = noised.labels == 10
+        assert empty.sum() == 2 * 2 * 2  # 2 of 3 places, positive and negative, in 2 groups
+        boxes = noised.boxes[empty].sigmoid()
+        torch.testing.assert_close(boxes, torch.tensor(box).expand_as(boxes).float(), rtol=0, atol=1e-4)
+
+
+def test_labels_become_the_slots_of_their_classes():
+    noised = module(label_noise=0.0, slots=(1, 4, 9)).noise([Target(torch.tensor([2, 0]), torch.rand(2, 4))])
+    assert noised.labels[0, :4].tolist() == [9, 1, 9, 1]
+
+
+def test_boxes_are_as_finite_as_eps_says():
+    boxes = torch.tensor([[0.5, 0.5, 1.0, 1.0]])
+    for eps, logit in ((1e-5, 11.5129), (1e-3, 6.9078)):
+        noised = module(box_noise=0.0, eps=eps).noise([Target(torch.tensor([0]), boxes)])
+        assert noised.boxes.max().item() == pytest.approx(logit, abs=1e-3)
