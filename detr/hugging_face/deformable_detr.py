@@ -7,8 +7,9 @@ from typing import Any
 
 from detr.classes import Classes
 from detr.errors import InputError
-from detr.hugging_face.detr import backbone_config_of, backbone_of, require
+from detr.hugging_face.detr import backbone_config_of, backbone_of
 from detr.hugging_face.processor import labels_of
+from detr.hugging_face.settings import Settings, read, require, written
 
 TYPES = ("deformable_detr",)
 """The model types that are read here."""
@@ -21,8 +22,7 @@ _FIXED: dict[str, Any] = {
     "encoder_layerdrop": 0.0,
     "dilation": False,
 }
-# Our setting -> theirs with its default.
-_SETTINGS: dict[tuple[str, ...], tuple[str, Any]] = {
+_SETTINGS: Settings = {
     ("refine",): ("with_box_refine", False),
     ("two_stage",): ("two_stage", False),
     ("encoder", "channels"): ("d_model", 256),
@@ -58,9 +58,7 @@ def model_of(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         "num_queries": config.get(_queries_of(config.get("two_stage", False)), 300),
         "backbone": {**backbone, "frozen_norms": True, "frozen_stages": 2},
     }
-    for place, (name, default) in _SETTINGS.items():
-        section = model.setdefault(place[0], {}) if len(place) == 2 else model
-        section[place[-1]] = config.get(name, default)
+    read(config, _SETTINGS, model)
     return model
 
 
@@ -81,8 +79,7 @@ def config_of(model: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
         **labels_of(classes, [int(id) for id in classes.ids] if model["slots"] == "id" else None),
         **_FIXED,
     }
-    for place, (name, _) in _SETTINGS.items():
-        config[name] = model[place[0]] if len(place) == 1 else model[place[0]][place[1]]
+    config |= written(model, _SETTINGS)
     config[_queries_of(model["two_stage"])] = model["num_queries"]
     # Theirs has these apart, where the paper's has one.
     return config | {"attention_dropout": encoder["dropout"], "activation_dropout": encoder["dropout"]}

@@ -12,6 +12,7 @@ from typing import Any
 from detr.classes import Classes
 from detr.errors import InputError
 from detr.hugging_face.processor import labels_of
+from detr.hugging_face.settings import Settings, read, require, written
 
 TYPES = ("detr",)
 """The model types that are read here."""
@@ -36,8 +37,7 @@ _FIXED_RESNET: dict[str, Any] = {
     "downsample_in_bottleneck": False,
     "num_channels": 3,
 }
-# Our setting -> theirs with its default.
-_SETTINGS: dict[tuple[str, ...], tuple[str, Any]] = {
+_SETTINGS: Settings = {
     ("num_queries",): ("num_queries", 100),
     ("channels",): ("d_model", 256),
     ("dropout",): ("dropout", 0.1),
@@ -67,9 +67,7 @@ def model_of(config: Mapping[str, Any], source: str) -> dict[str, Any]:
             "frozen_stages": 2,
         },
     }
-    for place, (name, default) in _SETTINGS.items():
-        section = model.setdefault(place[0], {}) if len(place) == 2 else model
-        section[place[-1]] = config.get(name, default)
+    read(config, _SETTINGS, model)
     return model
 
 
@@ -82,8 +80,7 @@ def config_of(model: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
         **labels_of(classes, [int(id) for id in classes.ids] if model["slots"] == "id" else None),
         **_FIXED,
     }
-    for place, (name, _) in _SETTINGS.items():
-        config[name] = model[place[0]] if len(place) == 1 else model[place[0]][place[1]]
+    config |= written(model, _SETTINGS)
     # Theirs has these apart, where the paper's has one.
     return config | {"attention_dropout": model["dropout"], "activation_dropout": model["dropout"]}
 
@@ -150,10 +147,3 @@ def _timm_of(config: Mapping[str, Any], named: Mapping[str, Any], source: str) -
 def _widths(kind: str, width: int) -> list[int]:
     first = width * (4 if kind == "bottleneck" else 1)
     return [first * 2**level for level in range(4)]
-
-
-def require(given: Mapping[str, Any], fixed: Mapping[str, Any], source: str) -> None:
-    """InputError names the first setting that is not what we have fixed."""
-    for name, value in fixed.items():
-        if given.get(name, value) != value:
-            raise InputError(f"{source}: {name} {given[name]!r} is not supported, only {value!r}")

@@ -8,6 +8,7 @@ from typing import Any
 from detr.classes import Classes
 from detr.errors import InputError
 from detr.hugging_face.processor import labels_of
+from detr.hugging_face.settings import ATTENTION, FEED_FORWARD, FIXED_HYBRID, HYBRID, read, require, require_ours, written
 
 _VERSIONS = {"rt_detr": 1, "rt_detr_v2": 2}
 TYPES = tuple(_VERSIONS)
@@ -20,19 +21,11 @@ _DEPTHS = {
     ("bottleneck", (3, 4, 23, 3)): 101,
 }
 # What the authors' models never vary, and we don't either: setting -> the one value, which is also the default.
-_FIXED: dict[str, Any] = {
+_FIXED = FIXED_HYBRID | {
     "encode_proj_layers": [2],
-    "positional_encoding_temperature": 10000,
-    "encoder_activation_function": "gelu",
-    "activation_function": "silu",
     "decoder_activation_function": "relu",
-    "normalize_before": False,
     "num_feature_levels": 3,
     "feat_strides": [8, 16, 32],
-    "learn_initial_query": False,
-    "with_box_refine": True,
-    "layer_norm_eps": 1e-5,
-    "batch_norm_eps": 1e-5,
 }
 _FIXED_IN_VERSION_2: dict[str, Any] = {"decoder_n_levels": 3, "decoder_offset_scale": 0.5}
 _FIXED_BACKBONE: dict[str, Any] = {
@@ -41,22 +34,18 @@ _FIXED_BACKBONE: dict[str, Any] = {
     "downsample_in_bottleneck": False,
     "num_channels": 3,
 }
-# Our setting -> theirs with its default.
-_SETTINGS: dict[tuple[str, ...], tuple[str, Any]] = {
-    ("num_queries",): ("num_queries", 300),
-    ("num_denoising",): ("num_denoising", 100),
-    ("label_noise",): ("label_noise_ratio", 0.5),
-    ("box_noise",): ("box_noise_scale", 1.0),
-    ("encoder", "channels"): ("encoder_hidden_dim", 256),
-    ("encoder", "heads"): ("encoder_attention_heads", 8),
-    ("encoder", "hidden"): ("encoder_ffn_dim", 1024),
-    ("encoder", "num_layers"): ("encoder_layers", 1),
-    ("encoder", "expansion"): ("hidden_expansion", 1.0),
-    ("decoder", "channels"): ("d_model", 256),
-    ("decoder", "heads"): ("decoder_attention_heads", 8),
-    ("decoder", "hidden"): ("decoder_ffn_dim", 1024),
-    ("decoder", "num_layers"): ("decoder_layers", 6),
-    ("backbone", "frozen_norms"): ("freeze_backbone_batch_norms", True),
+_SETTINGS = HYBRID | ATTENTION | FEED_FORWARD
+_OURS = {  # what our models vary and transformers' don't
+    "backbone.kind": "resnet",
+    "backbone.variant": "d",
+    "backbone.stages": [2, 3, 4],
+    "backbone.dilated_last": False,
+    "encoder.fusion": "csp",
+    "encoder.merge": "concatenate",
+    "encoder.project": "always",
+    "encoder.channel_attention": "none",
+    "decoder.activation": "relu",
+    "decoder.position_layers": 2,
 }
 
 
@@ -66,16 +55,11 @@ def model_of(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     InputError names the first setting that our RT-DETR does not vary.
     """
     backbone = config.get("backbone_config") or {}
-    for settings, fixed in ((config, _FIXED | _FIXED_IN_VERSION_2), (backbone, _FIXED_BACKBONE)):
-        for name, value in fixed.items():
-            given = settings.get(name, value)
-            if given != value:
-                raise InputError(f"{source}: {name} {given!r} is not supported, only {value!r}")
+    require(config, _FIXED | _FIXED_IN_VERSION_2, source)
+    require(backbone, _FIXED_BACKBONE, source)
     version = _VERSIONS[config["model_type"]]
     model: dict[str, Any] = {"arch": "rtdetr", "version": version, "backbone": _backbone_of(backbone, source)}
-    for place, (name, default) in _SETTINGS.items():
-        section = model.setdefault(place[0], {}) if len(place) == 2 else model
-        section[place[-1]] = config.get(name, default)
+    read(config, _SETTINGS, model)
     points = config.get("decoder_n_points", 4)
     model["decoder"]["points"] = list(points) if isinstance(points, list | tuple) else [points] * 3
     if version == 2 and config.get("decoder_method", "default") == "discrete":
@@ -85,6 +69,7 @@ def model_of(config: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 def config_of(model: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
     """The config.json of a model section with every setting in it; InputError for what transformers can't express."""
+    require_ours(model, _OURS, next(name for name, number in _VERSIONS.items() if number == model["version"]))
     backbone, encoder, decoder = model["backbone"], model["encoder"], model["decoder"]
     version, points = model["version"], list(decoder["points"])
     if encoder["depth"] != 1.0:
@@ -117,9 +102,7 @@ def config_of(model: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
     if version == 2:
         config |= _FIXED_IN_VERSION_2
         config["decoder_method"] = "discrete" if decoder["sampling"] == "discrete" else "default"
-    for place, (name, _) in _SETTINGS.items():
-        config[name] = model[place[0]] if len(place) == 1 else model[place[0]][place[1]]
-    return config
+    return config | written(model, _SETTINGS)
 
 
 def _backbone_of(backbone: Mapping[str, Any], source: str) -> dict[str, Any]:
