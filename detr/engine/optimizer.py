@@ -54,6 +54,7 @@ class ScheduleConfig(Config):
     """The learning rate over the steps, as a factor on each group's own rate; the warm-up comes before any shape."""
 
     shape: Literal["constant", "multistep", "cosine", "flat-cosine"] = "constant"
+    peak: float = Field(default=1.0, gt=0, le=1)  # the factor after the warm-up; everything is relative to it
     warmup: int = Field(default=0, ge=0)  # steps
     rise: Literal["linear", "quadratic"] = "linear"  # of the warm-up
     milestones: tuple[int, ...] = ()  # multistep: the epochs at which the rate is multiplied by gamma
@@ -191,8 +192,11 @@ def rate_factor(config: ScheduleConfig, step: int, *, steps_per_epoch: int, epoc
     """The factor on every learning rate at `step` (0-based, counted over the whole training)."""
     if step < config.warmup:
         part = (step + 1) / config.warmup
-        return part if config.rise == "linear" else part**2
-    total = steps_per_epoch * epochs
+        return config.peak * (part if config.rise == "linear" else part**2)
+    return config.peak * _after_warmup(config, step, steps_per_epoch, total=steps_per_epoch * epochs)
+
+
+def _after_warmup(config: ScheduleConfig, step: int, steps_per_epoch: int, *, total: int) -> float:
     bottom = total - round(config.end * total)
     match config.shape:
         case "constant":

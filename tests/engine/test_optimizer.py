@@ -181,6 +181,15 @@ def test_warm_up_is_linear_and_ends_at_the_full_rate():
     assert [rate_factor(config, step, steps_per_epoch=10, epochs=1) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
 
 
+def test_a_lower_peak_lowers_every_rate():
+    shape = {"shape": "cosine", "warmup": 4, "last": 0.1}
+    for step in range(20):
+        full, half = (
+            rate_factor(ScheduleConfig(**shape, peak=peak), step, steps_per_epoch=10, epochs=2) for peak in (1.0, 0.5)
+        )
+        assert half == full / 2
+
+
 def test_multistep_falls_at_its_epochs():
     config = ScheduleConfig(shape="multistep", milestones=(2, 3), gamma=0.1)
     factors = [rate_factor(config, step, steps_per_epoch=2, epochs=4) for step in range(8)]

@@ -103,6 +103,6 @@ def test_detr_can_be_trained_on_inputs_of_one_size():
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_can_be_finetuned(name):
     recipe = load_recipe(name, ["train.epochs=3"], finetune=True)
-    assert (recipe.train.epochs, recipe.train.batch) == (3, 8)
+    assert (recipe.train.epochs, recipe.train.batch) == (3, 4)
     assert recipe.model == load_recipe(name).model and recipe.train.optimizer == load_recipe(name).train.optimizer
     assert recipe.augment.stop_epoch is None and recipe.train.second_stage is None
