@@ -333,7 +333,7 @@ def losses(
 def by_score(scores: Tensor, labels: Tensor, boxes: Tensor) -> Tensor:
     """[N, 6] best first; pairs with equal scores by label and box"""
     rows = torch.cat([scores[:, None], labels[:, None], boxes], 1).double().tolist()
-    return torch.tensor(sorted(rows, key=lambda row: (-round(row[0] * 1e9), *row[1:])))
+    return torch.tensor(sorted(rows, key=lambda row: (-round(row[0] * 1e9), *row[1:])), dtype=torch.float64)
 
 
 def apart(ours: Tensor, theirs: np.ndarray) -> float:
