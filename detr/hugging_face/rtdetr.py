@@ -8,11 +8,23 @@ from typing import Any
 from detr.classes import Classes
 from detr.errors import InputError
 from detr.hugging_face.processor import labels_of
-from detr.hugging_face.settings import ATTENTION, FEED_FORWARD, FIXED_HYBRID, HYBRID, read, require, require_ours, written
+from detr.hugging_face.settings import (
+    ATTENTION,
+    FEED_FORWARD,
+    FIXED_HYBRID,
+    HYBRID,
+    read,
+    require,
+    require_ours,
+    written,
+)
 
 _VERSIONS = {"rt_detr": 1, "rt_detr_v2": 2}
 TYPES = tuple(_VERSIONS)
 """The model types that are read here."""
+
+PROCESSOR = "RTDetrImageProcessor"
+"""What prepares images for them, and reads what they say."""
 _DEPTHS = {
     ("basic", (1, 1, 1, 1)): 10,
     ("basic", (2, 2, 2, 2)): 18,
