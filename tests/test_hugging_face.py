@@ -52,8 +52,9 @@ def test_the_processor_says_the_size_of_the_input_and_its_normalisation():
         {"resize": "short side", "short": 480, "long": 600},
         {"resize": "short side", "short": 800, "long": 1333, "mean": [0.5] * 3, "std": [0.2] * 3},
     ):
-        written = hugging_face.processor_of(InputConfig(**settings).model_dump(mode="json"))
-        assert hugging_face.input_of(written, "x") == settings
+        model = {"arch": "detr", "input": InputConfig(**settings).model_dump(mode="json")}
+        assert hugging_face.input_of(hugging_face.processor_of(model), "x") == settings
+        assert hugging_face.processor_of(model)["image_processor_type"] == "DetrImageProcessor"
 
 
 def test_processors_of_the_first_versions_are_read():

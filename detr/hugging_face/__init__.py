@@ -8,8 +8,8 @@ from typing import Any
 
 from detr.classes import Classes
 from detr.errors import InputError
-from detr.hugging_face import deformable_detr, deimv2, detr, dfine, rtdetr
-from detr.hugging_face.processor import classes_of, input_of, labels_of, processor_of
+from detr.hugging_face import deformable_detr, deimv2, detr, dfine, processor, rtdetr
+from detr.hugging_face.processor import classes_of, input_of, labels_of
 
 __all__ = ["classes_of", "config_of", "input_of", "labels_of", "model_of", "processor_of"]
 
@@ -38,3 +38,8 @@ def config_of(model: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
     if model["arch"] not in _ARCHS:
         raise InputError(f"transformers has no model like {model['arch']}; known are {', '.join(_ARCHS)}")
     return _ARCHS[model["arch"]].config_of(model, classes)
+
+
+def processor_of(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The preprocessor_config.json of a model section with every setting in it."""
+    return processor.processor_of(model["input"], _ARCHS[model["arch"]].PROCESSOR)

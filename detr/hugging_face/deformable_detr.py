@@ -14,6 +14,9 @@ from detr.hugging_face.settings import Settings, read, require, written
 TYPES = ("deformable_detr",)
 """The model types that are read here."""
 
+PROCESSOR = "DeformableDetrImageProcessor"
+"""What prepares images for them, and reads what they say."""
+
 # What we don't vary: setting -> the one value, which is also the default.
 _FIXED: dict[str, Any] = {
     "activation_function": "relu",

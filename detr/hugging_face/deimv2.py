@@ -26,6 +26,9 @@ from detr.hugging_face.settings import (
 TYPES = ("deimv2",)
 """The model types that are read here."""
 
+PROCESSOR = "RTDetrImageProcessor"
+"""What prepares images for them, and reads what they say."""
+
 _FIXED = FIXED_HYBRID | FIXED_FINE_GRAINED | {"decoder_activation_function": "silu", "encoder_fuse_op": "sum"}
 _DEFAULTS = {"decoder_activation_function": "relu"}
 """What transformers takes where a file doesn't say, if that is another value."""

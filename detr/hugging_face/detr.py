@@ -17,6 +17,9 @@ from detr.hugging_face.settings import Settings, read, require, written
 TYPES = ("detr",)
 """The model types that are read here."""
 
+PROCESSOR = "DetrImageProcessor"
+"""What prepares images for them, and reads what they say."""
+
 _DEPTHS = {
     ("basic", (2, 2, 2, 2)): 18,
     ("basic", (3, 4, 6, 3)): 34,

@@ -26,6 +26,9 @@ from detr.hugging_face.settings import (
 TYPES = ("d_fine",)
 """The model types that are read here."""
 
+PROCESSOR = "RTDetrImageProcessor"
+"""What prepares images for them, and reads what they say."""
+
 _FIXED = FIXED_HYBRID | FIXED_FINE_GRAINED | {"decoder_activation_function": "relu"}
 _SETTINGS = HYBRID | ATTENTION | FEED_FORWARD | FINE_GRAINED
 

@@ -41,14 +41,14 @@ def _size_of(processor: Mapping[str, Any], source: str) -> tuple[dict[str, Any],
     )
 
 
-def processor_of(model_input: Mapping[str, Any]) -> dict[str, Any]:
-    """The preprocessor_config.json of an input section with every setting in it."""
+def processor_of(model_input: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The preprocessor_config.json of an input section with every setting in it, for a processor of that `kind`."""
     normalised = model_input["mean"] is not None and model_input["std"] is not None
     keeps_aspect = model_input["resize"] == "short side"
     height, width = model_input["height"], model_input["width"]
     short, long = model_input["short"], model_input["long"]
     return {
-        "image_processor_type": "DetrImageProcessor" if keeps_aspect else "RTDetrImageProcessor",
+        "image_processor_type": kind,
         "size": (
             {"shortest_edge": short, "longest_edge": long} if keeps_aspect else {"height": height, "width": width}
         ),

@@ -72,7 +72,7 @@ def _save_hugging_face(network: Network, folder: Path) -> None:
     config = network.config
     model = config.model_dump(mode="json")
     about = hugging_face.config_of(model, network.classes)
-    processor = hugging_face.processor_of(model["input"])
+    processor = hugging_face.processor_of(model)
     if folder.is_file():
         raise UsageError(f"{folder} is a file; Hugging Face's form is a folder")
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in hugging_face_state(network).items()}

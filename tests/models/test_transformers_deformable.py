@@ -127,6 +127,8 @@ def test_transformers_loads_the_folder_we_write(source, tmp_path):
         for head in mine.by_class():
             head.weight.normal_(0, 0.2)  # of each layer its own, where there are several
     save_model(mine, tmp_path, "hf")
+    processor = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert processor["image_processor_type"] == "DeformableDetrImageProcessor"  # whose scores are sigmoids
     network, report = transformers.DeformableDetrForObjectDetection.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values())
     assert difference(network.eval(), mine, *pictures()) < 1e-4
