@@ -15,6 +15,8 @@ from detr.layers.transformer import FeedForward
 from detr.ops.deformable_attention import deformable_attention
 
 Method = Literal["bilinear", "discrete"]
+LARGEST_HALF = 65504.0
+"""What half precision can hold: the official clamp of a layer of RT-DETR and D-FINE."""
 
 
 class DeformableAttention(nn.Module):

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Tag, model_validator
 from torch import nn
 
 from detr.backbones import BackboneConfig
 from detr.backbones.hgnetv2 import HGNetv2Config
 from detr.classes import Classes
-from detr.config import Config
-from detr.image import InputConfig, StretchedInput
 from detr.layers.conv import ConvNorm
-from detr.layers.deformable import DeformableDecoderLayer
+from detr.layers.deformable import LARGEST_HALF, DeformableDecoderLayer
 from detr.layers.transformer import MLP, SwiGLU
-from detr.models.fine_grained_decoder import LARGEST_HALF, FineGrainedConfig, FineGrainedDecoder
-from detr.models.fine_grained_network import FineGrainedNetwork
+from detr.models.fine_grained_decoder import FineGrainedConfig, FineGrainedDecoder
 from detr.models.hybrid_encoder import Fusion, HybridEncoder, HybridEncoderConfig, Merge, Project
 from detr.models.initial_weights import spread, start_at_zero, start_scores
 from detr.models.lite_encoder import LiteEncoder, LiteEncoderConfig, PooledConv
-from detr.models.network import Slots
 from detr.models.queries import QuerySelection
+from detr.models.selecting_network import SelectingConfig, SelectingNetwork
 
 _LEAST = 1e-6  # added to the mean square of an RMSNorm
 
@@ -46,19 +43,13 @@ EncoderConfig = Annotated[
 ]
 
 
-class DEIMv2Config(Config):
+class DEIMv2Config(SelectingConfig):
     arch: Literal["deimv2"] = "deimv2"
-    slots: Slots = "index"
-    num_queries: int = Field(default=300, ge=1)
-    num_denoising: int = Field(default=100, ge=0)  # positive denoising queries per image in training, about
-    label_noise: float = Field(default=0.5, ge=0, le=1)
-    box_noise: float = Field(default=1.0, ge=0)
     backbone: BackboneConfig = HGNetv2Config(size="B0", affine=True, stages=(3, 4))
     encoder: EncoderConfig = WholeEncoderConfig(channels=128, hidden=512, expansion=0.34, depth=0.5)
     decoder: FineGrainedConfig = FineGrainedConfig(channels=128, hidden=256, num_layers=3, points=(6, 6))
     gated: bool = True  # what the image adds to a query comes in by a gate
     shared_boxes: bool = False  # one box head for all layers
-    input: StretchedInput = InputConfig()
 
     @model_validator(mode="after")
     def _fits(self) -> DEIMv2Config:
@@ -75,7 +66,7 @@ class DEIMv2Config(Config):
         return self
 
 
-class DEIMv2Network(FineGrainedNetwork):
+class DEIMv2Network(SelectingNetwork):
     def __init__(self, config: DEIMv2Config, classes: Classes) -> None:
         super().__init__(config, classes)
         channels, encoder = config.decoder.channels, config.encoder
@@ -89,6 +80,7 @@ class DEIMv2Network(FineGrainedNetwork):
             for _ in config.decoder.points
         )
         self.queries = QuerySelection(channels, self.num_slots, nn.SiLU(), embedded=False)
+        self.denoising = self._denoising(turned=True)
         self.decoder = FineGrainedDecoder(
             config.decoder,
             self.num_slots,

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import nn
 
 from detr.backbones import BackboneConfig
 from detr.backbones.hgnetv2 import HGNetv2Config
 from detr.classes import Classes
-from detr.config import Config
-from detr.image import InputConfig, StretchedInput
 from detr.layers.conv import ConvNorm
-from detr.layers.deformable import DeformableDecoderLayer
+from detr.layers.deformable import LARGEST_HALF, DeformableDecoderLayer
 from detr.layers.transformer import ACTIVATIONS, MLP, Activation, FeedForward
-from detr.models.fine_grained_decoder import LARGEST_HALF, FineGrainedConfig, FineGrainedDecoder
-from detr.models.fine_grained_network import FineGrainedNetwork
+from detr.models.fine_grained_decoder import FineGrainedConfig, FineGrainedDecoder
 from detr.models.hybrid_encoder import Fusion, HybridEncoder, HybridEncoderConfig
 from detr.models.initial_weights import spread, start_at_zero, start_scores
-from detr.models.network import Slots
 from detr.models.queries import QuerySelection
+from detr.models.selecting_network import SelectingConfig, SelectingNetwork
 
 
 class EncoderConfig(HybridEncoderConfig):
@@ -34,17 +31,11 @@ class DecoderConfig(FineGrainedConfig):
     activation: Activation = "relu"  # of the layers and heads; DEIM: silu
 
 
-class DFINEConfig(Config):
+class DFINEConfig(SelectingConfig):
     arch: Literal["dfine"] = "dfine"
-    slots: Slots = "index"
-    num_queries: int = Field(default=300, ge=1)
-    num_denoising: int = Field(default=100, ge=0)  # positive denoising queries per image in training, about
-    label_noise: float = Field(default=0.5, ge=0, le=1)
-    box_noise: float = Field(default=1.0, ge=0)
     backbone: BackboneConfig = HGNetv2Config()
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
-    input: StretchedInput = InputConfig()
 
     @model_validator(mode="after")
     def _fits(self) -> DFINEConfig:
@@ -57,7 +48,7 @@ class DFINEConfig(Config):
         return self
 
 
-class DFINENetwork(FineGrainedNetwork):
+class DFINENetwork(SelectingNetwork):
     def __init__(self, config: DFINEConfig, classes: Classes) -> None:
         super().__init__(config, classes)
         channels, activation = config.decoder.channels, ACTIVATIONS[config.decoder.activation]
@@ -67,6 +58,7 @@ class DFINENetwork(FineGrainedNetwork):
             for _ in config.backbone.channels
         )
         self.queries = QuerySelection(channels, self.num_slots, activation())
+        self.denoising = self._denoising(turned=True)
         self.decoder = FineGrainedDecoder(
             config.decoder,
             self.num_slots,

@@ -24,7 +24,6 @@ from detr.records import Edges, Predictions
 _LARGEST_POSITION = 10.0
 _LIKELIEST_BINS = 4  # that tell the quality of a distribution
 _QUALITY_HIDDEN = 64
-LARGEST_HALF = 65504.0
 
 
 class FineGrainedConfig(Config):

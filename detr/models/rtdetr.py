@@ -12,24 +12,19 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from detr.backbones import BackboneConfig, build_backbone
+from detr.backbones import BackboneConfig
 from detr.backbones.resnet import ResNetConfig
 from detr.classes import Classes
 from detr.config import Config
-from detr.image import InputConfig, StretchedInput
 from detr.layers.conv import ConvNorm
-from detr.layers.deformable import DeformableDecoderLayer, Method
-from detr.layers.position import inverse_sigmoid, precise, shrunk
+from detr.layers.deformable import LARGEST_HALF, DeformableDecoderLayer, Method
+from detr.layers.position import inverse_sigmoid, precise
 from detr.layers.transformer import ACTIVATIONS, MLP, Activation, FeedForward
-from detr.models.denoising import ContrastiveDenoising
 from detr.models.hybrid_encoder import HybridEncoder, HybridEncoderConfig
 from detr.models.initial_weights import spread, start_at_zero, start_scores
-from detr.models.network import DetectionNetwork, Slots
-from detr.models.queries import Memory, QuerySelection, memory_of
-from detr.models.training_queries import training_queries
-from detr.records import Output, Predictions, Target
-
-_LARGEST_HALF = 65504.0
+from detr.models.queries import Memory, QuerySelection
+from detr.models.selecting_network import SelectingConfig, SelectingNetwork
+from detr.records import Predictions
 
 
 class DecoderConfig(Config):
@@ -44,21 +39,13 @@ class DecoderConfig(Config):
     position_layers: Literal[2, 3] = 2  # of the head that turns boxes into positions
 
 
-class RTDETRConfig(Config):
+class RTDETRConfig(SelectingConfig):
     arch: Literal["rtdetr"] = "rtdetr"
     version: Literal[1, 2] = 1
-    slots: Slots = "index"
-    num_queries: int = Field(default=300, ge=1)
-    num_denoising: int = Field(default=100, ge=0)  # positive denoising queries per image in training, about
-    label_noise: float = Field(default=0.5, ge=0, le=1)
-    box_noise: float = Field(default=1.0, ge=0)
-    turned_noise: bool = (
-        False  # whether noised boxes that turned inside out are turned back: see `ContrastiveDenoising`
-    )
+    turned_noise: bool = False  # noised boxes that turned inside out are turned back: see `ContrastiveDenoising`
     backbone: BackboneConfig = ResNetConfig()
     encoder: HybridEncoderConfig = HybridEncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
-    input: StretchedInput = InputConfig()
 
     @model_validator(mode="after")
     def _fits(self) -> RTDETRConfig:
@@ -72,59 +59,18 @@ class RTDETRConfig(Config):
         return self
 
 
-class RTDETRNetwork(DetectionNetwork):
-    denoising: ContrastiveDenoising | None
-
+class RTDETRNetwork(SelectingNetwork):
     def __init__(self, config: RTDETRConfig, classes: Classes) -> None:
         super().__init__(config, classes)
-        channels, num_classes = config.decoder.channels, self.num_slots
-        self.backbone = build_backbone(config.backbone)
+        channels = config.decoder.channels
         self.encoder = HybridEncoder(config.encoder, config.backbone.channels)
         self.projections = nn.ModuleList(ConvNorm(config.encoder.channels, channels) for _ in config.backbone.channels)
-        activation = ACTIVATIONS[config.decoder.activation]
-        self.queries = QuerySelection(channels, num_classes, activation())
-        self.denoising = None
-        if config.num_denoising > 0:
-            self.denoising = ContrastiveDenoising(
-                channels,
-                num_classes,
-                num_denoising=config.num_denoising,
-                label_noise=config.label_noise,
-                box_noise=config.box_noise,
-                turned=config.turned_noise,
-            )
+        self.queries = QuerySelection(channels, self.num_slots, ACTIVATIONS[config.decoder.activation]())
+        self.denoising = self._denoising(turned=config.turned_noise)
         self.decoder = RefiningDecoder(
-            config.decoder, num_classes, clamp=_LARGEST_HALF if config.version == 1 else None
+            config.decoder, self.num_slots, clamp=LARGEST_HALF if config.version == 1 else None
         )
         self._initialise()
-
-    def forward(self, images: Tensor, padding: Tensor | None = None, targets: list[Target] | None = None) -> Output:
-        features = self.backbone(images)
-        maps = self.encoder(features, shrunk(padding, like=features[-1]))
-        maps = [project(each) for project, each in zip(self.projections, maps, strict=True)]
-        memory = memory_of(maps, padding)
-        selected = self.queries(memory, self.config.num_queries)
-        if not self.training:
-            return Output(self.decoder(selected.content, selected.boxes, memory)[-1:])
-        queries = training_queries(selected.content, selected.boxes, self.denoising, targets)
-        layers = self.decoder(queries.content, queries.boxes, memory, queries.mask)
-        return queries.output(layers, selected.proposals)
-
-    def heads(self) -> list[nn.Module]:
-        queries, decoder = self.queries, self.decoder
-        heads: list[nn.Module] = [queries.score_head, queries.box_head, decoder.score_heads, decoder.box_heads]
-        return heads if self.denoising is None else [*heads, self.denoising]
-
-    def by_class(self) -> list[nn.Module]:
-        modules: list[nn.Module] = [self.queries.score_head, *self.decoder.score_heads]
-        return modules if self.denoising is None else [*modules, self.denoising.class_embedding]
-
-    def projecting(self) -> list[nn.Module]:
-        return [self.encoder.projections, self.queries]
-
-    def cut(self) -> None:
-        self.denoising = None
-        self.decoder.cut()
 
     def _initialise(self) -> None:
         """The official start. What isn't named here starts as PyTorch does it."""
@@ -159,7 +105,9 @@ class RefiningDecoder(nn.Module):
         self.score_heads = nn.ModuleList(nn.Linear(channels, num_classes) for _ in range(config.num_layers))
         self.box_heads = nn.ModuleList(MLP(channels, channels, 4, 3, activation()) for _ in range(config.num_layers))
 
-    def forward(self, x: Tensor, boxes: Tensor, memory: Memory, mask: Tensor | None = None) -> tuple[Predictions, ...]:
+    def forward(
+        self, x: Tensor, boxes: Tensor, memory: Memory, mask: Tensor | None = None
+    ) -> tuple[tuple[Predictions, ...], None]:
         """x [B, Q, D], boxes [B, Q, 4] logits, mask [Q, Q] -> one `Predictions` per layer; in evaluation only the last.
 
         A layer's box starts from the layer before it with gradient in what is given out, so a loss teaches two
@@ -182,7 +130,11 @@ class RefiningDecoder(nn.Module):
             elif index == num_layers - 1:
                 predictions.append(Predictions(self.score_heads[index](x), refined))
             before, reference = refined, refined.detach()
-        return tuple(predictions)
+        return tuple(predictions), None
+
+    def heads(self) -> list[nn.Module]:
+        """Whatever says classes and boxes."""
+        return [self.score_heads, self.box_heads]
 
     def cut(self) -> None:
         """Forget the layers that evaluation doesn't run."""

@@ -1,22 +1,34 @@
-"""What D-FINE and DEIMv2 do alike: one sentence, whatever the parts are made of."""
+"""What RT-DETR, D-FINE and DEIMv2 do alike: one sentence, whatever the parts are made of."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from detr.backbones import build_backbone
 from detr.classes import Classes
+from detr.config import Config
+from detr.image import InputConfig, StretchedInput
 from detr.layers.position import shrunk
 from detr.models.denoising import ContrastiveDenoising
-from detr.models.network import DetectionNetwork
+from detr.models.network import DetectionNetwork, Slots
 from detr.models.queries import QuerySelection, memory_of
 from detr.models.training_queries import training_queries
 from detr.records import Output, Target
 
 
-class FineGrainedNetwork(DetectionNetwork):
+class SelectingConfig(Config):
+    slots: Slots = "index"
+    num_queries: int = Field(default=300, ge=1)
+    num_denoising: int = Field(default=100, ge=0)  # positive denoising queries per image in training, about
+    label_noise: float = Field(default=0.5, ge=0, le=1)
+    box_noise: float = Field(default=1.0, ge=0)
+    input: StretchedInput = InputConfig()
+
+
+class SelectingNetwork(DetectionNetwork):
     """Maps of the backbone, mixed and projected; the best of their positions become queries that the decoder refines.
 
     Who inherits makes the parts that are only declared here.
@@ -30,16 +42,19 @@ class FineGrainedNetwork(DetectionNetwork):
     def __init__(self, config: Any, classes: Classes) -> None:
         super().__init__(config, classes)
         self.backbone = build_backbone(config.backbone)
-        self.denoising = None
-        if config.num_denoising > 0:
-            self.denoising = ContrastiveDenoising(
-                config.decoder.channels,
-                self.num_slots,
-                num_denoising=config.num_denoising,
-                label_noise=config.label_noise,
-                box_noise=config.box_noise,
-                turned=True,
-            )
+
+    def _denoising(self, *, turned: bool) -> ContrastiveDenoising | None:
+        """As the settings say; `turned` as in `ContrastiveDenoising`."""
+        if self.config.num_denoising == 0:
+            return None
+        return ContrastiveDenoising(
+            self.config.decoder.channels,
+            self.num_slots,
+            num_denoising=self.config.num_denoising,
+            label_noise=self.config.label_noise,
+            box_noise=self.config.box_noise,
+            turned=turned,
+        )
 
     def forward(self, images: Tensor, padding: Tensor | None = None, targets: list[Target] | None = None) -> Output:
         features = self.backbone(images)
