@@ -20,6 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "golden"))
 from training_step import Step, take
 
 RELATIVE = 1e-6  # of a loss, or of the norm of a gradient
+# The one number of a learnable scale or bias gathers the gradients of a whole map, which nearly cancel: what the
+# reference loses by keeping its tables in float32 weighs more there.
+OF_ONE_NUMBER = 2e-5
 MOST = 12  # failures of one recording that are said
 SMALLEST = 1e-9  # of the largest gradient: what is smaller only has to be small
 
@@ -47,7 +50,8 @@ MODELS = {
 SOURCES = {
     "deim_rtdetrv2": "rtdetrv2",
     "deim_hgnetv2": "dfine",
-    "deimv2_hgnetv2": "deimv2",
+    **{f"deimv2_hgnetv2_{size}": "deimv2-lite" for size in ("atto", "femto", "pico")},
+    "deimv2_hgnetv2_n": "deimv2",
     "r50_deformable_detr_plus_iterative_bbox_refinement_plus_plus_two_stage": "deformable_detr-two-stage",
     "r50_deformable_detr_plus_iterative_bbox_refinement": "deformable_detr-refine",
     "r50_deformable_detr": "deformable_detr",
@@ -55,8 +59,11 @@ SOURCES = {
 """Of the official tables, by how a recording's name starts."""
 
 # One head under a name for each layer: its values follow from the last of these.
-LAST_NAMES = {"class_embed.0.": "class_embed.5.", "bbox_embed.0.": "bbox_embed.5."}
-ONE_HEAD = ("deformable-detr-r50", "dino-r50-4scale", "dino-r50-5scale")
+_OF_SIX = {"class_embed.0.": "class_embed.5.", "bbox_embed.0.": "bbox_embed.5."}
+_OF_THREE = {"decoder.dec_bbox_head.0.": "decoder.dec_bbox_head.2."}
+NAMED = dict.fromkeys(("deformable-detr-r50", "dino-r50-4scale", "dino-r50-5scale"), _OF_SIX) | {
+    f"deimv2-{size}": _OF_THREE for size in ("atto", "femto", "pico")
+}
 NO_DROPOUT = {"detr": ["dropout"], "deformable": ["encoder.dropout", "decoder.dropout"]}
 
 
@@ -100,17 +107,16 @@ def record_of(folder: Path, fixture: str) -> dict[str, Any]:
         fill["added"] = {".lab.scale": 1.0}
     if "fill_scale" in meta.get("weights", {}):
         fill["scaled"] = meta["weights"]["fill_scale"]
-    if MODELS[official] in ONE_HEAD:
-        fill["named"] = LAST_NAMES
-    return {
+    if MODELS[official] in NAMED:
+        fill["named"] = NAMED[MODELS[official]]
+    record = {
         "model": MODELS[official],
         "source": _source(official),
         "input": _input(meta["input"]),
         "fill": fill,
+        "changed": _changed(MODELS[official], given, variants),
         "targets": _targets(folder, official, given),
         "criterion": _criterion(given.get("criterion", {}), given["weight_dict"]),
-        "denoising": {"seed": given.get("denoising", {}).get("torch_manual_seed", 0)} if "dn" in variants else None,
-        "changed": _changed(MODELS[official], given, variants),
         "losses": _weighted(given),
         "matches": [
             [(image.get("pred", image.get("pred_idx")), image.get("gt", image.get("target_idx"))) for image in head]
@@ -123,6 +129,9 @@ def record_of(folder: Path, fixture: str) -> dict[str, Any]:
             if "gradients" in given
         },
     }
+    if "dn" in variants:
+        record["denoising"] = {"seed": given.get("denoising", {}).get("torch_manual_seed", 0)}
+    return record
 
 
 def compare(record: dict[str, Any]) -> Iterator[Difference]:
@@ -139,7 +148,8 @@ def compare(record: dict[str, Any]) -> Iterator[Difference]:
         yield f"{kind}: parameters", len(set(norms) - set(ours)), 0.5
         for name, norm in ours.items():
             recorded = norms.get(name, 0.0)
-            yield f"{kind} gradient of {name}", abs(norm - recorded) / (recorded + smallest), RELATIVE
+            allowed = OF_ONE_NUMBER if name.endswith((".lab.scale", ".lab.bias")) else RELATIVE
+            yield f"{kind} gradient of {name}", abs(norm - recorded) / (recorded + smallest), allowed
 
 
 def _losses(step: Step, recorded: dict[str, float]) -> Iterator[Difference]:
@@ -173,10 +183,10 @@ def _targets(folder: Path, official: str, given: dict[str, Any]) -> list[dict[st
     ]
 
 
-def _criterion(given: dict[str, Any], weights: dict[str, float]) -> dict[str, Any] | None:
-    """The settings that a recording of DEIM or DEIMv2 was made with; None where they are those of the arch."""
+def _criterion(given: dict[str, Any], weights: dict[str, float]) -> dict[str, Any]:
+    """The settings that a recording of DEIM or DEIMv2 was made with; none where they are those of the arch."""
     if "use_uni_set" not in given:
-        return None
+        return {}
     local = "local" in given["losses"]
     return {
         "classification": "mal",

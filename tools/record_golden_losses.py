@@ -1,49 +1,46 @@
 """Record in tests/golden/losses.json the reference losses, matches and gradients that the test-suite compares with.
 
-    python tools/record_golden_losses.py FOLDER
+    python tools/record_golden_losses.py FOLDER...
 
-FOLDER is the one of tools/check_golden.py, which compares all of it. Gradients are the norm of each parameter's, of the
-class losses and of the box losses, in ten digits: only with denoising, which has all of the other losses too, and not
-of the backbone's early stages, which would double the time of the tests.
+The FOLDERS are those of tools/golden_losses.py, which compares all that they hold. Gradients are the norm of each
+parameter's, of the class losses and of the others, in ten digits; not of the backbone's early stages, which would
+double the time of the tests.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
+from golden_losses import record_of
 
 RECORDED = Path(__file__).parent.parent / "tests" / "golden" / "losses.json"
-FIXTURES = ("rtdetr_r18vd", "rtdetr_r18vd.dn", "rtdetrv2_r18vd.dn")
+FIXTURES = ("rtdetr_r18vd.dn", "rtdetrv2_r18vd.dn", "dfine_n.lab1.dn", "deimv2_hgnetv2_atto.lab1")
+STAGES = [f"{name}.{stage}" for name in ("res_layers", "stages") for stage in range(3)]
+EARLY = tuple(f"backbone.{part}." for part in ("conv1", "stem", *STAGES))
 
 
 @click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def main(folder: Path) -> None:
-    """Record the losses of three fixtures in FOLDER."""
+@click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+def main(folders: tuple[Path, ...]) -> None:
+    """Record the losses of some of the fixtures in FOLDERS."""
     rows = []
     for fixture in FIXTURES:
-        record = json.loads((folder / f"{fixture}.loss.json").read_text())
-        facts = record.get("denoising")
-        row = {
-            "input": {each: record["input"][each] for each in ("seed", "batch", "height", "width")},
-            "targets": record["targets"],
-            "denoising": facts and {"seed": facts["torch_manual_seed"], "groups": facts["dn_num_group"]},
-            "losses": record["losses_weighted"],
-            "matches": [[(each["pred"], each["gt"]) for each in call] for call in record["matcher_calls"].values()],
+        folder = next(each for each in folders if (each / f"{fixture.removesuffix('.dn')}.meta.json").exists())
+        record = record_of(folder, fixture)
+        record["losses"] = {name: _ten_digits(value) for name, value in record["losses"].items()}
+        record["gradients"] = {
+            kind: {name: _ten_digits(norm) for name, norm in norms.items() if not name.startswith(EARLY)}
+            for kind, norms in record["gradients"].items()
         }
-        if facts:
-            row["gradients"] = {kind: _norms(record, kind) for kind in ("classification", "localisation")}
-        rows.append(f"{json.dumps(fixture)}: {json.dumps(row)}")
+        said = {key: value for key, value in record.items() if value not in ({}, [])}
+        rows.append(f"{json.dumps(fixture)}: {json.dumps(said)}")
     RECORDED.write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
 
-def _norms(record: dict[str, Any], kind: str) -> dict[str, float]:
-    norms = record["gradients"][kind]["per_parameter_l2_norm"]
-    late = [name for name in norms if not name.startswith("backbone.") or name.startswith("backbone.res_layers.3.")]
-    return {name: float(f"{norms[name]:.10g}") for name in late}
+def _ten_digits(value: float) -> float:
+    return float(f"{value:.10g}")
 
 
 if __name__ == "__main__":

@@ -162,7 +162,11 @@ def test_half_precision_gives_losses_in_float32():
     [
         ("detr", CriterionConfig(), "classification is 'varifocal'.*has a logit for \"no object\": expected cross_ent"),
         ("dino", CriterionConfig(classification="cross_entropy"), "has not a logit .*expected varifocal, focal or mal"),
-        ("detr", CriterionConfig(classification="cross_entropy"), r"matcher\.classification is 'focal'; expected 'soft"),
+        (
+            "detr",
+            CriterionConfig(classification="cross_entropy"),
+            r"matcher\.classification is 'focal'; expected 'soft",
+        ),
         ("dino", CriterionConfig(matcher=MatcherConfig(classification="softmax")), "is 'softmax'; expected 'focal'"),
         ("rtdetr", DEIM, r"distributions \(dfine, deimv2\); expected 0 for arch 'rtdetr'"),
     ],
@@ -173,5 +177,5 @@ def test_losses_that_do_not_go_with_the_network_are_refused(arch, config, words)
 
 
 def test_an_unknown_arch_is_refused_with_the_nearest():
-    with pytest.raises(UsageError, match="'dfin'.*dfine"):
+    with pytest.raises(UsageError, match=r"'dfin'.*dfine"):
         criterion_for(network("dfin"))

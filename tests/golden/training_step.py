@@ -6,8 +6,8 @@ A record is a dict of plain values:
 - `input` seed, batch, height, width, and where images have different sizes `sizes` [B] of (height, width);
 - `fill` (sometimes) `scaled`: official name -> factor, `added`: ending of official names -> what is added, `named`:
   start of official names -> that of the names that their values follow from;
-- `targets` labels (places in the official logits) and boxes (cxcywh), `denoising` None or with a `seed`;
-- `criterion` None for the published one, or its settings;
+- `targets` labels (places in the official logits) and boxes (cxcywh), `denoising` (sometimes) with a `seed`;
+- `criterion` (sometimes) settings that are not those of the arch;
 - `losses` weighted, `matches` of each head [B] of (queries, targets), `union` of them, `gradients` their norms.
 """
 
@@ -49,10 +49,13 @@ class Step:
     def values(self) -> dict[str, float]:
         return {name: loss.item() for name, loss in self.losses.items()}
 
-    def gradients(self, kind: str) -> dict[str, float]:
-        """Official name -> norm of the gradient of the `classification` or `localisation` losses, 0 without any."""
+    def gradients(self, kind: str, *, without: tuple[str, ...] = ()) -> dict[str, float]:
+        """Official name -> norm of the gradient of the `classification` or `localisation` losses, 0 where there is
+        none; `without` are the starts of our names of those that are left out.
+        """
         chosen = [loss for name, loss in self.losses.items() if _is_class_loss(name) == (kind == "classification")]
         weights = {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
+        weights = {name: weight for name, weight in weights.items() if not name.startswith(without)}
         found = torch.autograd.grad(sum(chosen), list(weights.values()), retain_graph=True, allow_unused=True)
         result = {}
         for (name, weight), gradient in zip(weights.items(), found, strict=True):
@@ -107,11 +110,11 @@ def take(record: Mapping[str, Any], *, gradients: bool = True) -> Step:
         )
         for each in record["targets"]
     ]
-    if record["denoising"] is not None:
+    if "denoising" in record:
         torch.manual_seed(record["denoising"]["seed"])
     drawn_from = [Target(each.labels, each.boxes.float()) for each in targets]  # the reference draws in float32
     config = record.get("criterion")
-    criterion = criterion_for(network, None if config is None else CriterionConfig(**config))
+    criterion = criterion_for(network, CriterionConfig(**config) if config else None)
     with torch.set_grad_enabled(gradients):
         output = network(images, padding, drawn_from)
         losses = criterion(output, targets)
@@ -128,7 +131,7 @@ def _network(record: Mapping[str, Any]) -> Any:
     network = build_model(model_config(tree, record["model"])).double()
     source = record["source"]
     network.load_state_dict(to_ours(_weights(network, source, record.get("fill", {})), source))
-    if record["denoising"] is None and hasattr(network, "denoising"):
+    if "denoising" not in record and hasattr(network, "denoising"):
         network.denoising = None
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
