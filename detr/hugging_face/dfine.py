@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from detr.classes import Classes
-from detr.errors import InputError
 from detr.hugging_face import hgnetv2
 from detr.hugging_face.processor import labels_of
 from detr.hugging_face.settings import (
@@ -19,6 +18,7 @@ from detr.hugging_face.settings import (
     read,
     read_distributions,
     require,
+    require_ours,
     written,
     written_distributions,
 )
@@ -31,6 +31,13 @@ PROCESSOR = "RTDetrImageProcessor"
 
 _FIXED = FIXED_HYBRID | FIXED_FINE_GRAINED | {"decoder_activation_function": "relu"}
 _SETTINGS = HYBRID | ATTENTION | FEED_FORWARD | FINE_GRAINED
+_OURS = {  # what our models vary and transformers' don't
+    "encoder.fusion": "elan",
+    "encoder.merge": "concatenate",
+    "encoder.project": "always",
+    "encoder.channel_attention": "none",
+    "decoder.activation": "relu",  # transformers can't change that of the heads
+}
 
 
 def model_of(config: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -57,27 +64,18 @@ def model_of(config: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 def config_of(model: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
     """The config.json of a model section with every setting in it; InputError for what transformers can't express."""
+    require_ours(model, _OURS, "d_fine")
     backbone, encoder, decoder = model["backbone"], model["encoder"], model["decoder"]
-    wanted = {
-        "encoder.fusion": (encoder["fusion"], "elan"),
-        "encoder.merge": (encoder["merge"], "concatenate"),
-        "encoder.project": (encoder["project"], "always"),
-        "encoder.channel_attention": (encoder["channel_attention"], "none"),
-        "decoder.activation": (decoder["activation"], "relu"),  # transformers can't change that of the heads
-    }
-    for name, (given, value) in wanted.items():
-        if given != value:
-            raise InputError(f"transformers' d_fine can't have {name} {given!r}, only {value!r}")
-    num_levels = len(backbone["stages"]) if backbone["kind"] == "hgnetv2" else 0
+    backbone_config, channels = hgnetv2.config_of(backbone), hgnetv2.channels_of(backbone)
     config: dict[str, Any] = {
         "model_type": "d_fine",
         "architectures": ["DFineForObjectDetection"],
-        "backbone_config": hgnetv2.config_of(backbone),
-        "encoder_in_channels": hgnetv2.channels_of(backbone),
-        "decoder_in_channels": [encoder["channels"]] * num_levels,
+        "backbone_config": backbone_config,
+        "encoder_in_channels": channels,
+        "decoder_in_channels": [encoder["channels"]] * len(channels),
         "feat_strides": hgnetv2.strides_of(backbone),
-        "encode_proj_layers": [num_levels - 1],
-        "num_feature_levels": num_levels,
+        "encode_proj_layers": [len(channels) - 1],
+        "num_feature_levels": len(channels),
         **written_distributions(decoder),
         **labels_of(classes),
         **_FIXED,
