@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -28,7 +28,7 @@ class Shapes:
     extra_rows: Mapping[str, int]  # names of the entries with a row for each slot -> how many rows come after those
     for_training: frozenset[str]  # names of what answering doesn't need
 
-    def differences(self, state: Mapping[str, Tensor]) -> list[str]:
+    def unlike(self, state: Mapping[str, Tensor]) -> list[str]:
         """Names that are missing, too many, or of another shape; the number of slots may be any.
 
         Nothing is missing of what only training needs where all of that is: see `is_cut`.
@@ -78,7 +78,7 @@ def presets_like(state: Mapping[str, Tensor], **fields: Any) -> list[str]:
 
     Those that agree in the norms' counters too come alone.
     """
-    names = [name for name in _with(fields) if not shapes_of(preset(name)).differences(state)]
+    names = [name for name in _with(fields) if not shapes_of(preset(name)).unlike(state)]
     counters = {name for name in state if name.endswith(COUNTER)}
     exact = [name for name in names if shapes_of(preset(name)).counters == counters]
     names = exact or names
@@ -87,7 +87,7 @@ def presets_like(state: Mapping[str, Tensor], **fields: Any) -> list[str]:
 
 def nearest_preset(state: Mapping[str, Tensor], **fields: Any) -> str | None:
     """The preset with the fewest differences, by name where several have as few."""
-    return min(_with(fields), key=lambda name: len(shapes_of(preset(name)).differences(state)), default=None)
+    return min(_with(fields), key=lambda name: len(shapes_of(preset(name)).unlike(state)), default=None)
 
 
 def _with(fields: Mapping[str, Any]) -> Iterator[str]:
@@ -95,3 +95,29 @@ def _with(fields: Mapping[str, Any]) -> Iterator[str]:
         config = preset(name)
         if all(getattr(config, field, None) == value for field, value in fields.items()):
             yield name
+
+
+def differences(ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
+    """How a state dict differs from a network's: counts, and the first three by name; None if it fits."""
+    missing = [name for name in ours if name not in state and not name.endswith(COUNTER)]
+    extra = [name for name in state if name not in ours and not name.endswith(COUNTER)]
+    others = [name for name in ours if name in state and ours[name].shape != state[name].shape]
+    if not (missing or extra or others):
+        return None
+    counts = [
+        f"{len(names)} tensors {what}"
+        for names, what in ((missing, "missing"), (extra, "too many"), (others, "of another shape"))
+        if names
+    ]
+    first = [_named(name, ours, state) for name in (*others, *missing, *extra)[:3]]
+    return f"{', '.join(counts)}: {'; '.join(first)}"
+
+
+def _named(name: str, ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    if name in ours and name in state:
+        return f"{name} is {_shape(state[name].shape)}, expected {_shape(ours[name].shape)}"
+    return f"{name} is {'missing' if name in ours else 'unknown'}"
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "a number"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from detr import convert, weights
 from detr.classes import COCO, Classes
 from detr.errors import InputError
 from detr.models.derived import with_settings
-from detr.models.likeness import COUNTER, nearest_preset, presets_like, shapes_of
+from detr.models.likeness import differences, nearest_preset, presets_like, shapes_of
 from detr.models.network import Slots, num_slots
 from detr.models.presets import Network, build_model, model_config, models, preset
 
@@ -48,6 +48,7 @@ def network_of(checkpoint: weights.Checkpoint, model: str | None = None, *, othe
         raise InputError(f"{checkpoint.path} holds only a backbone; use it for training with --weights")
     state = dict(checkpoint.state) if source is None else convert.to_ours(checkpoint.state, source)
     fields = {} if source is None else _told_by(source)
+    name = model or "its model"
     if model is not None:
         config = preset(model)
     elif checkpoint.model is not None:
@@ -55,14 +56,14 @@ def network_of(checkpoint: weights.Checkpoint, model: str | None = None, *, othe
     elif otherwise is not None:
         config = otherwise
     else:
-        config = _config_like(state, fields, checkpoint)
+        config, name = _preset_like(state, fields, checkpoint)
     if source is not None:
         config = with_settings(config, checkpoint.state, convert.TABLES[source])
     config, classes = _with_classes(config, state, fields, checkpoint)
     network = build_model(config, classes=classes)
     if shapes_of(config).is_cut(state):
         network.cut()
-    _require_fit(network, state, fields, checkpoint, model)
+    _require_fit(network, state, fields, checkpoint, name)
     network.load_state_dict(state)
     return network
 
@@ -73,23 +74,25 @@ def _told_by(source: str) -> dict[str, Any]:
     return {"arch": table.arch, **dict(table.fields)}
 
 
-def _config_like(state: Mapping[str, Tensor], fields: Mapping[str, Any], checkpoint: weights.Checkpoint) -> Any:
+def _preset_like(
+    state: Mapping[str, Tensor], fields: Mapping[str, Any], checkpoint: weights.Checkpoint
+) -> tuple[Any, str]:
+    """The preset of just these tensors, or the nearest, and what to call it."""
     if not fields and convert.other_model(checkpoint.state) is not None:
         raise InputError(f"{checkpoint.path} holds {_what(checkpoint.state)}, none of our models")
     names = presets_like(state, **fields)
     if not names:
-        if not fields and all(state.keys().isdisjoint(shapes_of(preset(each)).of) for each in models()):
-            raise InputError(f"{checkpoint.path} holds {_what(checkpoint.state)}, none of our models")
         nearest = nearest_preset(state, **fields)
-        first = "" if nearest is None else f"; the nearest is {nearest}, but {_differences(state, preset(nearest))}"
-        raise InputError(f"{checkpoint.path} is like no model of ours{first}; say which it is with model=")
+        if nearest is None or state.keys().isdisjoint(shapes_of(preset(nearest)).of):
+            raise InputError(f"{checkpoint.path} holds {_what(checkpoint.state)}, none of our models")
+        return preset(nearest), f"{nearest}, the nearest of our models"
     if len(names) > 1:
         published = {each.file_name: each.model for each in weights.RELEASES.values()}
         said = published.get(checkpoint.path.name)
-        if said is not None and said in names:
-            return preset(said)
-        raise InputError(f"{checkpoint.path} doesn't say which of {', '.join(names)} it is; say it with model=")
-    return preset(names[0])
+        if said is None or said not in names:
+            raise InputError(f"{checkpoint.path} doesn't say which of {', '.join(names)} it is; say it with model=")
+        names = [said]
+    return preset(names[0]), names[0]
 
 
 def _with_classes(
@@ -114,52 +117,18 @@ def _with_classes(
 
 
 def _require_fit(
-    network: Network,
-    state: Mapping[str, Tensor],
-    fields: Mapping[str, Any],
-    checkpoint: weights.Checkpoint,
-    model: str | None,
+    network: Network, state: Mapping[str, Tensor], fields: Mapping[str, Any], checkpoint: weights.Checkpoint, name: str
 ) -> None:
     ours = network.state_dict()
-    unlike = [name for name in state if not name.endswith(COUNTER) and name not in ours]
-    unlike += [name for name in ours if not name.endswith(COUNTER) and name not in state]
-    unlike += [name for name in ours if name in state and ours[name].shape != state[name].shape]
-    if not unlike:
+    said = differences(ours, state)
+    if said is None:
         return
-    if not any(name in ours for name in state):
-        raise InputError(f"{checkpoint.path} holds {_what(checkpoint.state)}, no {model or network.config.arch}")
-    like = [] if model is None else presets_like(state, **fields)
-    if like and model not in like:
-        raise InputError(f"{checkpoint.path} holds {' or '.join(like)}, not {model}")
-    raise InputError(f"{checkpoint.path} doesn't fit {model or 'its model'}: {_in_words(ours, state)}")
-
-
-def _differences(state: Mapping[str, Tensor], config: Any) -> str:
-    with torch.device("meta"):
-        return _in_words(build_model(config).state_dict(), state)
-
-
-def _in_words(ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    missing = [name for name in ours if name not in state and not name.endswith(COUNTER)]
-    extra = [name for name in state if name not in ours and not name.endswith(COUNTER)]
-    others = [name for name in ours if name in state and ours[name].shape != state[name].shape]
-    counts = [
-        f"{len(names)} tensors {what}"
-        for names, what in ((missing, "missing"), (extra, "too many"), (others, "of another shape"))
-        if names
-    ]
-    first = [_named(name, ours, state) for name in (*others, *missing, *extra)[:3]]
-    return f"{', '.join(counts)}: {'; '.join(first)}"
-
-
-def _named(name: str, ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    if name in ours and name in state:
-        return f"{name} is {_shape(state[name].shape)}, expected {_shape(ours[name].shape)}"
-    return f"{name} is {'missing' if name in ours else 'unknown'}"
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "a number"
+    if state.keys().isdisjoint(ours):
+        raise InputError(f"{checkpoint.path} holds {_what(checkpoint.state)}, no {network.config.arch}")
+    like = presets_like(state, **fields) if name in models() else []
+    if like:
+        raise InputError(f"{checkpoint.path} holds {' or '.join(like)}, not {name}")
+    raise InputError(f"{checkpoint.path} doesn't fit {name}: {said}")
 
 
 def _what(state: Mapping[str, Tensor]) -> str:

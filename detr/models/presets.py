@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import Discriminator, Tag
@@ -53,6 +54,7 @@ def models() -> list[str]:
     return recipe_names()
 
 
+@lru_cache(maxsize=256)
 def preset(name: str) -> Any:
     """The `model` section of the recipe of that name; UsageError where there is none."""
     if name not in models():
