@@ -39,7 +39,7 @@ class Shapes:
         return [*others, *sorted(expected - names), *sorted(names - set(self.of))]
 
     def is_cut(self, state: Mapping[str, Tensor]) -> bool:
-        """Whether a state dict, such as one that was exported for inference, has nothing of what only training needs."""
+        """Whether a state dict has nothing of what only training needs, such as one exported for inference."""
         return bool(self.for_training) and self.for_training.isdisjoint(state)
 
     def slots_in(self, state: Mapping[str, Tensor]) -> int | None:
