@@ -30,6 +30,7 @@ class Config(pydantic.BaseModel):
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 _LARGEST_RECIPE = 250_000  # bytes
+_FIRST_KIND = "resnet"  # of backbones that don't say theirs
 _DEEPEST_RECIPE = 50  # levels of nesting
 
 
@@ -85,13 +86,18 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` over `below`, key by key; mappings merge, everything else replaces."""
+    """`above` over `below`, key by key; mappings merge, unless they differ in `kind`: then the upper one replaces."""
     result = dict(below)
     for key, value in above.items():
-        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
-            value = merged(result[key], value)
+        old = result.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _is_another(value, old):
+            value = merged(old, value)
         result[key] = value
     return result
+
+
+def _is_another(above: Mapping[str, Any], below: Mapping[str, Any]) -> bool:
+    return "kind" in above and above["kind"] != below.get("kind", _FIRST_KIND)
 
 
 def validated(kind: type[AnyConfig], tree: Mapping[str, Any], source: str) -> AnyConfig:

@@ -82,6 +82,19 @@ def test_a_value_comes_from_the_word_then_the_recipe_then_its_base_then_the_clas
     assert whole.model == First(encoder=Encoder(heads=2, channels=64))
 
 
+def test_a_mapping_of_another_kind_replaces_and_one_of_the_same_kind_merges():
+    below = {"backbone": {"depth": 18, "width": 24}, "encoder": {"depth": 0.5}}
+    timm = {"kind": "timm", "name": "some"}
+    assert merged(below, {"backbone": timm}) == {**below, "backbone": timm}
+    assert merged(below, {"backbone": {"kind": "resnet", "depth": 50}})["backbone"] == {
+        "kind": "resnet",
+        "depth": 50,
+        "width": 24,
+    }
+    assert merged({"backbone": timm}, {"backbone": {"name": "other"}})["backbone"] == {"kind": "timm", "name": "other"}
+    assert merged({"backbone": timm}, {"backbone": {"kind": "resnet"}})["backbone"] == {"kind": "resnet"}
+
+
 def test_a_base_has_no_base(recipe):
     recipe("base: c.yaml", "b.yaml")
     recipe("train: {}", "c.yaml")

@@ -9,7 +9,7 @@ from torch import nn
 from detr.engine.recipe import Frozen
 from detr.models.network import DetectionNetwork
 
-_STAGES: tuple[Frozen, ...] = ("stem", "stage1", "stage2", "stage3", "backbone")
+_STAGES: tuple[Frozen, ...] = ("stem", "stage1", "stage2", "stage3")
 
 
 def freeze(network: DetectionNetwork, what: Frozen) -> list[nn.Module]:
@@ -27,7 +27,7 @@ def freeze(network: DetectionNetwork, what: Frozen) -> list[nn.Module]:
         learning = {module for head in heads for module in head.modules()}
         return [module for module in network.modules() if not any(part in learning for part in module.modules())]
     backbone: Any = network.backbone
-    parts = [backbone.stem, *backbone.stages][: _STAGES.index(what) + 1]
+    parts = [backbone] if what == "backbone" else [backbone.stem, *backbone.stages][: _STAGES.index(what) + 1]
     for part in parts:
         part.requires_grad_(False)
     return parts
