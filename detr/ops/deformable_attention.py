@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_MANY = 2000
+"""From so many queries on, such as all positions of an encoder, the samples of one level are summed before the next are
+taken: all at once would be gigabytes. With fewer, the number of steps counts."""
+
 
 def deformable_attention(
     value: Tensor,
@@ -31,12 +35,15 @@ def deformable_attention(
     sample = _bilinear if method == "bilinear" else _discrete
     maps = value.to(locations.dtype).permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], -1)
     places = locations.transpose(1, 2).flatten(0, 1).split(points, 2)
-    samples = torch.cat(
-        [sample(level.unflatten(-1, shape), place) for level, shape, place in zip(maps, shapes, places, strict=True)],
-        -1,
+    levels = (
+        sample(level.unflatten(-1, shape), place) for level, shape, place in zip(maps, shapes, places, strict=True)
     )
     weights = weights.transpose(1, 2).flatten(0, 1)[:, None]
-    attended = (samples * weights).sum(-1)
+    if num_queries < _MANY:
+        attended = (torch.cat(list(levels), -1) * weights).sum(-1)
+    else:
+        shares = weights.split(points, -1)
+        attended = sum((each * share).sum(-1) for each, share in zip(levels, shares, strict=True))
     return attended.view(batch, heads * channels, num_queries).transpose(1, 2).to(value.dtype)
 
 

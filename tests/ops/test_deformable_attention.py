@@ -78,3 +78,12 @@ def test_outputs_and_gradients_are_those_of_the_official_operator():
     found.backward(torch.from_numpy(recorded["grad_output"]))
     for name, tensor in zip(names, given, strict=True):
         torch.testing.assert_close(tensor.grad, torch.from_numpy(recorded[f"grad_{name}"]), rtol=0, atol=1e-12)
+
+
+def test_a_query_among_many_gets_what_it_gets_among_few():
+    value = torch.randn(2, 7, 2, 3, dtype=torch.float64)
+    locations = torch.rand(2, 2500, 2, 3, 2, dtype=torch.float64)
+    weights = torch.rand(2, 2500, 2, 3, dtype=torch.float64)
+    many = deformable_attention(value, SHAPES, locations, weights, (2, 1))
+    few = deformable_attention(value, SHAPES, locations[:, :10], weights[:, :10], (2, 1))
+    torch.testing.assert_close(many[:, :10], few)
