@@ -8,10 +8,9 @@ from detr.classes import COCO
 from detr.errors import InputError
 from detr.models import MODELS, build_model, load_model, network_of
 from detr.models.inspection import inspect
-from detr.models.presets import model_config, preset
+from detr.models.presets import preset
 from detr.models.saving import save_model
 
-SMALL = {"channels": 64, "hidden": 24, "heads": 4, "num_queries": 9}
 ONE_OF_EACH_KIND = [
     "detr-r50",
     "deformable-detr-r50",
@@ -37,24 +36,17 @@ NOT_IN_TRANSFORMERS = {  # and what it says
 }
 
 
-def smaller(tree, key=""):
-    if isinstance(tree, dict):
-        return {name: smaller(value, name) for name, value in tree.items()}
-    if key in ("num_layers", "eval_layers") and tree is not None:
-        return min(tree, 2)
-    if key == "depth" and tree == 50:  # of a ResNet
-        return 18
-    return SMALL.get(key, tree)
+@pytest.fixture
+def network_like(smaller):
+    def network(name):
+        """The preset with fewer channels and layers, every number near its start and unlike all others."""
+        torch.manual_seed(0)
+        network = build_model(smaller(name, num_layers=2)).eval()
+        with torch.no_grad():
+            for tensor in network.state_dict().values():
+                tensor.copy_(tensor + 0.02 * torch.randn_like(tensor) if tensor.is_floating_point() else tensor + 3)
+        return network
 
-
-def network_like(name):
-    """The preset with fewer channels and layers, every number near its start and unlike all others."""
-    torch.manual_seed(0)
-    config = model_config(smaller(preset(name).model_dump(mode="json")), name)
-    network = build_model(config).eval()
-    with torch.no_grad():
-        for tensor in network.state_dict().values():
-            tensor.copy_(tensor + 0.02 * torch.randn_like(tensor) if tensor.is_floating_point() else tensor + 3)
     return network
 
 
@@ -75,7 +67,7 @@ def test_every_architecture_is_here():
 @pytest.mark.parametrize(
     "name", ["detr-r50", "deformable-detr-r50-two-stage", "dino-r50-4scale", "dfine-n", "deimv2-atto"]
 )
-def test_ours_says_all_it_is(name, tmp_path):
+def test_ours_says_all_it_is(name, network_like, tmp_path):
     network = network_like(name)
     save_model(network, tmp_path / "ours.safetensors", metadata={"epoch": 3})
     loaded = load_model(str(tmp_path / "ours.safetensors"))
@@ -84,7 +76,7 @@ def test_ours_says_all_it_is(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
-def test_the_official_form_and_back_changes_nothing(name, tmp_path):
+def test_the_official_form_and_back_changes_nothing(name, network_like, tmp_path):
     network = network_like(name)
     save_model(network, tmp_path / "official.pth", "official")
     checkpoint = weights.read(tmp_path / "official.pth")
@@ -95,7 +87,7 @@ def test_the_official_form_and_back_changes_nothing(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
-def test_hugging_faces_form_and_back_changes_nothing(name, tmp_path):
+def test_hugging_faces_form_and_back_changes_nothing(name, network_like, tmp_path):
     network = network_like(name)
     if name in NOT_IN_TRANSFORMERS:
         with pytest.raises(InputError, match=NOT_IN_TRANSFORMERS[name]):
