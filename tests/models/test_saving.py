@@ -22,6 +22,11 @@ FILES_OF_TRANSFORMERS = {
     "rtdetrv2-r34": (644, "2db675c975f1662c9803a6448d127488"),
     "rtdetrv2-r50": (770, "6c7ca0207fbd9df8bfe208c5a8b24d12"),
     "rtdetrv2-r101": (1025, "52fa270c0ac30ca126c192a85b5cd8b0"),
+    "dfine-n": (644, "5c0cd18171ba84bee9ab4f015973c884"),
+    "dfine-s": (764, "24c2c0d26411fad39ec8cafa517fc953"),
+    "dfine-m": (1009, "47b0106b8dda2dfcefdf3d41a243d69f"),
+    "dfine-l": (1197, "ecd4886b6152c7d8f24de3ecb6c2ed26"),
+    "dfine-x": (1465, "3848cf27681ba0d52b582cef9e332b60"),
 }
 
 
@@ -96,7 +101,7 @@ def test_hugging_face_s_files_get_their_names_and_shapes(name):
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     assert (len(lines), digest[:32]) == FILES_OF_TRANSFORMERS[name]
     source = convert.identify(state)
-    assert source == ("rt_detr-hf" if config.version == 1 else "rt_detr_v2-hf")
+    assert source == convert.source_for(config, "hf")
     assert convert.to_ours(state, source).keys() == network.state_dict().keys()
 
 
