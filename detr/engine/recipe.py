@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from detr.config import Config, read_recipe, validated
-from detr.criterion import CriterionConfig
+from detr.config import Config, merged, read_recipe, validated
+from detr.criterion import FAMILIES, CriterionConfig
 from detr.data.transforms import AugmentConfig
 from detr.engine.average import AverageConfig
 from detr.engine.optimizer import OptimizerConfig, ScheduleConfig
@@ -78,7 +78,16 @@ def load_recipe(name_or_path: str | PathLike[str], overrides: Iterable[str] = ()
     `finetune`: with the schedule and augmentation of `configs/plans/finetune.yaml`, for small data sets.
     """
     tree = read_recipe(name_or_path, overrides, plan="finetune" if finetune else None)
-    return validated(Recipe, tree, str(name_or_path))
+    return validated(Recipe, _with_the_losses_of_its_paper(tree), str(name_or_path))
+
+
+def _with_the_losses_of_its_paper(tree: dict[str, Any]) -> dict[str, Any]:
+    """What the criterion section doesn't say is as in the paper of the model's arch."""
+    model, criterion = tree.get("model"), tree.get("criterion")
+    arch = model.get("arch", "rtdetr") if isinstance(model, dict) else None
+    if not isinstance(criterion, dict) or not isinstance(arch, str) or arch not in FAMILIES:  # which is said when the recipe is validated
+        return tree
+    return {**tree, "criterion": merged(FAMILIES[arch].config.model_dump(mode="json"), criterion)}
 
 
 def at_size(recipe: Recipe, imgsz: int) -> Recipe:
