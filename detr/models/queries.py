@@ -38,7 +38,8 @@ def memory_of(maps: Sequence[Tensor], padding: Tensor | None) -> Memory:
     """maps [B, D, h, w] fine to coarse; padding [B, H, W] of the images, or None."""
     tokens = torch.cat([each.flatten(2) for each in maps], 2).transpose(1, 2)
     shapes = tuple((each.shape[2], each.shape[3]) for each in maps)
-    levels = [mask.flatten(1) for each in maps if (mask := shrunk(padding, like=each)) is not None]
+    masks = [shrunk(padding, like=each) for each in maps]
+    levels = [mask.flatten(1) for mask in masks if mask is not None]
     return Memory(tokens, shapes, torch.cat(levels, 1) if levels else None)
 
 
