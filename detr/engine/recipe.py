@@ -82,10 +82,10 @@ def load_recipe(name_or_path: str | PathLike[str], overrides: Iterable[str] = ()
 
 
 def _with_the_losses_of_its_paper(tree: dict[str, Any]) -> dict[str, Any]:
-    """What the criterion section doesn't say is as in the paper of the model's arch."""
+    """What the criterion section doesn't say is as in the paper of the model's arch. What is wrong stays for later."""
     model, criterion = tree.get("model"), tree.get("criterion")
     arch = model.get("arch", "rtdetr") if isinstance(model, dict) else None
-    if not isinstance(criterion, dict) or not isinstance(arch, str) or arch not in FAMILIES:  # which is said when the recipe is validated
+    if not isinstance(criterion, dict) or not isinstance(arch, str) or arch not in FAMILIES:
         return tree
     return {**tree, "criterion": merged(FAMILIES[arch].config.model_dump(mode="json"), criterion)}
 
