@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from detr import convert, weights
 from detr.backbones import BackboneConfig
@@ -69,10 +69,11 @@ def start_from(network: DetectionNetwork, name_or_path: str) -> Start | Backbone
     matches = network.classes.matches_by_name(source.classes)
     state = source.state_dict()
     if (network.classes.names, network.slots) != (source.classes.names, source.slots):
-        by_class = set(class_entries(network))
+        rows = _rows(matches, network, source)
+        by_object = set(_entries(network, network.by_object()))
         ours = network.state_dict()
-        for name in by_class & state.keys():
-            state[name] = _by_name(ours[name], state[name], matches, network, source)
+        for name in set(class_entries(network)) & state.keys():
+            state[name] = _taken(ours[name], state[name], rows | ({0: 0} if name in by_object else {}), network, source)
     load_same(network, state, str(name_or_path))
     return Start(
         str(name_or_path), len(network.classes), tuple(network.classes.names[i] for i in matches), source.classes
@@ -107,9 +108,13 @@ def backbone_release(backbone: BackboneConfig) -> str | None:
 
 def class_entries(network: DetectionNetwork) -> Iterator[str]:
     """Names of the state's entries that have a row for each class."""
-    layers = set(network.by_class())
+    return _entries(network, network.by_class())
+
+
+def _entries(network: nn.Module, modules: list[nn.Module]) -> Iterator[str]:
+    wanted = set(modules)
     for prefix, module in network.named_modules():
-        if module in layers:
+        if module in wanted:
             yield from (name for name, _ in module.named_parameters(prefix, recurse=False))
 
 
@@ -125,19 +130,22 @@ def _start_backbone(network: DetectionNetwork, checkpoint: weights.Checkpoint, s
     return BackboneStart(source)
 
 
-def _by_name(
-    ours: Tensor, theirs: Tensor, matches: dict[int, int], network: DetectionNetwork, source: DetectionNetwork
+def _rows(matches: dict[int, int], network: DetectionNetwork, source: DetectionNetwork) -> dict[int, int]:
+    """Our slot -> theirs: those of matched classes, and those that have no class, here or there."""
+    idle = set(range(min(network.num_slots, source.num_slots))).difference(network.slots, source.slots)
+    return {slot: slot for slot in idle} | {network.slots[here]: source.slots[there] for here, there in matches.items()}
+
+
+def _taken(
+    ours: Tensor, theirs: Tensor, rows: dict[int, int], network: DetectionNetwork, source: DetectionNetwork
 ) -> Tensor:
-    """Our rows, those of matched classes taken from theirs. Rows after the slots ("no object", denoising's "none") go
-    along, and so do those of slots that have no class, here or there."""
+    """Our rows, some of them replaced by theirs. What comes after the slots ("no object", denoising's "none") goes
+    along."""
     if ours.shape[1:] != theirs.shape[1:]:
         return theirs  # another model altogether, which `load_same` says better
-    rows = {network.slots[here]: source.slots[there] for here, there in matches.items()}
-    idle = set(range(min(network.num_slots, source.num_slots))).difference(network.slots, source.slots)
-    rows |= {slot: slot for slot in idle}
     after = len(ours) - network.num_slots
     if after == len(theirs) - source.num_slots:
-        rows |= {network.num_slots + place: source.num_slots + place for place in range(after)}
+        rows = rows | {network.num_slots + place: source.num_slots + place for place in range(after)}
     result = ours.clone()
     with torch.no_grad():
         result[list(rows)] = theirs[list(rows.values())].to(result.dtype)

@@ -84,8 +84,10 @@ class DeformableDETRNetwork(LearnedQueriesNetwork):
         return [*proposing, decoder.score_heads, decoder.box_heads]
 
     def by_class(self) -> list[nn.Module]:
-        proposing = [self.queries.select.score_head] if isinstance(self.queries, ProposedBoxes) else []
-        return [*proposing, *self.decoder.score_heads]
+        return [*self.by_object(), *self.decoder.score_heads]
+
+    def by_object(self) -> list[nn.Module]:
+        return [self.queries.select.score_head] if isinstance(self.queries, ProposedBoxes) else []
 
     def projecting(self) -> list[nn.Module]:
         return [self.encoder.projections]

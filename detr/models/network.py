@@ -52,6 +52,10 @@ class DetectionNetwork(nn.Module):
     def by_class(self) -> list[nn.Module]:
         """The modules whose parameters have a row for each slot, first of all."""
 
+    def by_object(self) -> list[nn.Module]:
+        """Those of `by_class` whose first row says, of whatever class, whether there is an object."""
+        return []
+
     def projecting(self) -> list[nn.Module]:
         """The modules that bring the backbone's maps, and the memory, to the width of the transformer."""
         return []
