@@ -66,7 +66,7 @@ def command(names: tuple[str, ...], sweep: str | None, name: str | None, as_json
 
 
 def _benchmark(names: tuple[str, ...], knobs: list[str], folder: Path | None, as_json: bool, **options: Any) -> None:
-    from detr.engine.benchmark import Conditions, in_words, machine, measure, settings_to_measure
+    from detr.engine.benchmark import Conditions, in_words, machine, measure, settings_to_measure, warning_of_load
     from detr.engine.device import choose_device
     from detr.engine.settings import input_of_size
 
@@ -87,6 +87,8 @@ def _benchmark(names: tuple[str, ...], knobs: list[str], folder: Path | None, as
         wanted = settings_to_measure(network, layers=options["layers"], queries=options["queries"], sweep=knobs)
         made_on = machine(conditions)
         click.echo(f"{each} on {in_words(made_on)}", err=as_json)
+        if busy := warning_of_load(made_on):
+            click.echo(busy, err=True)
         if not as_json:
             click.echo(_HEAD)
         own = []

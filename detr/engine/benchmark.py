@@ -171,6 +171,13 @@ def in_words(made_on: dict[str, Any]) -> str:
     )
 
 
+def warning_of_load(made_on: dict[str, Any]) -> str | None:
+    """What to say of a machine whose cores were at work already; None where they were not."""
+    if made_on["load"] is None or made_on["load"] <= 0.5 * (made_on["cores"] or 1):
+        return None
+    return f"warning: this machine is busy (load {made_on['load']}, {made_on['cores']} cores): times will be too long"
+
+
 @torch.inference_mode()
 def _times(network: Network, conditions: Conditions) -> Iterator[float]:
     """Milliseconds of each run that counts."""

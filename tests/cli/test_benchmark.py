@@ -15,6 +15,7 @@ from detr.engine import plots
 def detr_benchmark(monkeypatch, capsys, tmp_path):
     """Runs `detr benchmark` with these words in an empty folder: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("detr.engine.benchmark.warning_of_load", lambda made_on: None)  # whatever else runs here
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
     def run(*words):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from detr.engine import benchmark
-from detr.engine.benchmark import Conditions, Point, in_words, machine, measure, settings_to_measure
+from detr.engine.benchmark import Conditions, Point, in_words, machine, measure, settings_to_measure, warning_of_load
 from detr.errors import UsageError
 from detr.image import InputConfig
 from detr.models import build_model
@@ -58,3 +58,9 @@ def test_the_machine_is_said_with_type_batch_size_and_versions():
     said = in_words(machine(conditions))
     for word in ("cpu (", "threads", "load", "bfloat16", "batch 4", "input 96 x 64", f"torch {torch.__version__}"):
         assert word in said
+
+
+def test_a_busy_machine_is_warned_of():
+    assert warning_of_load({"load": 1.0, "cores": 2}) is None
+    assert warning_of_load({"load": None, "cores": None}) is None
+    assert "load 7.5, 2 cores" in warning_of_load({"load": 7.5, "cores": 2})
