@@ -121,6 +121,26 @@ def test_a_saved_folder_says_everything(source, tmp_path):
 
 
 @every
+def test_files_of_the_hub_have_the_backbone_by_its_names_in_timm(source):
+    fields = dict(convert.TABLES[source].fields)
+    name = f"deformable-detr-r50{'-two-stage' if fields['two_stage'] else '-refine' if fields['refine'] else ''}"
+    with torch.device("meta"):
+        state = build_model(name).state_dict()
+    hub = {key: each for key, each in convert.to_theirs(state, source).items() if ".backbone." not in key}
+    official = convert.to_theirs(state, source.replace("-hf", "-official"))
+    prefix = "backbone.0.body."
+    hub |= {
+        key.replace(prefix, "model.backbone.conv_encoder.model."): each
+        for key, each in official.items()
+        if key.startswith(prefix)
+    }
+    assert convert.identify(hub) == source
+    hub = {key: torch.zeros(1).expand(each.shape) for key, each in hub.items()}
+    ours = {key: each.shape for key, each in convert.to_ours(hub, source).items()}
+    assert ours == {key: each.shape for key, each in state.items()}
+
+
+@every
 def test_transformers_loads_the_folder_we_write(source, tmp_path):
     mine = ours(theirs(source), source)
     with torch.no_grad():
