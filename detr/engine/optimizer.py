@@ -94,8 +94,9 @@ def groups_by_role(network: DetectionNetwork, config: OptimizerConfig) -> list[G
 
 def roles(network: DetectionNetwork) -> Iterator[tuple[Role, str, nn.Parameter]]:
     """(role, name, parameter) for each parameter, a shared one under its first name."""
-    backbone = set(network.backbone.modules())
-    projections = {module for part in network.projecting() for module in part.modules()}
+    fresh = {module for part in network.fresh() for module in part.modules()}
+    backbone = set(network.backbone.modules()) - fresh
+    projections = fresh | {module for part in network.projecting() for module in part.modules()}
     sampling = set(network.looking())
     seen: set[nn.Parameter] = set()
     for prefix, module in network.named_modules():

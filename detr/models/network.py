@@ -60,6 +60,11 @@ class DetectionNetwork(nn.Module):
         """The modules that bring the backbone's maps, and the memory, to the width of the transformer."""
         return []
 
+    def fresh(self) -> list[nn.Module]:
+        """The modules of the backbone that no pretraining has seen, if it has such: they learn as fast as the rest."""
+        find = getattr(self.backbone, "fresh", None)
+        return [] if find is None else find()
+
     def looking(self) -> list[nn.Module]:
         """The modules that say where deformable attention looks."""
         return [module.offsets for module in self.modules() if isinstance(module, DeformableAttention)]

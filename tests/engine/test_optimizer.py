@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from detr.config import recipe_names
-from detr.convert import TABLES, to_theirs
+from detr.convert import source_for, to_theirs
 from detr.engine.optimizer import (
     OptimizerConfig,
     ScheduleConfig,
@@ -28,18 +27,6 @@ from detr.models import build_model
 RECORDED = json.loads((Path(__file__).parent.parent / "golden" / "optimizer_groups.json").read_text())
 
 
-def official_names(model):
-    """The table of the official program that has just such models."""
-    (found,) = (
-        name
-        for name, table in TABLES.items()
-        if name.endswith("-official")
-        and table.arch == model.arch
-        and all(getattr(model, field) == value for field, value in table.fields)
-    )
-    return found
-
-
 def official_groups(preset):
     """Our groups of a recipe under official names, second ones included; those with the same rate and decay joined."""
     recipe = load_recipe(preset)
@@ -51,13 +38,13 @@ def official_groups(preset):
         for parameter in group.parameters
     }
     joined = {}
-    for name, parameter in to_theirs(dict(network.named_parameters()), official_names(recipe.model)).items():
+    for name, parameter in to_theirs(dict(network.named_parameters()), source_for(recipe.model, "official")).items():
         if parameter in groups:
             joined.setdefault(groups[parameter], []).append(name)
     return joined
 
 
-@pytest.mark.parametrize("preset", [name for name in RECORDED if name in recipe_names()])
+@pytest.mark.parametrize("preset", RECORDED)
 def test_groups_are_the_official_ones(preset):
     ours = [
         {
@@ -123,6 +110,15 @@ def test_the_switches_change_their_own_roles_only():
         assert rates_and_decays(**switches) == plain | changed, switches
     everything = rates_and_decays(decay_norms=True)
     assert all(decay == 0.5 for _, decay in everything.values())
+
+
+def test_what_stands_beside_a_pretrained_backbone_learns_as_fast_as_the_rest():
+    network = tiny()
+    network.backbone.fresh = lambda: [network.backbone.stages[-1]]
+    role_of = {name: role for role, name, _ in roles(network)}
+    assert role_of["backbone.stages.3.0.conv1.conv.weight"] == "rest"
+    assert role_of["backbone.stages.3.0.conv1.norm.weight"] == "projection norms"
+    assert role_of["backbone.stages.2.0.conv1.conv.weight"] == "backbone"
 
 
 def test_frozen_parameters_are_in_no_group():
