@@ -13,6 +13,7 @@ from conftest import small_recipe
 
 from detr.data.coco import CocoDataset, read_annotations
 from detr.data.sources import find_splits
+from detr.engine import step
 from detr.engine import train as program
 from detr.engine.train import train
 
@@ -24,7 +25,7 @@ sets = {f"{name}_set": CocoDataset(annotations[name], splits[name].images) for n
 recipe = small_recipe(epochs=1, batch=6 if mode == "gradient" else 2)
 program.plots.available = lambda: False
 runs, lines = [], []
-original = program._gradients
+original = step.gradients
 
 
 def watched(run, pieces):
@@ -43,7 +44,7 @@ def watched(run, pieces):
     return result
 
 
-program._gradients = watched
+step.gradients = watched
 if mode == "gradient":
     # In float64 rounding can't change which queries are selected and matched.
     build = program.models.build_model
