@@ -10,8 +10,9 @@ from torch import nn
 from detr.backbones.hgnetv2 import HGNetv2, HGNetv2Config
 from detr.backbones.resnet import ResNet, ResNetConfig
 from detr.backbones.timm import TimmBackbone, TimmConfig
+from detr.backbones.vit import ViT, ViTConfig
 
-BACKBONES: dict[str, type[nn.Module]] = {"resnet": ResNet, "hgnetv2": HGNetv2, "timm": TimmBackbone}
+BACKBONES: dict[str, type[nn.Module]] = {"resnet": ResNet, "hgnetv2": HGNetv2, "timm": TimmBackbone, "vit": ViT}
 """Every kind of network."""
 
 
@@ -23,7 +24,8 @@ def _kind(given: Any) -> str:
 BackboneConfig = Annotated[
     Annotated[ResNetConfig, Tag("resnet")]
     | Annotated[HGNetv2Config, Tag("hgnetv2")]
-    | Annotated[TimmConfig, Tag("timm")],
+    | Annotated[TimmConfig, Tag("timm")]
+    | Annotated[ViTConfig, Tag("vit")],
     Discriminator(_kind),
 ]
 """The settings of any backbone, told apart by `kind`; all say `channels` and `strides` of the levels, and `frozen_norms`."""

@@ -36,14 +36,74 @@ _LITE: tuple[Row, ...] = (
     *elan("encoder.pan_block", "encoder.bottom_up", joint),
 )
 
+
+def _vit(theirs: str) -> tuple[Row, ...]:
+    """The transformer under the name `theirs`, and the convolutions beside it."""
+    block, ours = f"{theirs}.blocks.{{layer}}", "backbone.stages.{layer}"
+    return (
+        (f"{theirs}.patch_embed.proj.*", "backbone.stem.*"),
+        (f"{theirs}.cls_token", "backbone.class_token"),
+        (f"{theirs}.storage_tokens", "backbone.registers"),
+        (f"{theirs}.norm.*", "backbone.norm.*"),
+        (f"{block}.norm{{n}}.*", f"{ours}.norm{{n}}.*"),
+        (f"{block}.attn.qkv.*", f"{ours}.attention.project_in.*"),
+        (f"{block}.attn.proj.*", f"{ours}.attention.project_out.*"),
+        (f"{block}.ls{{n}}.gamma", f"{ours}.scale{{n}}"),
+        (f"{block}.mlp.fc{{n}}.*", f"{ours}.feed_forward.linear{{n}}.*"),
+        *(
+            ((f"{block}.mlp.w1.{kind}", f"{block}.mlp.w2.{kind}"), f"{ours}.feed_forward.project_in.{kind}")
+            for kind in ("weight", "bias")
+        ),
+        (f"{block}.mlp.w3.*", f"{ours}.feed_forward.project_out.*"),
+        *_DETAILS,
+    )
+
+
+_DETAILS: tuple[Row, ...] = (
+    ("backbone.sta.stem.0.*", "backbone.details.stem.conv.*"),
+    ("backbone.sta.stem.1.*", "backbone.details.stem.norm.*"),
+    ("backbone.sta.conv2.0.*", "backbone.details.conv2.conv.*"),
+    ("backbone.sta.conv2.1.*", "backbone.details.conv2.norm.*"),
+    ("backbone.sta.conv{n}.1.*", "backbone.details.conv{n}.conv.*"),
+    ("backbone.sta.conv{n}.2.*", "backbone.details.conv{n}.norm.*"),
+    ("backbone.convs.{level}.*", "backbone.projections.{level}.conv.*"),
+    ("backbone.norms.{level}.*", "backbone.projections.{level}.norm.*"),
+)
+
 TABLES: dict[str, Table] = {
     "deimv2-official": Table(
         rows=(*hgnetv2.ROWS, *_HYBRID, *_BLOCKS, *DECODER, *FINE_GRAINED),
         marks=(f"{_LAYER}.swish_ffn.w12.*", f"{_LAYER}.gateway.*"),
         arch="deimv2",
         fields=(("shared_boxes", False),),
+        written_for=(("backbone.kind", "hgnetv2"),),
+        foreign=("backbone.dinov3.*",),
         settings=SETTINGS,
         derived=(*DERIVED, *SECOND_NAMES),
+    ),
+    "deimv2-vit-official": Table(
+        rows=(*_vit("backbone.dinov3._model"), *_HYBRID, *_BLOCKS, *DECODER, *FINE_GRAINED),
+        marks=(f"{_LAYER}.swish_ffn.w12.*", "backbone.dinov3._model.cls_token"),
+        arch="deimv2",
+        fields=(("shared_boxes", False),),
+        written_for=(("backbone.kind", "vit"), ("backbone.dinov3", False)),
+        settings=SETTINGS,
+        derived=(*DERIVED, *SECOND_NAMES, "backbone.dinov3._model.rope_embed.periods"),
+    ),
+    "deimv2-dinov3-official": Table(
+        rows=(*_vit("backbone.dinov3"), *_HYBRID, *_BLOCKS, *DECODER, *FINE_GRAINED),
+        marks=(f"{_LAYER}.swish_ffn.w12.*", "backbone.dinov3.storage_tokens"),
+        arch="deimv2",
+        fields=(("shared_boxes", False),),
+        written_for=(("backbone.kind", "vit"), ("backbone.dinov3", True)),
+        settings=SETTINGS,
+        derived=(
+            *DERIVED,
+            *SECOND_NAMES,
+            "backbone.dinov3.rope_embed.periods",
+            "backbone.dinov3.mask_token",  # of the pretraining
+            "backbone.dinov3.blocks.{layer}.attn.qkv.bias_mask",  # it takes the bias from the keys
+        ),
     ),
     "deimv2-lite-official": Table(
         rows=(*hgnetv2.ROWS, *_LITE, *_BLOCKS, *DECODER, *FINE_GRAINED),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detr.backbones.vit import SIZES, periods
 from detr.convert.renaming import Table, filler
 from detr.layers.position import anchors
 
@@ -29,6 +30,8 @@ def derived_state(config: Any, table: Table) -> dict[str, Tensor]:
         elif _last(name) in ("num_points_scale", "n_points_scale"):
             scale = torch.tensor([1 / count for count in config.decoder.points for _ in range(count)])
             state |= {name.format(layer=layer): scale.clone() for layer in range(config.decoder.num_layers)}
+        elif _last(name) in ("periods", "mask_token", "bias_mask"):
+            state |= _of_vit(config, name)
     return state
 
 
@@ -45,6 +48,17 @@ def with_settings(config: Any, state: Mapping[str, Tensor], table: Table) -> Any
 def _setting(config: Any, setting: str) -> Tensor:
     section, field = setting.split(".")
     return torch.tensor([float(getattr(getattr(config, section), field))])
+
+
+def _of_vit(config: Any, name: str) -> dict[str, Tensor]:
+    """What DINOv3's program keeps in its transformer."""
+    size = SIZES[config.backbone.size]
+    if _last(name) == "periods":
+        return {name: periods(size.width // size.heads // 4)}
+    if _last(name) == "mask_token":
+        return {name: torch.zeros(1, size.width)}
+    mask = torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(size.width)
+    return {name.format(layer=layer): mask.clone() for layer in range(size.num_layers)}
 
 
 def _anchors(config: Any) -> tuple[Tensor, Tensor]:

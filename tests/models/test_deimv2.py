@@ -9,26 +9,33 @@ from torch import nn
 from detr import weights
 from detr.backbones.hgnetv2 import HGNetv2Config
 from detr.backbones.resnet import ResNetConfig
+from detr.backbones.vit import ViT
 from detr.classes import Classes
 from detr.config import validated
-from detr.convert import identify, source_for, to_ours, to_theirs
+from detr.convert import TABLES, identify, source_for, to_ours, to_theirs
 from detr.errors import UsageError
-from detr.models import build_model, load_model
+from detr.models import build_model, load_model, preset
 from detr.models.deimv2 import DEIMv2Config, DEIMv2Network, WholeEncoderConfig
+from detr.models.derived import derived_state
 from detr.models.fine_grained_decoder import FineGrainedConfig
 from detr.models.lite_encoder import LiteEncoderConfig
+from detr.models.saving import official_state
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 IMAGES = torch.rand(3, 3, 32, 64)
 CLASSES = Classes.from_names(["cat", "dog", "bird"])
 
-# Intellindust-AI-Lab/DEIMv2 at 0fff8d4: entries that don't follow from the settings, SHA-256 of their sorted
-# `name shape` lines, parameters (without two that are settings).
+# Intellindust-AI-Lab/DEIMv2 at 0fff8d4: all entries, SHA-256 of their sorted `name shape` lines, and parameters,
+# without two that are settings and the mask token of DINOv3's pretraining.
 OFFICIAL = {
-    "deimv2-atto": (484, "241d4010abd3a7599b68bf93f1a24de1403c8b30402bdf36172ac02f6171a890", 508983),
-    "deimv2-femto": (484, "bbbf9c6c450854e35288972ba32c6ae93ac4eb4a4411aba28369329a86cdc1e1", 983943),
-    "deimv2-pico": (542, "5eb4eae1d26e212aebe872d3ced13294365011802c4867e69188b7853028378e", 1539537),
-    "deimv2-n": (630, "957fdc86014bd7599275424fb69fe2a9dad6d6f048f9a3913bfc6fcaf0480fc4", 3600419),
+    "deimv2-atto": (493, "aa7193441c0ee3f0182dde5a0a40b629e7c9959b4d9f8bfb69b18a3083f5b730", 508983),
+    "deimv2-femto": (493, "4b7aee6e888ac0c3c8eba961203621bb453217d46c4905226d881b66377195c2", 983943),
+    "deimv2-pico": (551, "76354a63fcb51f11bbf3429bfba091b6ee7e5a36c2083454bd9d8c66a9994196", 1539537),
+    "deimv2-n": (639, "ae40f1b585d2188a5372a954177135924c7d95dd7c5a67210580d55130c46d1f", 3600419),
+    "deimv2-s": (673, "9bbfdbe5ea51047c34626ba07c6062485223e62fdd345c39bff5529fd07fe23d", 9779836),
+    "deimv2-m": (769, "5e0a43bcca9638fa6734ce65ff0e6b1faeea8cad05bb378d5d2e05359b16108b", 18357748),
+    "deimv2-l": (809, "822cbe489d2f95cd253e19c1298f239ad7a34770e60f44859543d92a662b91f2", 32550828),
+    "deimv2-x": (989, "4536ead10b4e3dd4844201756aec21a383d9aa06b9e3f7c44d3130e3bbf8d87e", 51211350),
 }
 
 
@@ -145,12 +152,13 @@ def test_without_the_heads_of_the_first_layers_no_fewer_layers_can_be_run(small)
 
 def test_a_file_without_what_only_training_needs_answers_the_same(small, tmp_path):
     whole_one = settled(small).eval()
-    state = to_theirs(whole_one.state_dict(), source_for(whole_one.config, "official"))
+    source = "deimv2-lite-official" if whole_one.config.shared_boxes else "deimv2-official"
+    state = to_theirs(whole_one.state_dict(), source)
     for name in list(state):
         if "denoising" in name or any(f"{part}.{layer}." in name for part in PARTS for layer in (0, 1)):
             del state[name]
     path = tmp_path / "exported.safetensors"
-    ours = to_ours(state, identify(state))
+    ours = to_ours(state, source)
     weights.write(path, ours, model=whole_one.config.model_dump(mode="json"), classes=CLASSES)
     loaded = load_model(str(path))
     torch.testing.assert_close(loaded(IMAGES).layers[-1].logits, whole_one(IMAGES).layers[-1].logits)
@@ -179,12 +187,11 @@ def test_names_shapes_and_parameters_are_the_official_ones(name):
     entries, sha, parameters = OFFICIAL[name]
     with torch.device("meta"):
         network = build_model(name)
-    source = source_for(network.config, "official")
-    theirs = to_theirs(network.state_dict(), source)
+    theirs = official_state(network)
     rows = sorted(f"{key} {tuple(tensor.shape)}" for key, tensor in theirs.items())
     assert (len(rows), hashlib.sha256("\n".join(rows).encode()).hexdigest()) == (entries, sha)
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
-    assert identify(theirs) == source
+    assert identify(theirs) == source_for(network.config, "official")
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +245,25 @@ def test_atto_in_training_gives_the_official_boxes_edges_and_start(atto):
         close(layer.edges.logits[:, :4].flatten(-2), golden["layers_corners_first4"][index], 1e-9)
     close(output.start.boxes[:, :32], golden["pre_boxes"], 4e-7)
     close(output.proposals.boxes[:, :32], golden["enc_topk_boxes"], 4e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "tolerance"),
+    [("s", "deimv2-vit-official", 1e-12), ("x", "deimv2-dinov3-official", 1e-6)],  # DINOv3 turns in float32
+)
+@torch.no_grad()
+def test_maps_are_the_official_ones_for_weights_by_rule(fill, name, source, tolerance):
+    config = preset(f"deimv2-{name}")
+    network = ViT(config.backbone).double().eval()
+    ours = {f"backbone.{key}": tensor for key, tensor in network.state_dict().items()}
+    theirs = to_theirs(ours, source)
+    state = fill.filled_state({key: tuple(tensor.shape) for key, tensor in theirs.items()})
+    state |= {key: tensor + 1 for key, tensor in state.items() if key.endswith(".gamma")}
+    loaded = to_ours(state | derived_state(config, TABLES[source]), source)
+    network.load_state_dict({key.removeprefix("backbone."): tensor for key, tensor in loaded.items()})
+    golden = np.load(GOLDEN / "vit.npz")
+    for level, each in enumerate(network(fill.image(7, 1, 96, 64))):
+        expected = torch.from_numpy(golden[f"{name}{level}_channel_mean"])
+        torch.testing.assert_close(each.mean((2, 3)), expected, rtol=0, atol=tolerance)
+        expected = torch.from_numpy(golden[f"{name}{level}_corner"])
+        torch.testing.assert_close(each[:, :8, :4, :4], expected, rtol=0, atol=tolerance)
