@@ -28,7 +28,7 @@ BackboneConfig = Annotated[
     | Annotated[ViTConfig, Tag("vit")],
     Discriminator(_kind),
 ]
-"""The settings of any backbone, told apart by `kind`; all say `channels` and `strides` of the levels, and `frozen_norms`."""
+"""The settings of any backbone, told apart by `kind`; all say `channels` and `strides` of the levels."""
 
 
 def build_backbone(config: BackboneConfig) -> nn.Module:
