@@ -104,6 +104,7 @@ def inspect(file: str, model: str | None, as_json: bool) -> None:
 @click.option("--half", is_flag=True, help="Store 16 bits a number: half the size, about three digits.")
 def convert(file: str, out: Path, model: str | None, to: Any, half: bool) -> None:
     """Read FILE (or a release) strictly and write it to OUT in another format."""
+    from detr import hugging_face
     from detr.models.loading import read_network
     from detr.models.saving import save_model
 
@@ -111,6 +112,8 @@ def convert(file: str, out: Path, model: str | None, to: Any, half: bool) -> Non
     metadata = {key: value for key, value in checkpoint.metadata.items() if key != "config"}
     metadata["converted_from"] = checkpoint.path.name
     save_model(network.half() if half else network, out, to, metadata=metadata)
+    if to == "hf" and (note := hugging_face.note_on(network.config.arch)):
+        click.echo(f"note: {note}", err=True)
     click.echo(f"{out}: {len(network.state_dict()):,} tensors from {checkpoint.path}")
 
 

@@ -90,6 +90,19 @@ def _with_the_losses_of_its_paper(tree: dict[str, Any]) -> dict[str, Any]:
     return {**tree, "criterion": merged(FAMILIES[arch].config.model_dump(mode="json"), criterion)}
 
 
+def never_reached(recipe: Recipe) -> list[str]:
+    """Settings, as words, of epochs that come after the last one: those of a schedule longer than this training."""
+    augment, criterion, second = recipe.augment, recipe.criterion, recipe.train.second_stage
+    epochs = {
+        "augment.start_epoch": augment.start_epoch or None,
+        "augment.flat_epoch": augment.flat_epoch,
+        "augment.stop_epoch": augment.stop_epoch,
+        "criterion.matcher.by_overlap_from": None if criterion is None else criterion.matcher.by_overlap_from,
+        "train.second_stage.epoch": None if second is None else second.epoch,
+    }
+    return [f"{name}={epoch}" for name, epoch in epochs.items() if epoch is not None and epoch >= recipe.train.epochs]
+
+
 def at_size(recipe: Recipe, imgsz: int) -> Recipe:
     """The recipe for inputs with that side, drawn sizes included; UsageError for a side that no input has."""
     own = recipe.model.input

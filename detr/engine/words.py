@@ -10,7 +10,7 @@ from detr.data.coco import CocoDataset
 from detr.data.opening import notes_for_training
 from detr.engine import plots
 from detr.engine.distributed import Team
-from detr.engine.recipe import Recipe
+from detr.engine.recipe import Recipe, never_reached
 from detr.engine.run import Run, Say
 from detr.engine.sanity import LOOKS, matched_iou
 from detr.engine.watch import Seen
@@ -35,6 +35,9 @@ def say_what_is_asked(
         name = annotations.file_names[per_image.index(most)]
         say(f"warning: {name} has {most} boxes, more than the model's {recipe.model.num_queries} queries; "
             f"all cannot be found; model.num_queries={most} would do")  # fmt: skip
+    if late := never_reached(recipe):
+        say(f"warning: in {recipe.train.epochs} epochs these are never reached: {', '.join(late)}; "
+            "--finetune has a schedule for small data sets")  # fmt: skip
     for note in notes_for_training(train_set, val_set):
         say(f"note: {note}")
     processes = f", {team.size} processes" if team.size > 1 else ""

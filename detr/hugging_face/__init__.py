@@ -43,3 +43,8 @@ def config_of(model: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
 def processor_of(model: Mapping[str, Any]) -> dict[str, Any]:
     """The preprocessor_config.json of a model section with every setting in it."""
     return processor.processor_of(model["input"], _ARCHS[model["arch"]].PROCESSOR)
+
+
+def note_on(arch: str) -> str | None:
+    """What those who write a model for transformers should know, if anything."""
+    return getattr(_ARCHS[arch], "NOTE", None) if arch in _ARCHS else None

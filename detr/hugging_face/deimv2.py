@@ -29,6 +29,12 @@ TYPES = ("deimv2",)
 PROCESSOR = "RTDetrImageProcessor"
 """What prepares images for them, and reads what they say."""
 
+NOTE = (
+    "transformers' DEIMv2 embeds and norms the memory before queries are selected, which the authors' doesn't: "
+    "with these weights it finds much less than the authors' code or ours"
+)
+"""What to know of the folder that is written."""
+
 _FIXED = FIXED_HYBRID | FIXED_FINE_GRAINED | {"decoder_activation_function": "silu", "encoder_fuse_op": "sum"}
 _DEFAULTS = {"decoder_activation_function": "relu"}
 """What transformers takes where a file doesn't say, if that is another value."""

@@ -182,6 +182,12 @@ def test_convert_writes_the_other_forms(detr_, tmp_path):
     assert all(torch.equal(state[name], expected[name]) for name in state)
 
 
+def test_what_transformers_does_otherwise_is_said(detr_, tmp_path):
+    save_model(build_model("deimv2-atto"), tmp_path / "ours.safetensors")
+    code, _, err = detr_("weights", "convert", tmp_path / "ours.safetensors", tmp_path / "folder", "--to", "hf")
+    assert code == 0 and err.startswith("note: transformers' DEIMv2 embeds") and len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("file", ["no/such.pth", "rtdetr-r81"])
 def test_what_is_not_there_is_a_usage_error(file, detr_, tmp_path):
     code, _, err = detr_("weights", "convert", file, tmp_path / "out")

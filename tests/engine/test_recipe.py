@@ -1,7 +1,7 @@
 import pytest
 
 from detr.config import recipe_names
-from detr.engine.recipe import at_size, load_recipe
+from detr.engine.recipe import at_size, load_recipe, never_reached
 from detr.errors import UsageError
 from detr.models.presets import MODELS
 
@@ -98,6 +98,16 @@ def test_augmentation_that_an_input_does_not_allow_is_refused(preset, words, sai
 def test_detr_can_be_trained_on_inputs_of_one_size():
     recipe = load_recipe("detr-r50", ["model.input.resize=stretch", "augment.sizes=null", "augment.mixup={}"])
     assert recipe.model.input.frame == (640, 640)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_no_recipe_waits_for_an_epoch_that_never_comes(name):
+    assert never_reached(load_recipe(name)) == never_reached(load_recipe(name, finetune=True)) == []
+
+
+def test_a_short_training_knows_what_it_never_reaches():
+    late = never_reached(load_recipe("dfine-s", ["train.epochs=24"]))
+    assert late == ["augment.stop_epoch=120", "train.second_stage.epoch=120"]
 
 
 @pytest.mark.parametrize("name", recipe_names())
