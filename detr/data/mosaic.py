@@ -81,4 +81,6 @@ def _moved(
     turned = F.affine(Image.fromarray(canvas), **how)
     # At once, for there are fewer pixels to distort then.
     pixels = np.array(turned.resize(size[::-1], Image.Resampling.BILINEAR))
-    return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)), F.resize(F.affine(boxes, **how), list(size))
+    # Resizing multiplies by a rounded ratio, which may lead a little over the edge.
+    seen = F.clamp_bounding_boxes(F.resize(F.affine(boxes, **how), list(size)))
+    return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)), seen

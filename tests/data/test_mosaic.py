@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
@@ -69,6 +69,7 @@ def test_a_turned_box_holds_what_it_held():
 
 
 @settings(deadline=None, max_examples=40)
+@example(shapes=[(1, 1, 0), (1, 1, 0), (27, 19, 0), (1, 1, 1)], key=1)  # a hair over the edge by rounding
 @given(
     st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70), st.integers(0, 3)), min_size=4, max_size=4),
     st.integers(0, 999),
