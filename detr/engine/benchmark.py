@@ -1,7 +1,8 @@
 """How fast a network is on this machine, alone or against how well it finds; with what the numbers were measured on.
 
 A run is a batch on the device, from prepared images to boxes in pixels: the network and its post-processing, without
-reading and preparing images. The network is folded first (`deploy`), as for any use that doesn't train.
+reading and preparing images. The network is folded first (`network.deploy()`), as one does before it is put to use;
+`detr predict` runs it as it was trained.
 """
 
 from __future__ import annotations
