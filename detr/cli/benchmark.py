@@ -47,8 +47,8 @@ def command(names: tuple[str, ...], sweep: str | None, name: str | None, as_json
     """Time each NAME: a preset, a release or a file of weights.
 
     A run goes from prepared images on the device to boxes in pixels; reading and preparing images is not in it. The
-    network is folded (network.deploy()), which predict does not do. Without --data presets are built with fresh weights,
-    as speed does not depend on them.
+    network is folded (network.deploy()), which predict does not do. Without --data presets are built with fresh
+    weights, as speed does not depend on them.
 
     \b
       detr benchmark rtdetr-r18 rtdetr-r50 --device cuda --half
