@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Tag, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from detr.backbones import BackboneConfig
 from detr.backbones.hgnetv2 import HGNetv2Config
 from detr.classes import Classes
 from detr.layers.conv import ConvNorm
 from detr.layers.deformable import LARGEST_HALF, DeformableDecoderLayer
+from detr.layers.position import precise
 from detr.layers.transformer import MLP, SwiGLU
 from detr.models.fine_grained_decoder import FineGrainedConfig, FineGrainedDecoder
 from detr.models.hybrid_encoder import Fusion, HybridEncoder, HybridEncoderConfig, Merge, Project
@@ -114,6 +115,13 @@ def _layer(config: DEIMv2Config) -> DeformableDecoderLayer:
         clamp=LARGEST_HALF,
         projected=False,
         gated=config.gated,
-        norm=lambda channels: nn.RMSNorm(channels, eps=_LEAST),
+        norm=lambda channels: PreciseRMSNorm(channels, eps=_LEAST),
         feed_forward=SwiGLU,
     )
+
+
+class PreciseRMSNorm(nn.RMSNorm):
+    """Computed in float32 at least, as officially: autocast leaves its input in 16 bits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(precise(x)).to(x.dtype)

@@ -130,6 +130,12 @@ def test_every_parameter_gets_a_gradient_with_and_without_targets(small, targets
     assert [name for name, parameter in small.named_parameters() if parameter.grad is None] == []
 
 
+def test_mixed_precision_trains_without_a_warning(small, targets):
+    with torch.autocast("cpu", torch.bfloat16):
+        output = small.train()(IMAGES, targets=targets)
+    assert output.layers[-1].boxes.dtype == torch.float32
+
+
 def test_the_deployed_form_gives_the_same_with_fewer_parts(small):
     network = settled(small).double().eval()
     deployed = network.deploy()
