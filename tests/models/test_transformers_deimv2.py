@@ -5,7 +5,9 @@ here it is told not to.
 """
 
 import math
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,9 @@ from detr.errors import InputError
 from detr.models import build_model, load_model
 from detr.models.deimv2 import DEIMv2Config
 from detr.models.saving import save_model
+
+sys.path.insert(0, str(Path(__file__).parent))
+from second_opinion import difference, pictures
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its import is not what is tested here
@@ -137,28 +142,11 @@ def ours(network):
     return mine
 
 
-@torch.no_grad()
-def difference(network, mine):
-    """Largest difference of logits and of boxes. Equal scores may come in another order, so queries are paired."""
-    blobs = nn.functional.interpolate(torch.randn(2, 3, 6, 6), size=(128, 128), mode="bilinear")
-    images = blobs + 0.5 * torch.rand(2, 3, 128, 128)
-    expected, output = network(images), mine(images).layers[-1]
-    assert expected.logits.std() > 0.1
-    worst = 0.0
-    for index in range(len(images)):
-        rows = torch.cat([expected.logits[index], expected.pred_boxes[index]], 1)
-        mine_rows = torch.cat([output.logits[index], output.boxes[index]], 1)
-        nearest = torch.cdist(rows.double(), mine_rows.double(), compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
-        assert len(nearest.unique()) == len(nearest)
-        worst = max(worst, float((rows - mine_rows[nearest]).abs().max()))
-    return worst
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_outputs_agree_with_transformers(kind):
     network = theirs(KINDS[kind]())
     mine = ours(network)
-    assert difference(as_the_authors_do(network), mine) < 1e-4
+    assert difference(as_the_authors_do(network), mine, pictures(128)) < 1e-4
 
 
 @pytest.mark.parametrize("kind", ["lite", "hybrid"])
@@ -171,7 +159,7 @@ def test_transformers_loads_the_folder_we_write_and_we_load_its_own(kind, tmp_pa
     back = load_model(str(tmp_path / "theirs"))
     torch.testing.assert_close(back.state_dict(), mine.state_dict(), rtol=0, atol=0)
     assert back.config == mine.config
-    assert difference(as_the_authors_do(network), mine) < 1e-4
+    assert difference(as_the_authors_do(network), mine, pictures(128)) < 1e-4
 
 
 def test_a_layer_that_the_authors_have_not_is_refused_where_it_was_trained():
