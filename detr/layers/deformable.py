@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from detr.layers.attention import SelfAttention
-from detr.layers.position import precise
 from detr.layers.transformer import FeedForward
-from detr.ops.deformable_attention import deformable_attention
+from detr.ops import deformable_attention
 
 Method = Literal["bilinear", "discrete"]
 LARGEST_HALF = 65504.0
@@ -25,8 +24,6 @@ class DeformableAttention(nn.Module):
     With `method="discrete"` (RT-DETRv2) the nearest position is read instead of interpolating, and the offsets stay as
     they are: no gradient reaches them. With `projected=False` (D-FINE) heads share the channels of the memory as it is.
     """
-
-    points_scale: Tensor
 
     def __init__(
         self,
@@ -44,8 +41,6 @@ class DeformableAttention(nn.Module):
         self.weights = nn.Linear(channels, heads * sum(points))
         self.project_value = nn.Linear(channels, channels) if projected else None
         self.project_out = nn.Linear(channels, channels) if projected else nn.Identity()
-        scale = torch.tensor([1 / count for count in points for _ in range(count)], dtype=torch.float32)
-        self.register_buffer("points_scale", scale[:, None], persistent=False)
         self._initialise()
         if method == "discrete":
             self.offsets.requires_grad_(False)
@@ -58,35 +53,18 @@ class DeformableAttention(nn.Module):
         Points [B, Q, 2] may stand in for boxes: then an offset of 1 is a position of the level, not half a side of the
         box over the number of points. [B, Q, L, 2 or 4] says where they are on each level by itself.
         """
-        value = self._value(memory)
-        if padding is not None:
-            value = value.masked_fill(padding[..., None, None], 0)
-        offsets = precise(self.offsets(query)).unflatten(-1, (self.heads, -1, 2))
-        weights = self.weights(query).unflatten(-1, (self.heads, -1)).softmax(-1)
-        locations = self._locations(boxes, offsets, shapes)
-        attended = deformable_attention(value, shapes, locations, weights, self.points, method=self.method)
+        value = memory if self.project_value is None else self.project_value(memory)
+        attended = deformable_attention(
+            value.unflatten(-1, (self.heads, -1)),
+            shapes,
+            boxes,
+            self.offsets(query).unflatten(-1, (self.heads, -1, 2)),
+            self.weights(query).unflatten(-1, (self.heads, -1)),
+            self.points,
+            padding=padding,
+            method=self.method,
+        )
         return self.project_out(attended)
-
-    def _locations(self, boxes: Tensor, offsets: Tensor, shapes: tuple[tuple[int, int], ...]) -> Tensor:
-        """[B, Q, M, P, 2], where the points are read: xy in [0, 1] of their level"""
-        if boxes.dim() == 4:
-            levels = [level for level, count in enumerate(self.points) for _ in range(count)]
-            places = boxes[:, :, None, levels]
-        else:
-            places = boxes[:, :, None, None]
-        if boxes.shape[-1] == 2:
-            levels_of_points = zip(shapes, self.points, strict=True)
-            sizes = [(width, height) for (height, width), count in levels_of_points for _ in range(count)]
-            return places + offsets / offsets.new_tensor(sizes)
-        centres, sides = places.chunk(2, -1)
-        return centres + offsets * self.points_scale * sides * 0.5
-
-    def _value(self, memory: Tensor) -> Tensor:
-        """[B, S, D] -> [B, S, M, Dh], laid out as maps are, channel by channel, so sampling reads it without a copy."""
-        value, linear = memory.transpose(1, 2), self.project_value
-        if linear is not None:
-            value = linear.weight @ value + linear.bias[:, None]
-        return value.unflatten(1, (self.heads, -1)).permute(0, 3, 1, 2)
 
     @torch.no_grad()
     def _initialise(self) -> None:

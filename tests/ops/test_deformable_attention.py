@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from detr.ops.deformable_attention import deformable_attention
+from detr.ops import deformable_attention
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 SHAPES = ((2, 3), (1, 1))  # positions 0..5 row by row, then position 6
@@ -17,7 +17,15 @@ def attend(locations, weights, points, value=None, method="bilinear"):
     value = torch.arange(1.0, 8.0).view(1, 7, 1, 1) if value is None else value
     locations = torch.tensor(locations).view(1, 1, 1, -1, 2)
     weights = torch.tensor(weights).view(1, 1, 1, -1)
-    return deformable_attention(value, SHAPES, locations, weights, points, method=method).flatten()
+    return sampled(value, SHAPES, locations, weights, points, method=method).flatten()
+
+
+def sampled(value, shapes, locations, weights, points, method="bilinear"):
+    """As before softmax and references came in: locations [B, Q, M, P, 2] in [0, 1], weights [B, Q, M, P] of sum 1."""
+    references = locations.new_zeros(*locations.shape[:2], 2)
+    sizes = [(width, height) for (height, width), count in zip(shapes, points, strict=True) for _ in range(count)]
+    offsets = locations * locations.new_tensor(sizes)
+    return deformable_attention(value, shapes, references, offsets, weights.log(), points, method=method)
 
 
 def test_the_middle_of_a_cell_reads_that_cell():
@@ -56,15 +64,18 @@ def test_each_head_reads_its_own_channels_at_its_own_place():
     value[0, 0, 0], value[0, 5, 1] = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
     locations = torch.tensor([[[0.5 / 3, 0.25], [0.5, 0.5]], [[2.5 / 3, 0.75], [0.5, 0.5]]]).view(1, 1, 2, 2, 2)
     weights = torch.tensor([[1.0, 0.0], [1.0, 0.0]]).view(1, 1, 2, 2)
-    found = deformable_attention(value, SHAPES, locations, weights, (1, 1))
+    found = sampled(value, SHAPES, locations, weights, (1, 1))
     torch.testing.assert_close(found, torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]))
 
 
 def test_gradients_are_those_of_finite_differences():
     value = torch.randn(2, 7, 2, 3, dtype=torch.float64, requires_grad=True)
-    locations = (torch.rand(2, 4, 2, 3, 2, dtype=torch.float64) * 1.2 - 0.1).requires_grad_()
-    weights = torch.rand(2, 4, 2, 3, dtype=torch.float64, requires_grad=True)
-    torch.autograd.gradcheck(lambda v, l, w: deformable_attention(v, SHAPES, l, w, (2, 1)), (value, locations, weights))
+    references = torch.rand(2, 4, 4, dtype=torch.float64, requires_grad=True)
+    offsets = torch.randn(2, 4, 2, 3, 2, dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(2, 4, 2, 3, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(
+        lambda *given: deformable_attention(given[0], SHAPES, *given[1:], (2, 1)), (value, references, offsets, logits)
+    )
 
 
 def test_outputs_and_gradients_are_those_of_the_official_operator():
@@ -73,17 +84,20 @@ def test_outputs_and_gradients_are_those_of_the_official_operator():
     given = [torch.from_numpy(recorded[name]).requires_grad_() for name in names]
     value, locations, weights = given
     shapes = tuple((int(h), int(w)) for h, w in recorded["spatial_shapes"])
-    found = deformable_attention(value, shapes, locations.flatten(3, 4), weights.flatten(3), (2, 2, 2))
+    found = sampled(value, shapes, locations.flatten(3, 4), weights.flatten(3), (2, 2, 2))
     torch.testing.assert_close(found, torch.from_numpy(recorded["output"]), rtol=0, atol=1e-12)
     found.backward(torch.from_numpy(recorded["grad_output"]))
     for name, tensor in zip(names, given, strict=True):
-        torch.testing.assert_close(tensor.grad, torch.from_numpy(recorded[f"grad_{name}"]), rtol=0, atol=1e-12)
+        expected = torch.from_numpy(recorded[f"grad_{name}"])
+        if name == "attention_weights":  # the softmax takes out what is common to all weights of a query and head
+            expected = expected - (expected * weights.detach()).sum((-2, -1), keepdim=True)
+        torch.testing.assert_close(tensor.grad, expected, rtol=0, atol=1e-12)
 
 
 def test_a_query_among_many_gets_what_it_gets_among_few():
     value = torch.randn(2, 7, 2, 3, dtype=torch.float64)
-    locations = torch.rand(2, 2500, 2, 3, 2, dtype=torch.float64)
-    weights = torch.rand(2, 2500, 2, 3, dtype=torch.float64)
-    many = deformable_attention(value, SHAPES, locations, weights, (2, 1))
-    few = deformable_attention(value, SHAPES, locations[:, :10], weights[:, :10], (2, 1))
+    references = torch.rand(2, 2500, 2, dtype=torch.float64)
+    offsets, logits = torch.randn(2, 2500, 2, 3, 2).double(), torch.randn(2, 2500, 2, 3).double()
+    many = deformable_attention(value, SHAPES, references, offsets, logits, (2, 1))
+    few = deformable_attention(value, SHAPES, references[:, :10], offsets[:, :10], logits[:, :10], (2, 1))
     torch.testing.assert_close(many[:, :10], few)
