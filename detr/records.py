@@ -101,3 +101,7 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+
+for _record in (Edges, Predictions, Denoising, Output):  # what networks answer with, known to recorders of graphs
+    torch.export.register_dataclass(_record)

@@ -6,19 +6,16 @@ Moves are in sides of the start box, times `scale`; they come in the order left,
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 
 from detr.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from detr.layers.tables import kept
 
 _SMALLEST_SIDE = 1e-16
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)
-@torch.no_grad()
+@kept
 def bin_positions(
     bins: int = 33,
     *,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detr.layers.tables import kept
 from detr.layers.valid_area import cell_centres
 
 _TEMPERATURE = 10_000.0  # of sine tables
@@ -88,9 +88,7 @@ def anchors(
     return logits.masked_fill(~valid, math.inf).to(dtype), valid
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)
-@torch.no_grad()
+@kept
 def _sine_table(height: int, width: int, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     assert channels % 4 == 0
     omega = torch.arange(channels // 4, dtype=torch.float32) / (channels // 4)
@@ -102,14 +100,18 @@ def _sine_table(height: int, width: int, channels: int, dtype: torch.dtype, devi
     return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], 1).to(device, dtype)
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)
-@torch.no_grad()
+@kept
 def _anchors(
     shapes: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
     logits, valid = _proposals(cell_centres(shapes, None, torch.device("cpu"))[0], shapes)
-    return logits.to(device, dtype), None if valid.all() else valid.to(device)
+    return logits.to(device, dtype), None if _all_valid(shapes) else valid.to(device)
+
+
+def _all_valid(shapes: tuple[tuple[int, int], ...]) -> bool:
+    """Whether no anchor reaches the border: known from the sizes, without a look at the anchors."""
+    nearest = min(0.5 / side for shape in shapes for side in shape)
+    return nearest > _BORDER and _FINEST_SIDE * 2 ** (len(shapes) - 1) < 1 - _BORDER
 
 
 def _proposals(centres: Tensor, shapes: tuple[tuple[int, int], ...]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,75 @@
+"""Every architecture as one graph: recorded whole, without a look at the numbers on the way."""
+
+import pytest
+import torch
+
+from detr.layers.position import _proposals, anchors
+from detr.layers.tables import kept
+from detr.layers.valid_area import cell_centres
+from detr.models import MODELS, build_model
+from detr.models.presets import preset
+
+ONE_OF_EACH = [
+    "detr-r50",
+    "deformable-detr-r50-two-stage",
+    "dino-r50-4scale",
+    "rtdetrv2-r18-dsp",
+    "dfine-n",
+    "deimv2-n",
+]
+
+
+def test_every_architecture_is_here():
+    assert {preset(name).arch for name in ONE_OF_EACH} == set(MODELS)
+
+
+@pytest.fixture(params=ONE_OF_EACH)
+def network(request, smaller):
+    torch.manual_seed(0)
+    return build_model(smaller(request.param, num_layers=2)).eval().deploy()
+
+
+IMAGES = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_a_network_is_exported_whole_and_answers_the_same(network):
+    expected = network(IMAGES).layers[-1]
+    answer = torch.export.export(network, (IMAGES,)).module()(IMAGES).layers[-1]
+    torch.testing.assert_close(answer.logits, expected.logits)
+    torch.testing.assert_close(answer.boxes, expected.boxes)
+    torch.testing.assert_close(network(IMAGES).layers[-1].logits, expected.logits, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_a_network_is_one_graph_for_the_compiler(network):
+    torch._dynamo.reset()
+    expected = network(IMAGES).layers[-1]
+    answer = torch.compile(network, fullgraph=True, backend="eager")(IMAGES).layers[-1]
+    torch.testing.assert_close(answer.logits, expected.logits)
+    torch.testing.assert_close(answer.boxes, expected.boxes)
+
+
+@pytest.mark.parametrize("side", [1, 2, 20, 49, 50, 51, 80])
+@pytest.mark.parametrize("levels", [1, 3, 5])
+def test_sizes_alone_tell_whether_all_anchors_are_valid(side, levels):
+    shapes = ((20, side),) + ((4, 4),) * (levels - 1)
+    valid = _proposals(cell_centres(shapes, None, torch.device("cpu"))[0], shapes)[1]
+    given = anchors(shapes, like=torch.empty(0))[1]
+    assert (given is None) == bool(valid.all())
+    assert given is None or torch.equal(given, valid)
+
+
+def test_a_table_is_made_once_and_belongs_to_no_inference():
+    made = []
+
+    @kept
+    def table(size, *, scale=1.0):
+        made.append(size)
+        return torch.arange(size) * scale
+
+    with torch.inference_mode():
+        first = table(3, scale=2.0)
+    assert table(3, scale=2.0) is first and made == [3]
+    assert not first.is_inference() and not first.requires_grad
+    assert table(4).tolist() == [0, 1, 2, 3] and made == [3, 4]
