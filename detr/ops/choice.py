@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from detr.errors import UsageError, did_you_mean
-from detr.ops import deformable_attention_grid_sample
+from detr.ops.deformable_attention_grid_sample import deformable_attention as by_grid_sample
+from detr.ops.deformable_attention_torch import deformable_attention as by_torch
 
 Kernels = Literal["auto", "torch", "triton", "grid_sample"]
 Method = Literal["bilinear", "discrete"]
@@ -54,9 +55,8 @@ def deformable_attention(
         from detr.ops.deformable_attention_triton import deformable_attention as by_triton
 
         return by_triton(value, shapes, references, offsets, logits, points, padding=padding, method=method)
-    return deformable_attention_grid_sample.deformable_attention(
-        value, shapes, references, offsets, logits, points, padding=padding, method=method
-    )
+    compute = by_torch if form == "torch" else by_grid_sample
+    return compute(value, shapes, references, offsets, logits, points, padding=padding, method=method)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detr.ops.locations import locations_of
+
 _MANY = 2000
 """From so many queries on, such as all positions of an encoder, the samples of one level are summed before the next are
 taken: all at once would be gigabytes. With fewer, the number of steps counts."""
@@ -37,23 +39,6 @@ def deformable_attention(
         maps, shapes, locations, weights, points, _bilinear if method == "bilinear" else _discrete
     )
     return attended.view(batch, heads * channels, -1).transpose(1, 2).to(value.dtype)
-
-
-def locations_of(
-    references: Tensor, offsets: Tensor, shapes: tuple[tuple[int, int], ...], points: tuple[int, ...]
-) -> Tensor:
-    """[B, Q, M, P, 2], where the points are read: xy in [0, 1] of their level"""
-    if references.dim() == 4:
-        levels = [level for level, count in enumerate(points) for _ in range(count)]
-        places = references[:, :, None, levels]
-    else:
-        places = references[:, :, None, None]
-    if references.shape[-1] == 2:
-        sizes = [(width, height) for (height, width), count in zip(shapes, points, strict=True) for _ in range(count)]
-        return places + offsets / offsets.new_tensor(sizes)
-    centres, sides = places.chunk(2, -1)
-    shares = offsets.new_tensor([1 / count for count in points for _ in range(count)])
-    return centres + offsets * shares[:, None] * sides * 0.5
 
 
 def _weighted_sums(
