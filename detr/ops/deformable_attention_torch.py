@@ -25,15 +25,14 @@ def deformable_attention(
 ) -> Tensor:
     """As `detr.ops.deformable_attention`. Deterministic forward and backward; no second derivative of `bilinear`."""
     dtype = torch.promote_types(value.dtype, torch.float32)
-    references, offsets, weights = references.to(dtype), offsets.to(dtype), logits.to(dtype).softmax(-1)
+    references, offsets, logits = references.to(dtype), offsets.to(dtype), logits.to(dtype)
     maps = value if padding is None else value.masked_fill(padding[..., None, None], 0)
     maps = maps.to(dtype).contiguous()
     if method == "discrete":
-        return _discrete(maps, shapes, locations_of(references, offsets, shapes, points), weights, points).to(
-            value.dtype
-        )
+        locations = locations_of(references, offsets, shapes, points)
+        return _discrete(maps, shapes, locations, logits.softmax(-1), points).to(value.dtype)
     sizes = [side for shape in shapes for side in shape]
-    summed = bilinear_sums(maps, *frames_of(references, shapes, points), offsets, weights, sizes, list(points))
+    summed = bilinear_sums(maps, *frames_of(references, shapes, points), offsets, logits, sizes, list(points))
     return summed.flatten(2).to(value.dtype)
 
 

@@ -23,20 +23,28 @@ def products_with_rows(vectors: Tensor, matrix: Tensor, rows: Tensor) -> Tensor:
     return torch.sparse.sampled_addmm(wanted, vectors, matrix.T, beta=0).values().view(rows.shape)
 
 
-def sums_into_rows(vectors: Tensor, rows: Tensor, shares: Tensor, num_rows: int, points: int) -> Tensor:
-    """shares [K, N * P] of vectors [N, D], each P times, added to the rows [N * P] int32 of K matrices [K, R, D].
+class SumsIntoRows:
+    """vectors [N, D], rows [N * P] int32, shares [K, N * P] -> K matrices [R, D], as many rows at a time as one wants.
 
+    Row r of a matrix is the sum of the vectors' shares for which `rows` is r; each P rows are of the same vector.
     `index_add_` would do that in any order on a CUDA device; here the rows are sorted, and each is one sum.
     """
-    in_order, order = rows.sort(stable=True)
-    starts = torch.searchsorted(in_order, torch.arange(num_rows, dtype=torch.int32, device=rows.device), out_int32=True)
-    sources = (order // points).int()
-    return torch.stack(
-        [
-            F.embedding_bag(sources, vectors, starts, mode="sum", per_sample_weights=share.index_select(0, order))
-            for share in shares
-        ]
-    )
+
+    def __init__(self, vectors: Tensor, rows: Tensor, shares: Tensor, borders: list[int]) -> None:
+        """borders: the rows at which the rows asked for begin and end"""
+        self.order = rows.sort(stable=True).indices
+        self.sources = (self.order // max(1, len(rows) // max(1, len(vectors)))).int()
+        ends = rows.bincount(minlength=borders[-1]).cumsum(0)
+        self.starts = F.pad(ends, (1, 0)).int()
+        self.places = dict(zip(borders, self.starts[borders].tolist(), strict=True))
+        self.vectors, self.shares = vectors, shares
+
+    def between(self, first: int, last: int, matrix: int) -> Tensor:
+        """Rows first to last of one of the matrices [last - first, D], both among the borders."""
+        start, end = self.places[first], self.places[last]
+        starts = self.starts[first:last] - start
+        shares = self.shares[matrix].index_select(0, self.order[start:end])
+        return F.embedding_bag(self.sources[start:end], self.vectors, starts, mode="sum", per_sample_weights=shares)
 
 
 @functools.cache
