@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--queries", type=click.IntRange(min=1), help="Queries that run: fewer are faster.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--half", is_flag=True, help="Compute in 16 bits: float16 on a GPU, bfloat16 on the CPU.")
+@click.option("--compile", is_flag=True, help="Compile the network first: a minute, then faster. For long videos.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, help="Pictures the network sees at once.")
 @click.option("--save-json", is_flag=True, help="Images: predictions.json, as COCO has it. Videos: NAME.jsonl.")
 @click.option("--save-txt", is_flag=True, help="labels/*.txt, YOLO's lines.")
@@ -63,6 +64,7 @@ def command(
     queries: int | None,
     device: str,
     half: bool,
+    compile: bool,
     batch: int,
     save_json: bool,
     save_txt: bool,
@@ -117,7 +119,7 @@ def command(
     )
     summary = None
     try:
-        detector = Detector(weights, model=model, device=device, layers=layers, queries=queries)
+        detector = Detector(weights, model=model, device=device, layers=layers, queries=queries, compile=compile)
         words = [word for words in classes for word in words.split(",") if word.strip()]
         settings = detector.settings(
             conf=threshold, classes=words if classes else None, max_det=max_det, imgsz=size, half=half

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: the cores, at most 8]")
 @click.option("--half", is_flag=True, help="Half precision: float16 on a GPU, bfloat16 on a CPU.")
+@click.option("--compile", is_flag=True, help="Compile the network first: a minute, then faster.")
 @click.option("--conf", default=0.0, help="Leave out scores below; 0 as COCO does.")
 @click.option("--max-dets", default=100, type=click.IntRange(min=1), help="Detections that count per class and image.")
 @click.option("--evaluator", type=click.Choice(["detr", "pycocotools"]), default="detr")
@@ -100,8 +101,9 @@ def _measure_model(weights: str, data: Path, **options: Any) -> None:
 def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> None:
     from detr.data.coco import CocoDataset
     from detr.data.sources import find_split
-    from detr.engine.device import default_workers, half_type
+    from detr.engine.device import default_workers
     from detr.engine.predictions import write_predictions
+    from detr.engine.runner import TorchRunner
     from detr.engine.settings import input_of_size, set_effort
     from detr.engine.validate import validate
     from detr.models import load_model
@@ -119,12 +121,10 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
     start = time.perf_counter()
     with removed_if_empty(folder):
         metrics, found = validate(
-            network,
+            TorchRunner(network, device=team.device, half=options["half"], compile=options["compile"]),
             dataset,
-            device=team.device,
             batch_size=options["batch"],
             workers=default_workers(team.size) if options["workers"] is None else options["workers"],
-            amp=half_type(team.device) if options["half"] else None,
             conf=options["conf"],
             max_dets=options["max_dets"],
             evaluator=options["evaluator"],

@@ -1,8 +1,7 @@
 """How fast a network is on this machine, alone or against how well it finds; with what the numbers were measured on.
 
 A run is a batch on the device, from prepared images to boxes in pixels: the network and its post-processing, without
-reading and preparing images. The network is folded first (`network.deploy()`), as one does before it is put to use;
-`detr predict` runs it as it was trained.
+reading and preparing images.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from torch import Tensor
 from detr.data.coco import CocoDataset
 from detr.engine.cost import TYPICAL, flops_of, parameters_of
 from detr.engine.device import default_workers, half_type
+from detr.engine.runner import Runner, TorchRunner
 from detr.engine.settings import set_effort
 from detr.engine.validate import validate
 from detr.errors import UsageError, did_you_mean
@@ -183,23 +183,21 @@ def warning_of_load(made_on: dict[str, Any]) -> str | None:
 def _times(network: Network, conditions: Conditions) -> Iterator[float]:
     """Milliseconds of each run that counts."""
     device, (height, width) = conditions.device, conditions.size
-    folded = network.deploy().to(device)
+    runner = TorchRunner(network, device=device, half=conditions.half)
     images = torch.rand(conditions.batch, 3, height, width, device=device)
     for _ in range(conditions.warmup):
-        _run(folded, images, conditions)
+        _run(runner, images, conditions)
     count, begun = 0, time.perf_counter()
     while count < _FEWEST_RUNS or time.perf_counter() - begun < conditions.seconds:
         start = time.perf_counter()
-        _run(folded, images, conditions)
+        _run(runner, images, conditions)
         yield 1000 * (time.perf_counter() - start)
         count += 1
 
 
-def _run(network: Network, images: Tensor, conditions: Conditions) -> None:
+def _run(runner: Runner, images: Tensor, conditions: Conditions) -> None:
     """One batch, waited for: the boxes are on the device when this returns."""
-    with torch.autocast(conditions.device.type, half_type(conditions.device), enabled=conditions.half):
-        output = network(images)
-    select(output, [TYPICAL] * len(images), scoring=network.scoring)
+    select(runner(images), [TYPICAL] * len(images), scoring=runner.scoring)
     if conditions.device.type == "cuda":
         torch.cuda.synchronize(conditions.device)
     elif conditions.device.type == "mps":
@@ -209,12 +207,10 @@ def _run(network: Network, images: Tensor, conditions: Conditions) -> None:
 def _ap(network: Network, conditions: Conditions, dataset: CocoDataset, workers: int) -> float:
     """AP in percent, as `detr val` measures it."""
     metrics, _ = validate(
-        network,
+        TorchRunner(network, device=conditions.device, half=conditions.half),
         dataset,
-        device=conditions.device,
         batch_size=8,
         workers=workers,
-        amp=half_type(conditions.device) if conditions.half else None,
         input=conditions.input,
     )
     return round(100 * metrics.ap, 2)

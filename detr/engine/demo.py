@@ -96,7 +96,7 @@ def run_demo(
     say("3. measuring it")
     source = find_split(data, "val")
     dataset = CocoDataset(read_annotations(source.annotations), source.images)
-    metrics, _ = validate(detector.network, dataset, device=detector.device, workers=default_workers())
+    metrics, _ = validate(detector.runner(), dataset, workers=default_workers())
     clock.lap("measuring")
     say(metrics.table())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from detr.classes import Classes
 from detr.engine.ahead import ahead
-from detr.engine.device import choose_device, default_workers, half_type
+from detr.engine.device import choose_device, default_workers
 from detr.engine.given import Channels, Picture, given_frames
 from detr.engine.results import Results
+from detr.engine.runner import TorchRunner
 from detr.engine.settings import Settings, at_least_1, class_indices, input_of_size, set_effort, share
 from detr.errors import InputError, UsageError
 from detr.image import padded, prepare
@@ -49,10 +50,12 @@ class Detector:
         device: str | torch.device | None = None,
         layers: int | None = None,
         queries: int | None = None,
+        compile: bool = False,
     ) -> None:
         """`weights`: a release, a file or a network. `model`: the preset, where a file doesn't say what it is.
 
         `layers`, `queries`: how many decoder layers and queries answer, by default the model's own; fewer are faster.
+        `compile`: hand the network to `torch.compile` (see `TorchRunner`), for many pictures of the same size.
         """
         self.device = choose_device("auto" if device is None else str(device))
         network = weights if isinstance(weights, nn.Module) else load_model(os.fspath(weights), model)
@@ -63,6 +66,8 @@ class Detector:
         if self.arch is not None and found != self.arch:
             raise InputError(f"{self.source} is a model of kind {found!r}, not {self.arch!r}; use detr.Detector")
         self.network: Any = network.to(self.device).eval()
+        self.compile = compile
+        self._ready: tuple[object, TorchRunner] | None = None
         set_effort(cast(Any, network), layers=layers, queries=queries)
 
     @property
@@ -80,6 +85,15 @@ class Detector:
         self.device = choose_device(str(device))
         self.network.to(self.device)
         return self
+
+    def runner(self, *, half: bool = False) -> TorchRunner:
+        """The network made ready to answer: folded, once for as long as it stays as it is."""
+        state = (id(self.network), self.device, half, self.compile, *_versions(self.network))
+        if self._ready is None or self._ready[0] != state:
+            self._ready = None  # two copies need not be there at a time
+            runner = TorchRunner(self.network, device=self.device, half=half, compile=self.compile)
+            self._ready = state, runner
+        return self._ready[1]
 
     @overload
     def __call__(
@@ -176,19 +190,17 @@ class Detector:
         start = time.perf_counter()
         images, padding = padded([item.tensor for item in group])
         sizes = [(item.frame.image.shape[0], item.frame.image.shape[1]) for item in group]
-        with torch.autocast(self.device.type, half_type(self.device), enabled=settings.half):
-            output = self.network(images.to(self.device), None if padding is None else padding.to(self.device))
-        last = replace(
-            output.layers[-1], logits=output.layers[-1].logits.float(), boxes=output.layers[-1].boxes.float()
-        )
+        runner = self.runner(half=settings.half)
+        output = runner(images, padding)
+        last = output.layers[-1]
         if not bool(torch.isfinite(last.logits).all() & torch.isfinite(last.boxes).all()):
             advice = "; try it without half" if settings.half else ": its weights are damaged"
             raise InputError(f"{self.source} answers with numbers that are none (NaN){advice}")
         middle = time.perf_counter()
         found = select(
-            replace(output, layers=(last,)),
+            output,
             sizes,
-            scoring=self.network.scoring,
+            scoring=runner.scoring,
             conf=settings.conf,
             max_det=settings.max_det,
             classes=settings.classes,
@@ -234,12 +246,10 @@ class Detector:
 
         source = find_split(data, split, images=images)
         metrics, _ = validate(
-            self.network,
+            self.runner(half=half),
             CocoDataset(read_annotations(source.annotations), source.images),
-            device=self.device,
             batch_size=at_least_1("batch", batch),
             workers=default_workers() if workers is None else workers,
-            amp=half_type(self.device) if half else None,
             conf=conf,
             max_dets=max_det,
             evaluator=evaluator,
@@ -346,6 +356,13 @@ class Prepared:
     frame: Frame
     tensor: Tensor  # [3, h, w]
     milliseconds: float  # to prepare it
+
+
+def _versions(network: nn.Module) -> tuple[object, ...]:
+    """Differs from what it was when settings or numbers of the network have changed."""
+    tensors = [*network.parameters(), *network.buffers()]
+    config = cast(Any, network.config)
+    return (id(config), *((id(each), each.data_ptr(), 0 if each.is_inference() else each._version) for each in tensors))
 
 
 def _inside(found: Detections, size: tuple[int, int]) -> Detections:

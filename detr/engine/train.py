@@ -28,6 +28,7 @@ from detr.engine.optimizer import groups_by_role, rate_factor, set_rates, table
 from detr.engine.progress import progress
 from detr.engine.recipe import Recipe
 from detr.engine.run import Run, Say, assemble
+from detr.engine.runner import TorchRunner
 from detr.engine.sanity import LOOKS, SanityCard
 from detr.engine.second_stage import after_evaluation, begin_second_stage
 from detr.engine.start import start_fresh, start_from, warning_of_fresh_norms
@@ -179,12 +180,9 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
 
 def _evaluate(run: Run, val_set: CocoDataset, workers: int) -> dict[str, float]:
     """The numbers of the averaged network on the validation split; `counters` remember the best."""
-    network = run.evaluated
-    network.eval()
     metrics, _ = validate(
-        network,
+        TorchRunner(run.evaluated, device=run.team.device),
         val_set,
-        device=run.team.device,
         batch_size=max(1, run.recipe.train.batch // run.team.size),
         workers=workers,
     )

@@ -1,9 +1,8 @@
-"""A network over a data set: what it finds, and how good that is; the same from one process or several."""
+"""A model over a data set: what it finds, and how good that is; the same from one process or several."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,11 +18,11 @@ from detr.engine.evaluate import Evaluator, evaluate
 from detr.engine.metrics import Metrics
 from detr.engine.predictions import DetectionArrays
 from detr.engine.progress import progress
+from detr.engine.runner import Runner
 from detr.errors import InputError, listed
 from detr.image import InputConfig
-from detr.models.network import DetectionNetwork
 from detr.models.postprocess import select
-from detr.records import Batch, Detections, Output, Predictions
+from detr.records import Batch, Detections, Output
 
 KEPT_PER_IMAGE = 300  # detections, over all classes, as in the official post-processing
 
@@ -37,35 +36,33 @@ class OtherClasses(InputError):
 
 
 def validate(
-    network: DetectionNetwork,
+    runner: Runner,
     dataset: CocoDataset,
     *,
-    device: torch.device | str = "cpu",
     batch_size: int = 8,
     workers: int = 0,
-    amp: torch.dtype | None = None,
     conf: float = 0.0,
     max_dets: int | Sequence[int] = (1, 10, 100),
     evaluator: Evaluator = "detr",
     input: InputConfig | None = None,
     quiet: bool = False,
 ) -> tuple[Metrics, DetectionArrays]:
-    """Run the network over the data set and evaluate what it finds.
+    """Run over the data set and evaluate what is found.
 
     Under `torchrun` every process takes its share of the batches and all get the same answer, to the last bit: the
     batches are those of one process, and no image is seen twice. (On a CPU the last bits of a network also depend on
-    the number of threads, which `torchrun` sets to one.) `batch_size` is that of one process; `amp` is the
-    type of autocast; `input` overrides the network's own. The classes are matched by name; OtherClasses where the data
-    has boxes of classes that the model doesn't know, InputError naming the image where an output is not finite.
+    the number of threads, which `torchrun` sets to one.) `batch_size` is that of one process; `input` overrides the
+    model's own. The classes are matched by name; OtherClasses where the data has boxes of classes that the model
+    doesn't know, InputError naming the image where an output is not finite.
     """
     annotations = dataset.annotations
-    data_index, notes = matched_classes(cast(Classes, network.classes), annotations)
+    data_index, notes = matched_classes(runner.classes, annotations)
     most = max(KEPT_PER_IMAGE, max_dets if isinstance(max_dets, int) else max(max_dets, default=0))
     known = None if (data_index >= 0).all() else np.flatnonzero(data_index >= 0).tolist()
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     loader = val_loader(
         dataset,
-        input=input or cast(Any, network.config).input,
+        input=input or runner.config.input,
         batch_size=batch_size,
         workers=workers,
         rank=rank,
@@ -73,25 +70,18 @@ def validate(
     )
     image_index = {id: index for index, id in enumerate(annotations.image_ids)}
     parts: list[_Part] = []
-    training = [module for module in network.modules() if module.training]
-    network.to(device).eval()
-    try:
-        with torch.inference_mode():
-            for batch in progress(loader, total=len(loader), description="val", unit="batch", quiet=quiet or rank > 0):
-                output = _answer(network, batch, torch.device(device), amp)
-                found = select(
-                    output,
-                    [target.size for target in batch.targets],
-                    scoring=network.scoring,
-                    conf=conf,
-                    max_det=most,
-                    classes=known,
-                )
-                for target, one in zip(batch.targets, found, strict=True):
-                    parts.append(_part(image_index[target.image_id], one, data_index))
-    finally:
-        for module in training:
-            module.training = True
+    with torch.inference_mode():
+        for batch in progress(loader, total=len(loader), description="val", unit="batch", quiet=quiet or rank > 0):
+            found = select(
+                _finite(runner(batch.images, batch.padding), batch),
+                [target.size for target in batch.targets],
+                scoring=runner.scoring,
+                conf=conf,
+                max_det=most,
+                classes=known,
+            )
+            for target, one in zip(batch.targets, found, strict=True):
+                parts.append(_part(image_index[target.image_id], one, data_index))
     detections = _gathered(parts, annotations, notes, size)
     return evaluate(annotations, detections, max_dets=max_dets, evaluator=evaluator), detections
 
@@ -124,18 +114,14 @@ _Part = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray
 _NOTHING: _Part = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 4)), np.empty(0))
 
 
-def _answer(network: DetectionNetwork, batch: Batch, device: torch.device, amp: torch.dtype | None) -> Output:
-    """The last layer's predictions in float32; InputError where one isn't finite."""
-    images = batch.images.to(device, non_blocking=True)
-    padding = None if batch.padding is None else batch.padding.to(device, non_blocking=True)
-    with torch.autocast(device.type, amp, enabled=amp is not None):
-        last = network(images, padding).layers[-1]
-    predictions = Predictions(last.logits.float(), last.boxes.float())
-    finite = _finite_rows(predictions.logits) & _finite_rows(predictions.boxes)
+def _finite(output: Output, batch: Batch) -> Output:
+    """The output; InputError where a number of it isn't finite."""
+    last = output.layers[-1]
+    finite = _finite_rows(last.logits) & _finite_rows(last.boxes)
     if not finite.all():
         image = batch.targets[int(finite.logical_not().nonzero()[0])].image_id
         raise InputError(f"the network's output for image {image!r} is not finite: its weights are damaged or diverged")
-    return Output((predictions,))
+    return output
 
 
 def _finite_rows(values: Tensor) -> Tensor:

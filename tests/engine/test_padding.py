@@ -13,6 +13,7 @@ from detr.data.coco import CocoDataset, read_annotations
 from detr.engine.detector import Detector
 from detr.engine.pictures import draw_batch
 from detr.engine.predict import predict
+from detr.engine.runner import TorchRunner
 from detr.engine.saving import Wanted
 from detr.engine.settings import input_of_size
 from detr.engine.validate import validate
@@ -120,7 +121,7 @@ def test_evaluation_finds_boxes_in_the_images_own_pixels(tmp_path, batch_size):
     tree = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "rectangle"}]}
     (tmp_path / "boxes.json").write_text(json.dumps(tree))
     dataset = CocoDataset(read_annotations(tmp_path / "boxes.json"), tmp_path / "images")
-    metrics, found = validate(RectangleFinder(), dataset, batch_size=batch_size)
+    metrics, found = validate(TorchRunner(RectangleFinder()), dataset, batch_size=batch_size)
     wanted = np.array([row["bbox"] for row in rows])
     assert metrics.ap50 == pytest.approx(1) and np.abs(found.boxes - wanted).max() < 3
 

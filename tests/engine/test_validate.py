@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from detr.classes import Classes
 from detr.data.coco import CocoDataset, read_annotations
 from detr.engine.evaluate import evaluate
+from detr.engine.runner import TorchRunner
 from detr.engine.validate import OtherClasses, matched_classes, validate
 from detr.errors import InputError
 from detr.image import InputConfig
@@ -97,7 +98,7 @@ def dataset(tmp_path):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 9])
 def test_a_network_that_knows_the_answers_scores_one_in_the_images_own_pixels(dataset, batch_size):
-    metrics, found = validate(Knowing(dataset), dataset, batch_size=batch_size)
+    metrics, found = validate(TorchRunner(Knowing(dataset)), dataset, batch_size=batch_size)
     assert metrics.ap == pytest.approx(1)
     assert metrics.counts["images"] == 5
     best = found.boxes[found.scores > 0.9]
@@ -106,17 +107,10 @@ def test_a_network_that_knows_the_answers_scores_one_in_the_images_own_pixels(da
 
 
 def test_loader_processes_change_nothing(dataset):
-    alone, helped = (validate(Learned(dataset.classes), dataset, batch_size=2, workers=n)[1] for n in (0, 2))
+    alone, helped = (
+        validate(TorchRunner(Learned(dataset.classes)), dataset, batch_size=2, workers=n)[1] for n in (0, 2)
+    )
     assert np.array_equal(alone.boxes, helped.boxes) and np.array_equal(alone.scores, helped.scores)
-
-
-def test_the_network_is_left_as_it_was(dataset):
-    network = nn.Sequential(Knowing(dataset), nn.Dropout()).train()
-    network.classes, network.config, network.scoring = dataset.classes, Settings(), Scoring()
-    network[1].eval()  # frozen
-    network.forward = network[0].forward
-    validate(network, dataset)
-    assert network.training and network[0].training and not network[1].training
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -125,7 +119,7 @@ def test_an_output_that_is_not_finite_is_an_error_with_its_image(dataset, part, 
     network = Knowing(dataset)
     getattr(network, part)[3, 1, 0] = value
     with pytest.raises(InputError, match="output for image 97 is not finite"):
-        validate(network, dataset, batch_size=2)
+        validate(TorchRunner(network), dataset, batch_size=2)
 
 
 def test_classes_are_matched_by_name_in_any_order(dataset):
@@ -134,16 +128,16 @@ def test_classes_are_matched_by_name_in_any_order(dataset):
     network = Knowing(dataset, names)
     network.classes = other
     network.logits[:, :, 1] = 9  # were cats to compete, they would win
-    metrics, found = validate(network, dataset, max_dets=1)
+    metrics, found = validate(TorchRunner(network), dataset, max_dets=1)
     assert metrics.notes[0] == "1 of the model's 4 classes are not in the data and were left out"
     assert set(found.labels.tolist()) <= {0, 1, 2}
-    assert validate(network, dataset)[0].ap == pytest.approx(1)
+    assert validate(TorchRunner(network), dataset)[0].ap == pytest.approx(1)
 
 
 def test_classes_of_the_data_that_the_model_does_not_know_are_an_error_with_a_table(dataset):
     network = Learned(Classes.from_names(["circle", "dog"]))
     with pytest.raises(OtherClasses, match=r"2 of the data's 3 classes are unknown.*'square', 'star'") as error:
-        validate(network, dataset)
+        validate(TorchRunner(network), dataset)
     assert "dog" in error.value.table and "star" in error.value.table
 
 
@@ -158,21 +152,21 @@ def test_a_class_without_boxes_need_not_be_known(tmp_path):
 def test_weights_that_name_no_classes_are_taken_in_the_datas_order_and_that_is_said(dataset):
     network = Knowing(dataset)
     network.classes = Classes.from_names(["class_0", "class_1", "class_2"])
-    metrics, _ = validate(network, dataset)
+    metrics, _ = validate(TorchRunner(network), dataset)
     assert metrics.ap == pytest.approx(1)
     assert metrics.notes[0].startswith("the weights do not name their classes")
 
 
 def test_scores_below_conf_are_left_out(dataset):
-    _, found = validate(Knowing(dataset), dataset, conf=0.5)
+    _, found = validate(TorchRunner(Knowing(dataset)), dataset, conf=0.5)
     assert len(found) == len(dataset.annotations.boxes)
-    assert len(validate(Knowing(dataset), dataset)[1]) == 5 * 4 * 3
+    assert len(validate(TorchRunner(Knowing(dataset)), dataset)[1]) == 5 * 4 * 3
 
 
 def test_autocast_answers_are_taken_in_float32(dataset):
-    metrics, found = validate(Learned(dataset.classes), dataset, amp=torch.bfloat16)
+    metrics, found = validate(TorchRunner(Learned(dataset.classes), half=True), dataset)
     assert metrics.stats.tolist() == evaluate(dataset.annotations, found).stats.tolist()
-    full = validate(Learned(dataset.classes), dataset)[1]
+    full = validate(TorchRunner(Learned(dataset.classes)), dataset)[1]
     assert len(found) == len(full) and not np.array_equal(found.scores, full.scores)
 
 
@@ -182,7 +176,7 @@ def test_two_processes_give_the_answer_of_one_to_the_last_bit_whatever_the_remai
     datasets = [make_data(folder, num_images=size) for folder, size in zip(folders, sizes, strict=True)]
     command = [sys.executable, __file__, str(tmp_path / "meeting"), *map(str, folders)]
     processes = [subprocess.Popen([*command, str(rank)]) for rank in (0, 1)]
-    alone = [validate(Learned(dataset.classes), dataset, batch_size=2) for dataset in datasets]
+    alone = [validate(TorchRunner(Learned(dataset.classes)), dataset, batch_size=2) for dataset in datasets]
     assert [process.wait(100) for process in processes] == [0, 0]
     for folder, (metrics, found) in zip(folders, alone, strict=True):
         for rank in (0, 1):
@@ -197,7 +191,7 @@ def one_of_two(meeting, *folders, rank):
     torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     for folder in map(Path, folders):
         dataset = CocoDataset(read_annotations(folder / "instances.json"), folder / "images")
-        metrics, found = validate(Learned(dataset.classes), dataset, batch_size=2)
+        metrics, found = validate(TorchRunner(Learned(dataset.classes)), dataset, batch_size=2)
         arrays = {name: getattr(found, name) for name in ("image_indices", "labels", "boxes", "scores")}
         np.savez(folder / f"answer{rank}.npz", stats=metrics.stats, **arrays)
     torch.distributed.destroy_process_group()
