@@ -15,18 +15,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detr.ops.corners import Corners, Grid, grid_of
-from detr.ops.rows import SumsIntoRows, products_with_rows
+from detr.ops.rows import products_with_rows, sums_into_rows
 
-_NUMBERS_AT_ONCE = 1 << 19
+_CORNERS_AT_ONCE = 1 << 20
 _SAMPLES_AT_ONCE = {"cpu": 1 << 15}
 _OTHERWISE = 1 << 20
 """On a CPU what its cache holds; elsewhere what memory holds easily, as each step is a launch."""
 
 
 class Gradients(NamedTuple):
-    """Of what `bilinear_sums` is given."""
+    """Of what `bilinear_sums` is given beside the value."""
 
-    value: Tensor
     places: Tensor
     scales: Tensor
     offsets: Tensor
@@ -71,13 +70,11 @@ def bilinear_sums_backward(
     points: list[int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """grad [B, Q, M, Dh] -> the gradients of value, places, scales, offsets and logits."""
-    given = (value, places, scales, offsets, logits)
-    grads = Gradients(*_alike(given))
+    grads, of_value = Gradients(*_alike((places, scales, offsets, logits))), []
     grid = grid_of(tuple(sizes), tuple(points), logits.shape[2], value.device)
-    first = torch.empty(logits.shape[1:], dtype=torch.int32, device=value.device)
-    shares = value.new_empty(4, *logits.shape[1:])
+    parts = _parts(logits, value, sizes, points)
     for image in range(len(value)):
-        rows_of_value, rows_of_grad = value[image].flatten(0, 1), grad[image].flatten(0, 1)
+        rows_of_value = value[image].flatten(0, 1)
         for chunk in _chunks(logits):
             corners = _corners(places, scales, offsets, image, chunk, grid)
             rows, weights = corners.rows(), _softmax(logits[image, chunk])
@@ -87,10 +84,10 @@ def bilinear_sums_backward(
             of_weights, of_position = corners.gradients(weights, products)
             grads.logits[image, chunk] = _gradient_of_softmax(weights, of_weights)
             _write_gradients_of_position(grads, (image, chunk), of_position, scales, offsets)
-            first[chunk] = rows[:, :, 0]
-            shares[:, chunk] = corners.shares(weights).permute(2, 0, 1, 3)
-        _write_gradient_of_value(grads.value[image], rows_of_grad, first.flatten(), shares.flatten(1), sizes)
-    return grads
+            _keep(parts, chunk, rows, corners.shares(weights))
+        of_value += [part.sums(grad[image]) for part in parts]
+    whole = of_value[0] if len(of_value) == 1 else torch.cat(of_value)
+    return whole.view_as(value), *grads
 
 
 def _write_gradients_of_position(
@@ -130,46 +127,43 @@ def _chunks(logits: Tensor) -> Iterator[slice]:
     return (slice(start, min(start + step, num_queries)) for start in range(0, num_queries, step))
 
 
-def _write_gradient_of_value(out: Tensor, grad: Tensor, first: Tensor, shares: Tensor, sizes: list[int]) -> None:
-    """Write out [S, M, Dh] from grad [Q * M, Dh], rows of first corners [Q * M * P], shares of all [4, Q * M * P].
+class _Part(NamedTuple):
+    """One level or all: where its samples go, for the gradient of the value. Made once, filled for each image."""
 
-    The first corners of all samples are sorted once: what goes to the other three lies a fixed step behind. Beyond the
-    last line and column of a level the sums are zero, as no sample's first corner lies there.
-    """
-    heads = out.shape[1]
-    bands = _bands(sizes, out[0].numel(), out.device)
-    borders = [band.start * heads for band in bands] + [len(out) * heads]
-    sums = SumsIntoRows(grad, first, shares, borders)
-    below = out[:0]
-    for band, begin, end in zip(bands, borders, borders[1:], strict=False):
-        corners = (sums.between(begin, end, corner).view(-1, band.width, *out.shape[1:]) for corner in range(4))
-        total = out.new_zeros(band.lines + 1, band.width, *out.shape[1:])
-        for (down, right), corner in zip(((0, 0), (0, 1), (1, 0), (1, 1)), corners, strict=True):
-            total[down : down + band.lines, right:] += corner[:, : band.width - right]
-        if not band.begins:
-            total[0] += below
-        out[band.start : band.start + band.lines * band.width] = total[:-1].flatten(0, 1)
-        below = total[-1]
+    positions: slice  # of the value
+    points: slice
+    rows: Tensor  # [Q, M, 4, P] int32 of the part's own
+    shares: Tensor  # [Q, M, 4, P]
+
+    def sums(self, grad: Tensor) -> Tensor:
+        """grad [Q, M, Dh] -> [S, M, Dh] of the part"""
+        _, heads, channels = grad.shape
+        num_rows = (self.positions.stop - self.positions.start) * heads
+        rows, shares = (each.flatten(0, 1).flatten(1) for each in (self.rows, self.shares))
+        return sums_into_rows(grad.flatten(0, 1), rows, shares, num_rows).view(-1, heads, channels)
 
 
-class _Band(NamedTuple):
-    """Some lines of a level, from a position of the value on; whether they are the first of the level."""
+def _parts(logits: Tensor, value: Tensor, sizes: list[int], points: list[int]) -> list[_Part]:
+    """Levels by themselves where all at once would be more than a sort does well."""
+    num_queries, heads, _ = logits.shape[1:]
+    areas = [height * width for height, width in zip(sizes[::2], sizes[1::2], strict=True)]
+    if 4 * logits[0].numel() <= _CORNERS_AT_ONCE:
+        areas, points = [sum(areas)], [sum(points)]
+    parts, start, first = [], 0, 0
+    for area, count in zip(areas, points, strict=True):
+        rows = torch.empty(num_queries, heads, 4, count, dtype=torch.int32, device=value.device)
+        shares = value.new_empty(num_queries, heads, 4, count)
+        parts.append(_Part(slice(start, start + area), slice(first, first + count), rows, shares))
+        start, first = start + area, first + count
+    return parts
 
-    start: int
-    lines: int
-    width: int
-    begins: bool
 
-
-def _bands(sizes: list[int], numbers: int, device: torch.device) -> list[_Band]:
-    """All lines of all levels; with so many numbers in a position, the bands of a CPU fit its cache."""
-    bands, start = [], 0
-    for height, width in zip(sizes[::2], sizes[1::2], strict=True):
-        step = max(1, _NUMBERS_AT_ONCE // (width * numbers)) if device.type == "cpu" else height
-        for line in range(0, height, step):
-            bands.append(_Band(start + line * width, min(step, height - line), width, line == 0))
-        start += height * width
-    return bands
+def _keep(parts: list[_Part], chunk: slice, rows: Tensor, shares: Tensor) -> None:
+    """rows and shares [Q, M, 4, P] of these queries"""
+    heads = rows.shape[1]
+    for part in parts:
+        torch.sub(rows[..., part.points], part.positions.start * heads, out=part.rows[chunk])
+        part.shares[chunk] = shares[..., part.points]
 
 
 @bilinear_sums.register_fake

@@ -23,28 +23,17 @@ def products_with_rows(vectors: Tensor, matrix: Tensor, rows: Tensor) -> Tensor:
     return torch.sparse.sampled_addmm(wanted, vectors, matrix.T, beta=0).values().view(rows.shape)
 
 
-class SumsIntoRows:
-    """vectors [N, D], rows [N * P] int32, shares [K, N * P] -> K matrices [R, D], as many rows at a time as one wants.
+def sums_into_rows(vectors: Tensor, rows: Tensor, shares: Tensor, num_rows: int) -> Tensor:
+    """vectors [N, D], for each K rows [N, K] int32 and shares [N, K] -> matrix [R, D], the sums of what rows are given.
 
-    Row r of a matrix is the sum of the vectors' shares for which `rows` is r; each P rows are of the same vector.
-    `index_add_` would do that in any order on a CUDA device; here the rows are sorted, and each is one sum.
+    `index_add_` does that in any order on a CUDA device; here the rows are sorted, and each is the sum of a bag.
     """
-
-    def __init__(self, vectors: Tensor, rows: Tensor, shares: Tensor, borders: list[int]) -> None:
-        """borders: the rows at which the rows asked for begin and end"""
-        self.order = rows.sort(stable=True).indices
-        self.sources = (self.order // max(1, len(rows) // max(1, len(vectors)))).int()
-        ends = rows.bincount(minlength=borders[-1]).cumsum(0)
-        self.starts = F.pad(ends, (1, 0)).int()
-        self.places = dict(zip(borders, self.starts[borders].tolist(), strict=True))
-        self.vectors, self.shares = vectors, shares
-
-    def between(self, first: int, last: int, matrix: int) -> Tensor:
-        """Rows first to last of one of the matrices [last - first, D], both among the borders."""
-        start, end = self.places[first], self.places[last]
-        starts = self.starts[first:last] - start
-        shares = self.shares[matrix].index_select(0, self.order[start:end])
-        return F.embedding_bag(self.sources[start:end], self.vectors, starts, mode="sum", per_sample_weights=shares)
+    places, order = rows.flatten(), rows.flatten().sort(stable=True).indices
+    starts = F.pad(places.bincount(minlength=num_rows).cumsum(0), (1, -1)).int()
+    sources = (order // rows.shape[1]).int()
+    return F.embedding_bag(
+        sources, vectors, starts, mode="sum", per_sample_weights=shares.flatten().index_select(0, order)
+    )
 
 
 @functools.cache
