@@ -24,8 +24,9 @@ _OTHERWISE = 1 << 20
 
 
 class Gradients(NamedTuple):
-    """Of what `bilinear_sums` is given beside the value."""
+    """Of what `bilinear_sums` is given."""
 
+    value: Tensor
     places: Tensor
     scales: Tensor
     offsets: Tensor
@@ -70,7 +71,7 @@ def bilinear_sums_backward(
     points: list[int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """grad [B, Q, M, Dh] -> the gradients of value, places, scales, offsets and logits."""
-    grads, of_value = Gradients(*_alike((places, scales, offsets, logits))), []
+    grads = Gradients(*_alike((value, places, scales, offsets, logits)))
     grid = grid_of(tuple(sizes), tuple(points), logits.shape[2], value.device)
     parts = _parts(logits, value, sizes, points)
     for image in range(len(value)):
@@ -85,9 +86,11 @@ def bilinear_sums_backward(
             grads.logits[image, chunk] = _gradient_of_softmax(weights, of_weights)
             _write_gradients_of_position(grads, (image, chunk), of_position, scales, offsets)
             _keep(parts, chunk, rows, corners.shares(weights))
-        of_value += [part.sums(grad[image]) for part in parts]
-    whole = of_value[0] if len(of_value) == 1 else torch.cat(of_value)
-    return whole.view_as(value), *grads
+        if len(value) == len(parts) == 1:
+            return grads._replace(value=parts[0].sums(grad[image])[None])
+        for part in parts:
+            grads.value[image, part.positions] = part.sums(grad[image])
+    return grads
 
 
 def _write_gradients_of_position(

@@ -97,8 +97,8 @@ def _why_not_triton(value: Tensor) -> str | None:
         return "is not installed: pip install triton"
     if not value.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         return f"compute on a CUDA device, and the value is on {value.device}"
-    if value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        return f"compute float32, float16 and bfloat16, and the value is {value.dtype}"
+    if value.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        return f"compute float64, float32, float16 and bfloat16, and the value is {value.dtype}"
     if value.shape[-1] > _LARGEST_HEAD:
         return f"know heads of at most {_LARGEST_HEAD} channels, and the value has {value.shape[-1]}"
     return None

@@ -1,26 +1,25 @@
-"""Sums into, and products with, chosen rows of a matrix, always in one order; on a CPU without a copy of the rows."""
+"""Sums into, and products with, chosen rows of a matrix, always in one order."""
 
 from __future__ import annotations
-
-import functools
-import warnings
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_NUMBERS_AT_ONCE = {"cpu": 1 << 18}
+_OTHERWISE = 1 << 28
+"""On a CPU what its cache holds of the rows read; elsewhere 1 GB, as each step is a launch."""
+
 
 def products_with_rows(vectors: Tensor, matrix: Tensor, rows: Tensor) -> Tensor:
-    """vectors [N, D], matrix [R, D], rows [N, K] int32 of it -> inner products [N, K]"""
-    if matrix.device.type != "cpu":
-        return (matrix.index_select(0, rows.flatten()).unflatten(0, rows.shape) * vectors[:, None]).sum(-1)
-    _say_nothing_of_sparse_tensors()
-    num, each = rows.shape
-    ends = torch.arange(0, num * each + 1, each, dtype=torch.int32)
-    wanted = torch.sparse_csr_tensor(
-        ends, rows.flatten(), vectors.new_zeros(num * each), (num, len(matrix)), check_invariants=False
-    )
-    return torch.sparse.sampled_addmm(wanted, vectors, matrix.T, beta=0).values().view(rows.shape)
+    """vectors [N, D], matrix [R, D], for each vector K rows of it [N, K] int32 -> inner products [N, K]"""
+    products = vectors.new_empty(rows.shape)
+    step = max(1, _NUMBERS_AT_ONCE.get(rows.device.type, _OTHERWISE) // (rows.shape[1] * matrix.shape[1]))
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        picked = matrix.index_select(0, some.flatten()).unflatten(0, some.shape)
+        torch.sum(picked.mul_(vectors[start : start + step, None]), -1, out=products[start : start + step])
+    return products
 
 
 def sums_into_rows(vectors: Tensor, rows: Tensor, shares: Tensor, num_rows: int) -> Tensor:
@@ -34,11 +33,3 @@ def sums_into_rows(vectors: Tensor, rows: Tensor, shares: Tensor, num_rows: int)
     return F.embedding_bag(
         sources, vectors, starts, mode="sum", per_sample_weights=shares.flatten().index_select(0, order)
     )
-
-
-@functools.cache
-def _say_nothing_of_sparse_tensors() -> None:
-    """PyTorch warns once in a process that they may change; we use one thing of them, and test it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        torch.sparse_csr_tensor(torch.zeros(1, dtype=torch.int32), [], torch.zeros(0), (0, 0), check_invariants=False)

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from detr.ops import deformable_attention
+from detr.ops import deformable_attention, kernels
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 SHAPES = ((2, 3), (1, 1))  # positions 0..5 row by row, then position 6
+
+
+@pytest.fixture(params=["torch", "grid_sample"], autouse=True)
+def form(request):
+    """Every test of this file, by each form in turn."""
+    with kernels(request.param):
+        yield request.param
 
 
 def attend(locations, weights, points, value=None, method="bilinear"):

@@ -1,0 +1,201 @@
+"""Deformable attention fused in Triton: neither locations nor attention weights are ever written to memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from detr.ops.kernels_triton import backward_kernel, forward_kernel
+
+_BUILD = {"num_warps": 4, "enable_fp_fusion": True}
+_BYTES = 2048  # of the value, for a program at a time: 16 for each thread of four warps
+_NUMBERS = 512  # of the same in the backward pass, which has more to keep in registers
+_MOST_BITS, _LARGEST_SCALE = 61, 100
+
+
+def deformable_attention(
+    value: Tensor,
+    shapes: tuple[tuple[int, int], ...],
+    references: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    points: tuple[int, ...],
+    *,
+    padding: Tensor | None = None,
+    method: Literal["bilinear", "discrete"] = "bilinear",
+) -> Tensor:
+    """As `detr.ops.deformable_attention`, on a CUDA device, or a CPU under TRITON_INTERPRET=1.
+
+    Computes and sums in float32, or float64 where the value is. The forward pass gives the same bits each time. The
+    gradient of the value is added up in whatever order threads arrive; under `torch.use_deterministic_algorithms` it is
+    added up in whole numbers instead, with 61 bits for the largest sum there can be: then backward gives the same bits
+    too, and is more exact. There is no second derivative.
+    """
+    sizes = [side for shape in shapes for side in shape]
+    return fused(value, references, offsets, logits, padding, sizes, list(points), method == "bilinear")
+
+
+@torch.library.custom_op("detr::fused_deformable_attention", mutates_args=())
+def fused(
+    value: Tensor,
+    references: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    padding: Tensor | None,
+    sizes: Sequence[int],
+    points: Sequence[int],
+    bilinear: bool,
+) -> Tensor:
+    given = _contiguous(value, references, offsets, logits)
+    batch, num_queries, heads, _ = logits.shape
+    out = value.new_empty(batch, num_queries, heads * value.shape[-1])
+    if out.numel():
+        grid, settings = _launch(given, padding, bilinear, numbers=_BYTES // value.element_size())
+        with _on(value.device):
+            forward_kernel[grid](
+                *given, _bytes(padding, value), _table(tuple(sizes), tuple(points), value.device), out,
+                num_queries, value.shape[1], **settings, **_BUILD,
+            )  # fmt: skip
+    return out
+
+
+@torch.library.custom_op("detr::fused_deformable_attention_backward", mutates_args=())
+def fused_backward(
+    grad: Tensor,
+    value: Tensor,
+    references: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    padding: Tensor | None,
+    sizes: Sequence[int],
+    points: Sequence[int],
+    bilinear: bool,
+    of_references: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of value, references (zeros unless `of_references`), offsets and logits."""
+    given = _contiguous(value, references, offsets, logits)
+    grad = grad.contiguous()
+    number, exact = _number(value), torch.are_deterministic_algorithms_enabled()
+    of_value = torch.zeros(value.shape, dtype=torch.int64 if exact else number, device=value.device)
+    of_offsets = torch.empty_like(given[2]) if bilinear else torch.zeros_like(given[2])
+    of_logits = torch.empty_like(given[3])
+    levels, sides = _levels(references), references.shape[-1]
+    shape = (*logits.shape[:3], levels, sides) if of_references and bilinear else (0,)
+    by_head = torch.zeros(shape, dtype=number, device=value.device)
+    largest = (
+        grad.abs().amax().to(number) if exact and grad.numel() else torch.zeros((), dtype=number, device=value.device)
+    )
+    unit = _unit(largest, logits.shape[1])
+    if grad.numel():
+        grid, settings = _launch(given, padding, bilinear, numbers=_NUMBERS)
+        with _on(value.device):
+            backward_kernel[grid](
+                grad, *given, _bytes(padding, value), _table(tuple(sizes), tuple(points), value.device), unit,
+                of_value, by_head, of_offsets, of_logits, logits.shape[1], value.shape[1], **settings,
+                EXACT=exact, OF_REFERENCES=by_head.numel() > 0, BLOCK_L=triton.next_power_of_2(levels),
+                **_BUILD,
+            )  # fmt: skip
+    if exact:
+        of_value = torch.where(largest.isfinite(), of_value * (1 / unit), torch.nan)
+    of_references_ = by_head.sum(2).view_as(references) if by_head.numel() else torch.zeros_like(references)
+    return of_value.to(value.dtype), of_references_.to(references.dtype), of_offsets, of_logits
+
+
+def _unit(largest: Tensor, num_queries: int) -> Tensor:
+    """A power of two by which sums are counted in whole numbers: a position gets at most `largest` of each query."""
+    most = (largest * max(1, num_queries)).clamp(min=2.0**-_LARGEST_SCALE)
+    return torch.exp2((_MOST_BITS - most.log2().ceil()).clamp(max=_LARGEST_SCALE))
+
+
+def _launch(
+    given: tuple[Tensor, ...], padding: Tensor | None, bilinear: bool, *, numbers: int
+) -> tuple[tuple[int, int], dict[str, Any]]:
+    """The grid of programs, and what both kernels are built for; a program has tiles of so many numbers."""
+    value, references, _, logits = given
+    batch, num_queries, heads, num_points = logits.shape
+    channels = value.shape[-1]
+    block = triton.next_power_of_2(channels)
+    queries = min(max(1, numbers // block), triton.next_power_of_2(num_queries))
+    settings = {
+        "HEADS": heads,
+        "POINTS": num_points,
+        "CHANNELS": channels,
+        "LEVELS": _levels(references),
+        "SIDES": references.shape[-1],
+        "BILINEAR": bilinear,
+        "PADDED": padding is not None,
+        "NUMBER": tl.float64 if value.dtype == torch.float64 else tl.float32,
+        "BLOCK_Q": queries,
+        "BLOCK_P": triton.next_power_of_2(num_points),
+        "BLOCK_D": block,
+    }
+    return (triton.cdiv(num_queries, queries), batch * heads), settings
+
+
+def _contiguous(*given: Tensor) -> tuple[Tensor, ...]:
+    return tuple(each.contiguous() for each in given)
+
+
+def _levels(references: Tensor) -> int:
+    """How many references a query has: one for each level, or one for all."""
+    return references.shape[2] if references.dim() == 4 else 1
+
+
+def _number(value: Tensor) -> torch.dtype:
+    return torch.promote_types(value.dtype, torch.float32)
+
+
+def _bytes(padding: Tensor | None, otherwise: Tensor) -> Tensor:
+    """A kernel without padding takes any tensor in its place, and doesn't read it."""
+    return otherwise if padding is None else padding.contiguous().view(torch.uint8)
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _table(sizes: tuple[int, ...], points: tuple[int, ...], device: torch.device) -> Tensor:
+    """[P, 5] as the kernels want it; kept, as a copy to a device waits for it"""
+    rows, start = [], 0
+    for level, (height, width, count) in enumerate(zip(sizes[::2], sizes[1::2], points, strict=True)):
+        rows += [(height, width, start, count, level)] * count
+        start += height * width
+    return torch.tensor(rows, dtype=torch.int32).to(device)
+
+
+@fused.register_fake
+def _(value, references, offsets, logits, padding, sizes, points, bilinear):
+    return value.new_empty(*logits.shape[:2], logits.shape[2] * value.shape[-1])
+
+
+@fused_backward.register_fake
+def _(grad, value, references, offsets, logits, padding, sizes, points, bilinear, of_references):
+    return tuple(each.new_empty(each.shape) for each in (value, references, offsets, logits))
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.sizes, ctx.points, ctx.bilinear = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    needed = ctx.needs_input_grad
+    grads = fused_backward(grad, *ctx.saved_tensors, ctx.sizes, ctx.points, ctx.bilinear, needed[1])
+    return (*(each if wanted else None for each, wanted in zip(grads, needed, strict=False)), None, None, None, None)
+
+
+def _no_second_derivative(ctx: Any, *grads: Tensor) -> None:
+    raise NotImplementedError("deformable attention has no second derivative in its form 'triton'; 'grid_sample' has")
+
+
+fused.register_autograd(_backward, setup_context=_remember)
+fused_backward.register_autograd(_no_second_derivative)
