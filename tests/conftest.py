@@ -11,6 +11,10 @@ import torch
 # Of two cores: both, or one for each of the two processes of `pytest -n 2`.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
+# Where there is no GPU, Triton's kernels are interpreted; triton reads this when it is first imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 # The same examples in every run, unless others are asked for: DETR_SEARCH=1 looks for new ones.
 hypothesis.settings.register_profile("same every time", derandomize="DETR_SEARCH" not in os.environ)
 hypothesis.settings.load_profile("same every time")

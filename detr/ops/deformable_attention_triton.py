@@ -17,7 +17,7 @@ from detr.ops.kernels_triton import backward_kernel, forward_kernel
 _BUILD = {"num_warps": 4, "enable_fp_fusion": True}
 _BYTES = 2048  # of the value, for a program at a time: 16 for each thread of four warps
 _NUMBERS = 512  # of the same in the backward pass, which has more to keep in registers
-_MOST_BITS, _LARGEST_SCALE = 61, 100
+_MOST_BITS, _LARGEST_EXPONENT = 61, 126  # of whole numbers of 64 bits, and of a float32
 
 
 def deformable_attention(
@@ -110,8 +110,8 @@ def fused_backward(
 
 def _unit(largest: Tensor, num_queries: int) -> Tensor:
     """A power of two by which sums are counted in whole numbers: a position gets at most `largest` of each query."""
-    most = (largest * max(1, num_queries)).clamp(min=2.0**-_LARGEST_SCALE)
-    return torch.exp2((_MOST_BITS - most.log2().ceil()).clamp(max=_LARGEST_SCALE))
+    most = (largest * max(1, num_queries)).clamp(min=2.0**-_LARGEST_EXPONENT)
+    return torch.exp2((_MOST_BITS - most.log2().ceil()).clamp(max=_LARGEST_EXPONENT))
 
 
 def _launch(
