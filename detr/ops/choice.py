@@ -41,7 +41,7 @@ def deformable_attention(
     offsets [B, Q, M, P, 2] as xy and logits [B, Q, M, P]; `points` says how many of the P belong to each level.
     references [B, Q, 2 or 4], or [B, Q, L, 2 or 4] where the levels have their own, in [0, 1]: of a point xy an offset
     of 1 is a position of the level; of a box cxcywh it is half a side, over the number of points of the level.
-    padding [B, S] is True where there is no image: the value counts as zero there.
+    B of the references may be 1. padding [B, S] is True where there is no image: the value counts as zero there.
 
     `bilinear`: (0, 0) is the outer corner of the first position, and zeros lie outside the map. `discrete` (RT-DETRv2)
     reads the one position at location * size, rounded, and the border beyond it, and gives no gradient to offsets and
@@ -50,6 +50,7 @@ def deformable_attention(
 
     Whatever is less than float32 is computed in float32; the result has the type of the value.
     """
+    references = references.expand(len(value), *references.shape[1:])
     form = _form(value)
     if form == "triton":
         from detr.ops.deformable_attention_triton import deformable_attention as by_triton

@@ -1,0 +1,96 @@
+"""Who computes deformable attention, and what is said when nobody can."""
+
+import pytest
+import torch
+
+import detr.ops.choice
+from detr.errors import UsageError
+from detr.ops import deformable_attention, kernels
+
+GIVEN = (
+    torch.rand(1, 6, 1, 2),
+    ((2, 3),),
+    torch.rand(1, 1, 2),
+    torch.rand(1, 1, 1, 1, 2),
+    torch.rand(1, 1, 1, 1),
+    (1,),
+)
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """The forms in plain PyTorch that computed, in turn."""
+    names = []
+    for name in ("torch", "grid_sample"):
+        form = getattr(detr.ops.choice, f"by_{name}")
+
+        def noted(*given, name=name, form=form, **options):
+            names.append(name)
+            return form(*given, **options)
+
+        monkeypatch.setattr(detr.ops.choice, f"by_{name}", noted)
+    return names
+
+
+def test_on_a_cpu_plain_pytorch_computes(called):
+    deformable_attention(*GIVEN)
+    assert called == ["torch"]
+
+
+def test_inside_kernels_the_named_form_computes_and_afterwards_the_one_before(called):
+    with kernels("grid_sample"):
+        deformable_attention(*GIVEN)
+        with kernels("torch"):
+            deformable_attention(*GIVEN)
+        deformable_attention(*GIVEN)
+    deformable_attention(*GIVEN)
+    assert called == ["grid_sample", "torch", "grid_sample", "torch"]
+
+
+def test_the_environment_names_a_form_and_kernels_goes_before_it(called, monkeypatch):
+    monkeypatch.setenv("DETR_KERNELS", "grid_sample")
+    deformable_attention(*GIVEN)
+    with kernels("auto"):
+        deformable_attention(*GIVEN)
+    assert called == ["grid_sample", "torch"]
+
+
+def test_an_unknown_form_is_refused_where_it_is_named(monkeypatch):
+    with pytest.raises(UsageError, match=r"kernels\(\): there are no kernels 'tritn'.*did you mean 'triton'"):
+        kernels("tritn").__enter__()
+    monkeypatch.setenv("DETR_KERNELS", "fast")
+    with pytest.raises(
+        UsageError, match=r"\$DETR_KERNELS: there are no kernels 'fast', choose from auto, torch, triton"
+    ):
+        deformable_attention(*GIVEN)
+
+
+def test_triton_asked_for_on_a_cpu_is_refused(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(detr.ops.choice, "_triton_is_installed", lambda: True)
+    with kernels("triton"), pytest.raises(UsageError, match="on a CUDA device, and the value is on cpu"):
+        deformable_attention(*GIVEN)
+    monkeypatch.setattr(detr.ops.choice, "_triton_is_installed", lambda: False)
+    with kernels("triton"), pytest.raises(UsageError, match="pip install triton"):
+        deformable_attention(*GIVEN)
+
+
+class Attend(torch.nn.Module):
+    def forward(self, value, references, offsets, logits):
+        return deformable_attention(value, ((2, 3),), references, offsets, logits, (1,))
+
+
+def test_a_graph_that_is_exported_holds_operators_that_exporters_know():
+    value, _, *others, _ = GIVEN
+    program = torch.export.export(Attend(), (value, *others))
+    names = {str(node.target) for node in program.graph.nodes}
+    assert "aten.grid_sampler.default" in names or "aten.grid_sampler_2d.default" in names
+    assert not any("detr" in name for name in names)
+    torch.testing.assert_close(program.module()(value, *others), deformable_attention(*GIVEN))
+
+
+def test_references_of_one_image_are_those_of_all():
+    value, shapes, references, offsets, logits, points = GIVEN
+    twice = [torch.cat([tensor, tensor]) for tensor in (value, offsets, logits)]
+    found = deformable_attention(twice[0], shapes, references, *twice[1:], points)
+    torch.testing.assert_close(found, deformable_attention(*GIVEN).expand(2, -1, -1))
