@@ -157,3 +157,15 @@ def test_it_compiles_into_one_graph(method):
     compiled = torch.compile(deformable_attention, fullgraph=True)
     found = outputs_and_gradients(compiled, tensors, method=method, padding=padding)
     assert_alike(found, outputs_and_gradients(by_torch, tensors, method=method, padding=padding))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("references", "method"), KINDS)
+def test_on_a_cuda_device_it_is_the_same_as_on_the_cpu_and_the_same_twice(references, method):
+    shapes, points = ((40, 40), (20, 20)), (4, 4)
+    tensors = given(shapes, points, references=references, queries=300, heads=8, channels=32)
+    there = {name: tensor.detach().cuda().requires_grad_() for name, tensor in tensors.items()}
+    first, second = (outputs_and_gradients(by_torch, there, shapes, points, method=method) for _ in range(2))
+    assert_alike(second, first, rtol=0, atol=0)
+    here = outputs_and_gradients(by_torch, tensors, shapes, points, method=method)
+    assert_alike({name: each if each is None else each.cpu() for name, each in first.items()}, here)
