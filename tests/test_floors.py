@@ -47,6 +47,7 @@ DOORS = {
     "timm": ["layers/timm.py"],
     "matplotlib": ["engine/plots.py"],
     "tensorboard": ["engine/journal.py"],
+    **{name: ["export/"] for name in ("onnx", "onnx_ir", "onnxscript", "onnxruntime", "openvino", "nncf")},
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))

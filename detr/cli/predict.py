@@ -6,10 +6,11 @@ import json
 import math
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from detr.cli.backend import backend_options, exported_runner
 from detr.errors import InputError, UsageError
 from detr.files import new_run, require_writable
 
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"show_default": True})
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--weights", default="rtdetr-tiny", help="A release (see `detr weights list`) or a file of weights.")
+@click.option(
+    "--weights",
+    default="rtdetr-tiny",
+    help="A release (see `detr weights list`), a file of weights, or an exported .onnx or .xml.",
+)
 @click.option("--model", help="The preset, where a file of weights doesn't say what it is.")
 @click.option("--conf", "--threshold", default="0.25", help="Leave out detections scored below, from 0 to 1.")
 @click.option("--classes", multiple=True, metavar="NAME|N", help="Only these classes; several with commas or repeated.")
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--half", is_flag=True, help="Compute in 16 bits: float16 on a GPU, bfloat16 on the CPU.")
 @click.option("--compile", is_flag=True, help="Compile the network first: a minute, then faster. For long videos.")
+@backend_options
 @click.option("--batch", type=click.IntRange(min=1), default=1, help="Pictures the network sees at once.")
 @click.option("--save-json", is_flag=True, help="Images: predictions.json, as COCO has it. Videos: NAME.jsonl.")
 @click.option("--save-txt", is_flag=True, help="labels/*.txt, YOLO's lines.")
@@ -65,6 +71,9 @@ def command(
     device: str,
     half: bool,
     compile: bool,
+    backend: str,
+    int8: bool,
+    calibrate: str | None,
     batch: int,
     save_json: bool,
     save_txt: bool,
@@ -119,7 +128,17 @@ def command(
     )
     summary = None
     try:
-        detector = Detector(weights, model=model, device=device, layers=layers, queries=queries, compile=compile)
+        network: dict[str, Any] = {
+            "model": model,
+            "device": device,
+            "layers": layers,
+            "queries": queries,
+            "compile": compile,
+        }
+        runner = exported_runner(
+            weights, backend=backend, int8=int8, calibrate=calibrate, imgsz=size, half=half, **network
+        )
+        detector = Detector(weights, **network) if runner is None else Detector(runner)
         words = [word for words in classes for word in words.split(",") if word.strip()]
         settings = detector.settings(
             conf=threshold, classes=words if classes else None, max_det=max_det, imgsz=size, half=half

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from detr.cli.backend import backend_options, exported_runner
 from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty, require_writable, write_text
 
 if TYPE_CHECKING:
+    from detr.classes import Classes
     from detr.data.annotations import Annotations
     from detr.engine.distributed import Team
     from detr.engine.metrics import Metrics
-    from detr.models import Network
+    from detr.engine.runner import Runner
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--weights", help="The model: a release's name or a file.")
+@click.option("--weights", help="The model: a release's name, a file of weights, or an exported .onnx or .xml.")
 @click.option("--model", help="Preset of the weights, where the file does not say.")
 @click.option("--predictions", type=click.Path(path_type=Path), help="In place of a model: a COCO results file.")
 @click.option("--data", type=click.Path(path_type=Path), help="Data set: a folder, an annotation file, or a YAML.")
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 @click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: the cores, at most 8]")
 @click.option("--half", is_flag=True, help="Half precision: float16 on a GPU, bfloat16 on a CPU.")
 @click.option("--compile", is_flag=True, help="Compile the network first: a minute, then faster.")
+@backend_options
 @click.option("--conf", default=0.0, help="Leave out scores below; 0 as COCO does.")
 @click.option("--max-dets", default=100, type=click.IntRange(min=1), help="Detections that count per class and image.")
 @click.option("--evaluator", type=click.Choice(["detr", "pycocotools"]), default="detr")
@@ -103,17 +106,14 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
     from detr.data.sources import find_split
     from detr.engine.device import default_workers
     from detr.engine.predictions import write_predictions
-    from detr.engine.runner import TorchRunner
-    from detr.engine.settings import input_of_size, set_effort
+    from detr.engine.settings import input_of_size
     from detr.engine.validate import validate
-    from detr.models import load_model
 
-    network = load_model(weights, options["model"], device=team.device)
-    set_effort(network, layers=options["layers"], queries=options["queries"])
+    runner = _runner(team, weights, **options)
     source = find_split(data, options["split"], images=options["images"])
     dataset = CocoDataset(_annotations(source.annotations), source.images)
-    _require_known_classes(network, dataset.annotations, say=team.leads)
-    input = input_of_size(network.config.input, options["imgsz"])
+    _require_known_classes(runner.classes, dataset.annotations, say=team.leads)
+    input = input_of_size(runner.config.input, options["imgsz"])
     if options["save_json"] and team.leads:
         require_writable(options["save_json"].parent)
     name, project, overwrite = options["name"], options["project"], options["overwrite"]
@@ -121,7 +121,7 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
     start = time.perf_counter()
     with removed_if_empty(folder):
         metrics, found = validate(
-            TorchRunner(network, device=team.device, half=options["half"], compile=options["compile"]),
+            runner,
             dataset,
             batch_size=options["batch"],
             workers=default_workers(team.size) if options["workers"] is None else options["workers"],
@@ -134,7 +134,7 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
     if not team.leads:
         return
     kept = ("split", "batch", "imgsz", "half", "conf", "layers", "queries")
-    settings = {key: options[key] for key in kept} | {"device": str(team.device)}
+    settings = {key: options[key] for key in kept} | {"device": str(runner.device), "runner": runner.name}
     report = {"weights": weights, "data": str(data), "run": settings, "seconds": seconds, **metrics.to_json()}
     _show(metrics, report, as_json=options["as_json"])
     for path in filter(None, (folder / "predictions.json", options["save_json"])):
@@ -144,11 +144,25 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
     click.echo(f"{folder}: metrics.json, predictions.json ({speed:.1f} images/s, evaluation included)", err=True)
 
 
-def _require_known_classes(network: Network, annotations: Annotations, *, say: bool) -> None:
+def _runner(team: Team, weights: str, **options: Any) -> Runner:
+    from detr.engine.runner import TorchRunner
+    from detr.engine.settings import set_effort
+    from detr.models import load_model
+
+    words = ("model", "backend", "int8", "calibrate", "imgsz", "layers", "queries", "device", "half", "compile")
+    runner = exported_runner(weights, **{word: options[word] for word in words})
+    if runner is not None:
+        return runner
+    network = load_model(weights, options["model"], device=team.device)
+    set_effort(network, layers=options["layers"], queries=options["queries"])
+    return TorchRunner(network, device=team.device, half=options["half"], compile=options["compile"])
+
+
+def _require_known_classes(classes: Classes, annotations: Annotations, *, say: bool) -> None:
     from detr.engine.validate import OtherClasses, matched_classes
 
     try:
-        matched_classes(network.classes, annotations)
+        matched_classes(classes, annotations)
     except OtherClasses as problem:
         if say:
             click.echo(problem.table, err=True)

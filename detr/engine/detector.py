@@ -17,7 +17,7 @@ from detr.engine.ahead import ahead
 from detr.engine.device import choose_device, default_workers
 from detr.engine.given import Channels, Picture, given_frames
 from detr.engine.results import Results
-from detr.engine.runner import TorchRunner
+from detr.engine.runner import Runner, TorchRunner
 from detr.engine.settings import Settings, at_least_1, class_indices, input_of_size, set_effort, share
 from detr.errors import InputError, UsageError
 from detr.image import padded, prepare
@@ -44,7 +44,7 @@ class Detector:
 
     def __init__(
         self,
-        weights: str | os.PathLike[str] | nn.Module = "rtdetr-tiny",
+        weights: str | os.PathLike[str] | nn.Module | Runner = "rtdetr-tiny",
         *,
         model: str | None = None,
         device: str | torch.device | None = None,
@@ -52,27 +52,42 @@ class Detector:
         queries: int | None = None,
         compile: bool = False,
     ) -> None:
-        """`weights`: a release, a file or a network. `model`: the preset, where a file doesn't say what it is.
+        """`weights`: a release, a file, a network, or a runner such as `detr.export` makes, which has no `network`.
+
+        `model`: the preset, where a file doesn't say what it is.
 
         `layers`, `queries`: how many decoder layers and queries answer, by default the model's own; fewer are faster.
         `compile`: hand the network to `torch.compile` (see `TorchRunner`), for many pictures of the same size.
         """
+        self.model, self.compile = model, compile
+        self._ready: tuple[object, TorchRunner] | None = None
+        self._is_given = not isinstance(weights, (str, os.PathLike))
+        self.source = os.fspath(weights) if isinstance(weights, (str, os.PathLike)) else type(weights).__name__
+        if not isinstance(weights, (str, os.PathLike, nn.Module)):
+            self._runner: Runner | None = weights
+            self.network: Any = None
+            self.device = weights.device
+            self._require_arch(weights.config)
+            return
+        self._runner = None
         self.device = choose_device("auto" if device is None else str(device))
         network = weights if isinstance(weights, nn.Module) else load_model(os.fspath(weights), model)
-        self.model = model
-        self._is_given = isinstance(weights, nn.Module)
-        self.source = type(weights).__name__ if isinstance(weights, nn.Module) else os.fspath(weights)
-        found = cast(Any, network.config).arch
-        if self.arch is not None and found != self.arch:
-            raise InputError(f"{self.source} is a model of kind {found!r}, not {self.arch!r}; use detr.Detector")
-        self.network: Any = network.to(self.device).eval()
-        self.compile = compile
-        self._ready: tuple[object, TorchRunner] | None = None
+        self._require_arch(network.config)
+        self.network = network.to(self.device).eval()
         set_effort(cast(Any, network), layers=layers, queries=queries)
+
+    def _require_arch(self, config: Any) -> None:
+        if self.arch is not None and config.arch != self.arch:
+            raise InputError(f"{self.source} is a model of kind {config.arch!r}, not {self.arch!r}; use detr.Detector")
+
+    @property
+    def config(self) -> Any:
+        """The model's settings."""
+        return self.network.config if self._runner is None else self._runner.config
 
     @property
     def classes(self) -> Classes:
-        return self.network.classes
+        return self.network.classes if self._runner is None else self._runner.classes
 
     @property
     def names(self) -> dict[int, str]:
@@ -82,12 +97,21 @@ class Detector:
         return f"{type(self).__name__}({self.source!r}, {len(self.classes)} classes, {self.device})"
 
     def to(self, device: str | torch.device) -> Detector:
-        self.device = choose_device(str(device))
-        self.network.to(self.device)
+        chosen = choose_device(str(device))
+        if self._runner is None:
+            self.network.to(chosen)
+        elif chosen != self.device:
+            raise UsageError(f"device {str(device)!r}: {self._runner.name} runs on {self.device}")
+        self.device = chosen
         return self
 
-    def runner(self, *, half: bool = False) -> TorchRunner:
-        """The network made ready to answer: folded, once for as long as it stays as it is."""
+    def runner(self, *, half: bool = False) -> Runner:
+        """The network made ready to answer: folded, once for as long as it stays as it is.
+
+        A runner that was given is given back: what it computes in was said when it was made.
+        """
+        if self._runner is not None:
+            return self._runner
         state = (id(self.network), self.device, half, self.compile, *_versions(self.network))
         if self._ready is None or self._ready[0] != state:
             self._ready = None  # two copies need not be there at a time
@@ -160,7 +184,7 @@ class Detector:
             conf=share("conf", conf),
             classes=None if classes is None else class_indices(classes, self.classes),
             max_det=at_least_1("max_det", max_det),
-            input=input_of_size(self.network.config.input, imgsz),
+            input=input_of_size(self.config.input, imgsz),
             half=half,
         )
 
@@ -253,7 +277,7 @@ class Detector:
             conf=conf,
             max_dets=max_det,
             evaluator=evaluator,
-            input=input_of_size(self.network.config.input, imgsz),
+            input=input_of_size(self.config.input, imgsz),
             quiet=quiet,
         )
         return metrics
@@ -287,7 +311,7 @@ class Detector:
         from detr.files import new_run
 
         if self._is_given:
-            raise UsageError("training starts from a release or a file; this detector was given a network")
+            raise UsageError(f"training starts from a release or a file; this detector was given a {self.source}")
         given = {"train.epochs": epochs, "train.batch": batch, "train.seed": seed}
         words = [*settings, *(f"{key}={value}" for key, value in given.items() if value is not None)]
         chosen = load_recipe(self._usual_recipe() if recipe is None else recipe, words, finetune=finetune)

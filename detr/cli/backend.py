@@ -1,0 +1,100 @@
+"""Which program runs the network: the options of it, and the runner they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from detr.errors import UsageError
+
+if TYPE_CHECKING:
+    from detr.engine.runner import Runner
+    from detr.export import Calibration
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def backend_options(command: Command) -> Command:
+    """--backend, --int8 and --calibrate."""
+    for option in (
+        click.option("--calibrate", metavar="DATA", help="Data set whose images --int8 is fitted to, some hundred."),
+        click.option("--int8", is_flag=True, help="Compute in 8 bits; needs --backend onnx or openvino, --calibrate."),
+        click.option(
+            "--backend",
+            type=click.Choice(["torch", "onnx", "openvino"]),
+            default="torch",
+            help="What runs the network: PyTorch, or on the CPU ONNX Runtime or OpenVINO.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def exported_runner(
+    weights: str,
+    *,
+    model: str | None,
+    backend: str,
+    int8: bool,
+    calibrate: str | None,
+    imgsz: Any = None,
+    layers: int | None = None,
+    queries: int | None = None,
+    device: str = "auto",
+    half: bool = False,
+    compile: bool = False,
+) -> Runner | None:
+    """What answers where PyTorch doesn't, else None. UsageError for options that don't go together."""
+    from detr.export import is_exported, open_runner, runner_for
+
+    given = is_exported(weights)
+    _require_sense(weights, given, backend, int8, calibrate)
+    if backend == "torch" and not given:
+        return None
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"--device {device}: ONNX Runtime and OpenVINO run on the CPU here; leave it out")
+    if compile:
+        raise UsageError("--compile is PyTorch's; leave it out where something else runs the network")
+    if given:
+        fixed = {"--layers": layers, "--queries": queries, "--model": model}
+        for flag in (flag for flag, value in fixed.items() if value is not None):
+            raise UsageError(f"{flag}: {weights} was exported with its own; export it again to change them")
+        return open_runner(weights, half=half)
+
+    from detr.engine.settings import input_of_size, set_effort
+    from detr.models import load_model
+
+    network = load_model(weights, model)
+    set_effort(network, layers=layers, queries=queries)
+    return runner_for(
+        backend,
+        network,
+        input=input_of_size(network.config.input, imgsz),
+        half=half,
+        calibration=None if calibrate is None else calibration_of(calibrate),
+        say=lambda line: click.echo(line, err=True),
+    )
+
+
+def calibration_of(data: str) -> Calibration:
+    """The images of a data set's `train` split, or of the first that it has."""
+    from detr.data.coco import CocoDataset, read_annotations
+    from detr.data.sources import find_splits
+    from detr.export import Calibration
+
+    splits = find_splits(data)
+    source = splits.get("train") or next(iter(splits.values()))
+    return Calibration(CocoDataset(read_annotations(source.annotations), source.images))
+
+
+def _require_sense(weights: str, given: bool, backend: str, int8: bool, calibrate: str | None) -> None:
+    if given and (backend != "torch" or int8):
+        raise UsageError(f"{weights} is an exported file, which says how it is run; leave out --backend and --int8")
+    if int8 and backend == "torch":
+        raise UsageError("--int8 needs --backend openvino or --backend onnx")
+    if int8 and calibrate is None:
+        raise UsageError("--int8 needs --calibrate DATA: a data set with some hundred images like those to come")
+    if calibrate is not None and not int8:
+        raise UsageError("--calibrate is for --int8; say both")

@@ -1,0 +1,77 @@
+"""What an exported file says about itself, so that it runs without anything else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detr import __version__
+from detr.classes import Classes
+from detr.errors import InputError
+from detr.models import Network
+from detr.models.postprocess import Scoring
+from detr.models.presets import model_config
+
+FORMAT = 1
+KEY = "detr"
+"""Under which an ONNX file's metadata and an OpenVINO file's runtime information keep it."""
+
+
+@dataclass(frozen=True, eq=False)
+class About:
+    config: Any  # the model's settings; its `input` is the size that the file takes
+    classes: Classes
+    scoring: Scoring
+    size: tuple[int, int]  # (height, width) of the images
+    takes_padding: bool  # images are padded to that size, and a mask says where
+    int8: bool = False
+
+    def to_json(self) -> str:
+        slots = self.scoring.slots
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "version": __version__,
+                "model": self.config.model_dump(mode="json"),
+                "classes": self.classes.to_json(),
+                "slots": None if slots is None else list(slots),
+                "exclusive": self.scoring.exclusive,
+                "size": list(self.size),
+                "takes_padding": self.takes_padding,
+                "int8": self.int8,
+            }
+        )
+
+
+def about_of(network: Network) -> About:
+    """For images of the size in the network's own settings.
+
+    A model that keeps the aspect of images takes them padded to a square, of which both sides are the longest there is.
+    """
+    input = network.config.input
+    longest = -(-input.long // 32) * 32
+    size = (longest, longest) if input.keeps_aspect else (input.height, input.width)
+    return About(network.config, network.classes, network.scoring, size, input.keeps_aspect)
+
+
+def about_from(text: str | None, path: Path) -> About:
+    """The inverse of `to_json`; InputError where a file says nothing, or something else."""
+    if not text:
+        raise InputError(f"{path} doesn't say what it is; expected a file that `detr export` wrote")
+    try:
+        tree = json.loads(text)
+        if tree["format"] > FORMAT:
+            raise InputError(f"{path} was written by detr {tree['version']}, newer than this one ({__version__})")
+        slots = tree["slots"]
+        return About(
+            config=model_config(tree["model"], f"{path}, model"),
+            classes=Classes.from_json(tree["classes"]),
+            scoring=Scoring(None if slots is None else tuple(slots), tree["exclusive"]),
+            size=(tree["size"][0], tree["size"][1]),
+            takes_padding=tree["takes_padding"],
+            int8=tree["int8"],
+        )
+    except (KeyError, TypeError, IndexError, json.JSONDecodeError) as problem:
+        raise InputError(f"{path}: what it says about itself is damaged ({problem!r})") from None

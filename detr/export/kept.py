@@ -1,0 +1,29 @@
+"""Files made on the way to a runner, kept for the next time: `$DETR_HOME/exports` (`~/.cache/detr/exports`)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from detr import __version__
+from detr.export.about import about_of
+from detr.export.packages import version
+from detr.models import Network
+
+_DIGITS = 20
+
+
+def kept_at(network: Network, suffix: str, packages: Sequence[str], *more: str) -> Path:
+    """The place of the file that these weights and settings make, with these versions of everything."""
+    about = about_of(network).to_json()
+    versions = [f"{name} {version(name)}" for name in packages]
+    digest = hashlib.sha256("\n".join([__version__, torch.__version__, *versions, about, *more]).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    home = Path(os.environ.get("DETR_HOME") or Path.home() / ".cache" / "detr")
+    return home / "exports" / f"{network.config.arch}-{digest.hexdigest()[:_DIGITS]}{suffix}"
