@@ -39,6 +39,27 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+@pytest.fixture(scope="session")
+def smaller():
+    """The model section of a preset with fewer channels, queries and layers: the same parts and switches."""
+
+    from detr.models.presets import model_config, preset
+
+    def shrunk(tree, few, key=""):
+        if isinstance(tree, dict):
+            return {name: shrunk(value, few, name) for name, value in tree.items()}
+        if key == "depth" and tree == 50:  # of a ResNet
+            return 18
+        return few.get(key, tree)
+
+    def smaller_preset(name, *, num_layers):
+        few = {"channels": 64, "hidden": 24, "heads": 4, "num_queries": 9, "num_layers": num_layers}
+        few |= {"eval_layers": None}
+        return model_config(shrunk(preset(name).model_dump(mode="json"), few), name)
+
+    return smaller_preset
+
+
 def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in items:

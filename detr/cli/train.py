@@ -45,6 +45,8 @@ BEST, RECIPE = "best.safetensors", "recipe.yaml"  # as in detr.engine.checkpoint
     "--patience", type=click.IntRange(min=0), help="Evaluations without a better AP until it stops; 0: never."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="[default: the recipe's]")
+@click.option("--deterministic", is_flag=True, default=None, help="Only algorithms that give the same bits each time.")
+@click.option("--compile", is_flag=True, default=None, help="Compile backbone and encoder: minutes first, then faster.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: the cores, at most 8]")
 @click.option("--name", help="Name of the run.  [default: train, train-2, ...]")
@@ -130,6 +132,8 @@ _PLACES = {
     "freeze": "train.freeze",
     "patience": "train.patience",
     "seed": "train.seed",
+    "deterministic": "train.deterministic",
+    "compile": "train.compile",
 }
 
 

@@ -47,6 +47,9 @@ class TrainConfig(Config):
     quarters, in steps of 32, the own side n times among them (D-FINE). None: the model's own input."""
     freeze: Frozen = "nothing"
     channels_last: bool = False
+    deterministic: bool = False  # only algorithms that give the same bits each time
+    compile: bool = False  # backbone and encoder by `torch.compile`, a minute for each size of the input
+    activation_checkpointing: bool = False  # keep less for the backward pass and compute it again: a third more time
     seed: int = Field(default=0, ge=0)
     evaluate_every: int = Field(default=1, ge=1)  # epochs; the last one is always evaluated
     patience: int = Field(default=0, ge=0)  # evaluations without a better AP until training stops; 0: never
@@ -65,6 +68,8 @@ class Recipe(Config):
             raise ValueError(f"augment.{unfit}")
         if self.train.scales and self.model.input.keeps_aspect:
             raise ValueError("train.scales need inputs of one size (model.input.resize=stretch); use augment.sizes")
+        if self.train.compile and self.train.activation_checkpointing:
+            raise ValueError("train.compile and train.activation_checkpointing exclude each other")
         return self
 
     def as_tree(self) -> dict[str, Any]:

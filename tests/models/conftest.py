@@ -10,7 +10,6 @@ import torch
 from detr.backbones.resnet import ResNetConfig
 from detr.classes import Classes
 from detr.models.hybrid_encoder import HybridEncoderConfig
-from detr.models.presets import model_config, preset
 from detr.models.rtdetr import DecoderConfig, RTDETRConfig, RTDETRNetwork
 from detr.records import Target
 
@@ -46,22 +45,3 @@ def targets():
 @pytest.fixture(scope="session")
 def fill():
     return SimpleNamespace(**runpy.run_path(str(GOLDEN / "fill.py")))
-
-
-@pytest.fixture(scope="session")
-def smaller():
-    """The model section of a preset with fewer channels, queries and layers: the same parts and switches."""
-
-    def shrunk(tree, few, key=""):
-        if isinstance(tree, dict):
-            return {name: shrunk(value, few, name) for name, value in tree.items()}
-        if key == "depth" and tree == 50:  # of a ResNet
-            return 18
-        return few.get(key, tree)
-
-    def smaller_preset(name, *, num_layers):
-        few = {"channels": 64, "hidden": 24, "heads": 4, "num_queries": 9, "num_layers": num_layers}
-        few |= {"eval_layers": None}
-        return model_config(shrunk(preset(name).model_dump(mode="json"), few), name)
-
-    return smaller_preset
