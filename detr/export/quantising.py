@@ -17,9 +17,11 @@ from detr.export.about import About
 from detr.export.feeding import fed
 from detr.export.packages import package
 
-KEPT_IN_FLOAT = (r"^queries\..*", r"^decoder\..*")
+_IN_FLOAT = (r"^queries\..*", r"^decoder\..*")
 """Nodes by their module. Which positions become queries, and where the boxes lie, is decided by differences that 8 bits
 don't show; backbone and encoder, rounded, are nearly all of the gain in time."""
+_IN_FLOAT_OF = {"hgnetv2": (r"^backbone\.stem\..*", r"^backbone\.stages\.[01]\..*")}
+"""The same of some kinds of backbone: narrow first stages, whose channels differ much in size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +56,30 @@ class Calibration:
 def quantised(model: Any, about: About, calibration: Calibration) -> Any:
     """An ONNX or OpenVINO model with 8 bits where they do no harm."""
     nncf = package("nncf")
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    ranges = RangeEstimatorParametersSet.MEAN_MINMAX  # one picture's outlier doesn't make all steps coarse
+    advanced = nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges)
     logging.getLogger("nncf").setLevel(logging.ERROR)
     feeds = list(calibration.feeds(about))
+    patterns = [*_IN_FLOAT, *_IN_FLOAT_OF.get(about.config.backbone.kind, ())]
     return nncf.quantize(
         model,
         nncf.Dataset(feeds),
         preset=nncf.QuantizationPreset.MIXED,
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(feeds),
-        ignored_scope=nncf.IgnoredScope(patterns=list(KEPT_IN_FLOAT), validate=False),
+        ignored_scope=nncf.IgnoredScope(names=_grouped(model), patterns=patterns, validate=False),
+        advanced_parameters=advanced,
     )
+
+
+def _grouped(model: Any) -> list[str]:
+    """The convolutions by groups of channels: little work, and a range of their own for each channel."""
+    if hasattr(model, "get_ops"):
+        return [each.get_friendly_name() for each in model.get_ops() if each.get_type_name() == "GroupConvolution"]
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv" and any(each.name == "group" and each.i > 1 for each in node.attribute)
+    ]

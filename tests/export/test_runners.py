@@ -1,0 +1,121 @@
+import importlib.util
+
+import pytest
+import torch
+
+from detr.engine.detector import Detector
+from detr.engine.runner import TorchRunner
+from detr.errors import InputError, UsageError
+from detr.export import OnnxRunner, OpenVINORunner, choice, open_runner, runner_for, write
+from detr.models import build_model
+
+needs_openvino = pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="needs openvino: pip install 'detr-toolkit[export]'"
+)
+
+
+def pictures(network, count):
+    """images and padding: where the network keeps the aspect, of different sizes on the square that files take."""
+    draw = torch.Generator().manual_seed(1)
+    input = network.config.input
+    if not input.keeps_aspect:
+        return torch.rand(count, 3, input.height, input.width, generator=draw), None
+    images, padding = torch.zeros(count, 3, 96, 96), torch.ones(count, 96, 96, dtype=torch.bool)
+    for index, (height, width) in enumerate([(64, 96), (96, 64), (64, 64)][:count]):
+        images[index, :, :height, :width] = torch.rand(3, height, width, generator=draw)
+        padding[index, :height, :width] = False
+    return images, padding
+
+
+def assert_same_queries(answer, expected):
+    """Queries are matched: of two that score nearly alike, either may come first."""
+    for logits, boxes, ours, places in zip(answer.logits, answer.boxes, expected.logits, expected.boxes, strict=True):
+        apart = torch.cdist(torch.cat((logits, boxes), 1), torch.cat((ours, places), 1), p=float("inf"))
+        assert apart.min(1).values.max() < 1e-4
+        assert apart.min(0).values.max() < 1e-4
+
+
+def test_onnx_runtime_answers_as_pytorch_does(each):
+    network, path = each
+    runner = OnnxRunner(path)
+    for count in (2, 1, 3):
+        images, padding = pictures(network, count)
+        expected = TorchRunner(network)(images, padding).layers[-1]
+        assert_same_queries(runner(images, padding).layers[-1], expected)
+
+
+@needs_openvino
+def test_openvino_answers_as_pytorch_does(each):
+    network, path = each
+    runner = OpenVINORunner(path)
+    for count in (2, 1):
+        images, padding = pictures(network, count)
+        expected = TorchRunner(network)(images, padding).layers[-1]
+        assert_same_queries(runner(images, padding).layers[-1], expected)
+
+
+def test_a_file_says_what_it_is(each):
+    network, path = each
+    runner = open_runner(path)
+    assert runner.config == network.config
+    assert runner.classes == network.classes
+    assert runner.scoring == network.scoring
+    assert runner.name == "onnx float32"
+    assert b"/detr/" not in path.read_bytes()  # nothing of the machine it was made on
+
+
+def test_an_answer_is_not_overwritten_by_the_next(exported):
+    runner = open_runner(exported("rtdetr")[1])
+    first = runner(torch.zeros(1, 3, 96, 64)).layers[-1].logits
+    before = first.clone()
+    runner(torch.ones(1, 3, 96, 64))
+    assert torch.equal(first, before)
+
+
+def test_images_of_another_size_are_refused(exported):
+    with pytest.raises(UsageError, match=r"64 x 64: this file takes 96 x 64"):
+        open_runner(exported("rtdetr")[1])(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(UsageError, match=r"96 x 128: this file takes up to 96 x 96"):
+        open_runner(exported("detr")[1])(torch.zeros(1, 3, 96, 128))
+
+
+def test_a_detector_runs_a_runner(exported):
+    network, path = exported("rtdetr")
+    picture = torch.randint(0, 255, (3, 70, 90), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    ours = Detector(network, device="cpu")(picture, conf=0.0)[0]
+    theirs = Detector(open_runner(path))(picture, conf=0.0)[0]
+    torch.testing.assert_close(theirs.boxes.conf, ours.boxes.conf, rtol=0, atol=1e-4)
+
+
+def test_a_made_file_is_kept_for_the_same_weights(monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr(choice, "write", lambda backend, network, path, **_: made.append(path) or path.touch())
+    monkeypatch.setattr(choice, "open_runner", lambda path, **_: path)
+    network = build_model("rtdetr-tiny").eval()
+    (tmp_path / "home" / "exports").mkdir(parents=True)
+    first = runner_for("onnx", network)
+    assert runner_for("onnx", network) == first
+    assert made == [first]
+    with torch.no_grad():
+        next(network.parameters()).add_(1)
+    assert runner_for("onnx", network) != first
+    assert len(made) == 2
+
+
+def test_what_is_no_file_of_ours_is_refused(tmp_path):
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(InputError, match=r"broken.onnx can't be run by ONNX Runtime"):
+        open_runner(path)
+    with pytest.raises(UsageError, match="no such exported file"):
+        open_runner(tmp_path / "none.onnx")
+    (tmp_path / "alone.xml").write_text("<net/>")
+    with pytest.raises(InputError, match=r"expected alone.bin beside it"):
+        open_runner(tmp_path / "alone.xml")
+
+
+def test_an_unknown_backend_gets_the_nearest(exported, tmp_path):
+    with pytest.raises(UsageError, match="did you mean 'openvino'"):
+        write("openvine", exported("rtdetr")[0], tmp_path / "x.xml")
+    with pytest.raises(UsageError, match="leave out half"):
+        runner_for("onnx", exported("rtdetr")[0], half=True)
