@@ -1,32 +1,36 @@
-"""How fast a network is on this machine, alone or against how well it finds; with what the numbers were measured on.
+"""How fast models are on this machine, alone or against how well they find; with what the numbers were measured on.
 
-A run is a batch on the device, from prepared images to boxes in pixels: the network and its post-processing, without
-reading and preparing images.
+A run is a batch from prepared images on the device to boxes in pixels. `whole` begins with the bytes of a JPEG picture
+of 640 x 480 instead: decoding and preparing are in it, one picture after the other. All that is compared takes turns
+(A B A B ...), so that what else the machine does hits all of it alike.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from detr.data.coco import CocoDataset
-from detr.engine.cost import TYPICAL, flops_of, parameters_of
-from detr.engine.device import default_workers, half_type
-from detr.engine.runner import Runner, TorchRunner
-from detr.engine.settings import set_effort
+from detr.engine.cost import TYPICAL
+from detr.engine.memory import Memory
+from detr.engine.runner import Runner
 from detr.engine.validate import validate
 from detr.errors import UsageError, did_you_mean
-from detr.image import InputConfig
+from detr.image import InputConfig, padded, prepare, read_image
 from detr.models import Network
 from detr.models.postprocess import select
 
@@ -35,16 +39,18 @@ _QUERIES = (50, 100, 200, 300, 500, 900)
 KNOBS = ("layers", "queries")
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """What a measurement is made under."""
+@dataclass(eq=False)
+class Case:
+    """What is to be measured: `make` makes it ready, which is not timed."""
 
-    device: torch.device
+    name: str
+    make: Callable[[], Runner]
     input: InputConfig
-    batch: int = 1
-    half: bool = False
-    warmup: int = 5  # runs that don't count
-    seconds: float = 3.0  # runs are counted until so much time has passed, and ten at least
+    batch: int
+    layers: int
+    queries: int
+    parameters: int
+    gflops: float
 
     @property
     def size(self) -> tuple[int, int]:
@@ -52,17 +58,15 @@ class Conditions:
         return self.input.size_of(*TYPICAL)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Point:
-    """A network with so many layers and queries, measured."""
+    """A case, measured."""
 
-    name: str
-    layers: int
-    queries: int
-    parameters: int
-    gflops: float
-    milliseconds: tuple[float, ...]  # of each run, in the order they were made
-    batch: int
+    case: Case
+    runner: str  # in words
+    milliseconds: list[float] = field(default_factory=list)  # of each run, in the order they were made
+    whole: list[float] = field(default_factory=list)  # the same from the bytes of pictures on
+    memory: int | None = None  # bytes at the most, beyond what was taken before it was made ready
     ap: float | None = None
 
     @property
@@ -77,21 +81,58 @@ class Point:
 
     @property
     def images_per_second(self) -> float:
-        return 1000 * self.batch / self.median
+        return 1000 * self.case.batch / self.median
 
     def to_json(self) -> dict[str, Any]:
+        height, width = self.case.size
         return {
-            "name": self.name,
-            "layers": self.layers,
-            "queries": self.queries,
-            "parameters": self.parameters,
-            "gflops": round(self.gflops, 3),
+            "name": self.case.name,
+            "runner": self.runner,
+            "batch": self.case.batch,
+            "input": [height, width],
+            "layers": self.case.layers,
+            "queries": self.case.queries,
+            "parameters": self.case.parameters,
+            "gflops": round(self.case.gflops, 3),
             "runs": len(self.milliseconds),
             "median_ms": round(self.median, 4),
             "p95_ms": round(self.p95, 4),
+            "whole_ms": round(median(self.whole), 4),
             "images_per_second": round(self.images_per_second, 3),
+            "memory_mb": None if self.memory is None else round(self.memory / 1e6, 1),
             "ap": self.ap,
         }
+
+
+def measure(
+    cases: Sequence[Case], *, seconds: float = 3.0, warmup: int = 5, say: Callable[[str], None] | None = None
+) -> list[Point]:
+    """All cases in turn until each has had so many seconds, and ten runs at least; `warmup` runs before don't count."""
+    points, runners = [], []
+    for case in cases:
+        if say is not None:
+            say(f"making {case.name} ready: {case.size[1]} x {case.size[0]}, batch {case.batch}")
+        memory = Memory()
+        runner = case.make()
+        points.append(Point(case, runner.name))
+        runners.append(runner)
+        for _ in range(max(1, warmup)):
+            _whole(runner, case)
+            _run(runner, _images(case, runner))
+        points[-1].memory = memory.most(runner.device)
+    spent = 0.0
+    while len(points[0].milliseconds) < _FEWEST_RUNS or spent < seconds * len(points):
+        for point, runner in zip(points, runners, strict=True):
+            images = _images(point.case, runner)
+            point.milliseconds.append(_timed(_run, runner, images))
+            point.whole.append(_timed(_whole, runner, point.case))
+            spent += (point.milliseconds[-1] + point.whole[-1]) / 1000
+    return points
+
+
+def measure_ap(runner: Runner, case: Case, dataset: CocoDataset, *, workers: int) -> float:
+    """AP in percent, as `detr val` measures it."""
+    return round(100 * validate(runner, dataset, batch_size=8, workers=workers, input=case.input)[0].ap, 2)
 
 
 def settings_to_measure(
@@ -116,31 +157,8 @@ def settings_to_measure(
     return list(product(sorted(set(layers)), sorted(set(queries))))
 
 
-def measure(
-    network: Network,
-    name: str,
-    conditions: Conditions,
-    *,
-    layers: int,
-    queries: int,
-    dataset: CocoDataset | None = None,
-    workers: int | None = None,
-) -> Point:
-    """Set the network to so many layers and queries (it stays so), time it, and with a data set measure its AP."""
-    set_effort(network, layers=layers, queries=queries)
-    milliseconds = tuple(_times(network, conditions))
-    ap = (
-        None
-        if dataset is None
-        else _ap(network, conditions, dataset, default_workers() if workers is None else workers)
-    )
-    gflops = flops_of(network, conditions.input) / 1e9
-    return Point(name, layers, queries, parameters_of(network), gflops, milliseconds, conditions.batch, ap)
-
-
-def machine(conditions: Conditions) -> dict[str, Any]:
+def machine(device: torch.device) -> dict[str, Any]:
     """What the numbers were measured on and with."""
-    device, height, width = conditions.device, *conditions.size
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "device": str(device),
@@ -153,22 +171,17 @@ def machine(conditions: Conditions) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda if gpu else None,
-        "type": str(half_type(device) if conditions.half else torch.float32).removeprefix("torch."),
-        "batch": conditions.batch,
-        "input": [height, width],
     }
 
 
 def in_words(made_on: dict[str, Any]) -> str:
-    """`cpu (AMD EPYC, 2 cores, 2 threads, load 0.4), float32, batch 1, 640 x 640, torch 2.15, Python 3.11, Linux`"""
+    """`cpu (AMD EPYC, 2 cores, 2 threads, load 0.4), torch 2.15, Python 3.11, Linux`"""
     what = made_on["gpu"] or (
         f"{made_on['processor']}, {made_on['cores']} cores, {made_on['threads']} threads, load {made_on['load']}"
     )
-    height, width = made_on["input"]
     cuda = f", CUDA {made_on['cuda']}" if made_on["cuda"] else ""
     return (
-        f"{made_on['device']} ({what}), {made_on['type']}, batch {made_on['batch']}, input {width} x {height}, "
-        f"torch {made_on['torch']}{cuda}, Python {made_on['python']}, {made_on['system']}"
+        f"{made_on['device']} ({what}), torch {made_on['torch']}{cuda}, Python {made_on['python']}, {made_on['system']}"
     )
 
 
@@ -179,41 +192,43 @@ def warning_of_load(made_on: dict[str, Any]) -> str | None:
     return f"warning: this machine is busy (load {made_on['load']}, {made_on['cores']} cores): times will be too long"
 
 
+def _timed(work: Callable[..., None], *given: Any) -> float:
+    start = time.perf_counter()
+    work(*given)
+    return 1000 * (time.perf_counter() - start)
+
+
+def _images(case: Case, runner: Runner) -> Tensor:
+    return torch.rand(case.batch, 3, *case.size, device=runner.device)
+
+
 @torch.inference_mode()
-def _times(network: Network, conditions: Conditions) -> Iterator[float]:
-    """Milliseconds of each run that counts."""
-    device, (height, width) = conditions.device, conditions.size
-    runner = TorchRunner(network, device=device, half=conditions.half)
-    images = torch.rand(conditions.batch, 3, height, width, device=device)
-    for _ in range(conditions.warmup):
-        _run(runner, images, conditions)
-    count, begun = 0, time.perf_counter()
-    while count < _FEWEST_RUNS or time.perf_counter() - begun < conditions.seconds:
-        start = time.perf_counter()
-        _run(runner, images, conditions)
-        yield 1000 * (time.perf_counter() - start)
-        count += 1
+def _run(runner: Runner, images: Tensor) -> None:
+    """One batch, waited for: the boxes are on the host when this returns."""
+    for found in select(runner(images), [TYPICAL] * len(images), scoring=runner.scoring):
+        found.boxes.cpu()
 
 
-def _run(runner: Runner, images: Tensor, conditions: Conditions) -> None:
-    """One batch, waited for: the boxes are on the device when this returns."""
-    select(runner(images), [TYPICAL] * len(images), scoring=runner.scoring)
-    if conditions.device.type == "cuda":
-        torch.cuda.synchronize(conditions.device)
-    elif conditions.device.type == "mps":
-        torch.mps.synchronize()
+@torch.inference_mode()
+def _whole(runner: Runner, case: Case) -> None:
+    """The same from the bytes of a picture on."""
+    tensors = [prepare(read_image(BytesIO(_picture())), case.input) for _ in range(case.batch)]
+    images, padding = padded(tensors)
+    for found in select(runner(images, padding), [TYPICAL] * case.batch, scoring=runner.scoring):
+        found.boxes.cpu()
 
 
-def _ap(network: Network, conditions: Conditions, dataset: CocoDataset, workers: int) -> float:
-    """AP in percent, as `detr val` measures it."""
-    metrics, _ = validate(
-        TorchRunner(network, device=conditions.device, half=conditions.half),
-        dataset,
-        batch_size=8,
-        workers=workers,
-        input=conditions.input,
+@functools.cache
+def _picture() -> bytes:
+    """A JPEG with soft shapes and some noise, about as large as photographs are."""
+    draw = np.random.default_rng(0)
+    soft = Image.fromarray(draw.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(
+        TYPICAL[::-1], Image.Resampling.BICUBIC
     )
-    return round(100 * metrics.ap, 2)
+    noisy = np.asarray(soft, dtype=np.int16) + draw.integers(-12, 13, (*TYPICAL, 3))
+    file = BytesIO()
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 def processor() -> str:

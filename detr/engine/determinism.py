@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch.utils import deterministic as memory
+from torch.utils import deterministic
 
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -22,6 +23,7 @@ def same_bits(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
+    memory: Any = deterministic
     before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     os.environ.setdefault(_WORKSPACE, ":4096:8")  # what cuBLAS asks for, before its first use
     torch.use_deterministic_algorithms(True)

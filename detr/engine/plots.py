@@ -55,29 +55,70 @@ def draw_results(epochs: Sequence[Mapping[str, Any]], path: Path) -> None:
     _write(figure, path)
 
 
-def draw_tradeoff(points: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """AP against latency: a line for each model and number of queries, along its layers."""
+def draw_benchmark(points: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """AP against latency, a line for each model and way of running it; without AP a bar for each point."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(7, 4.6))
-    lines: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    if any(point["ap"] is not None for point in points):
+        figure, axis = pyplot.subplots(figsize=(7.5, 4.8))
+        _draw_tradeoff(axis, points)
+    else:
+        figure, axis = pyplot.subplots(figsize=(7.5, 1.2 + 0.34 * len(points)))
+        _draw_bars(axis, points)
+    _write(figure, path)
+
+
+def _draw_tradeoff(axis: Any, points: Sequence[Mapping[str, Any]]) -> None:
+    lines: dict[str, list[Mapping[str, Any]]] = {}
     for point in points:
-        if point["ap"] is not None:
-            lines.setdefault((point["name"], point["queries"]), []).append(point)
-    for (name, queries), line in lines.items():
+        lines.setdefault(_in_words(point), []).append(point)
+    for label, line in lines.items():
         times, precisions = [point["median_ms"] for point in line], [point["ap"] for point in line]
-        axis.plot(times, precisions, marker=".", label=f"{Path(name).name}, {queries} queries")
+        axis.plot(times, precisions, marker=".", label=label)
         for point in line:
-            label = str(point["layers"])
-            axis.annotate(label, (point["median_ms"], point["ap"]), (3, 3), textcoords="offset points", fontsize=7)
+            text = str(point["layers"])
+            axis.annotate(text, (point["median_ms"], point["ap"]), (3, 3), textcoords="offset points", fontsize=7)
+    best = _undominated(points)
+    axis.plot(*zip(*best, strict=True), color="0.6", linestyle=":", zorder=0, label="nothing is faster and better")
+    spread = [point["median_ms"] for point in points]
+    if max(spread) > 8 * min(spread):
+        axis.set_xscale("log")
     axis.set_xlabel("median milliseconds of a batch (numbers at the points: decoder layers)")
     axis.set_ylabel("AP")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
-    _write(figure, path)
+    axis.legend(fontsize=7)
+
+
+def _draw_bars(axis: Any, points: Sequence[Mapping[str, Any]]) -> None:
+    labels = [f"{_in_words(point)}, {point['layers']} layers" for point in points]
+    bars = axis.barh(range(len(points)), [point["median_ms"] for point in points], height=0.6, color="#4c78a8")
+    axis.errorbar(
+        [point["p95_ms"] for point in points], range(len(points)), fmt="|", color="0.2", label="95 of 100 runs"
+    )
+    axis.bar_label(bars, [f" {point['median_ms']:.1f}" for point in points], fontsize=7, label_type="center", color="w")
+    axis.set_yticks(range(len(points)), labels, fontsize=7)
+    axis.invert_yaxis()
+    axis.set_xlabel("median milliseconds of a batch")
+    axis.grid(alpha=0.3, axis="x")
+    axis.legend(fontsize=7)
+
+
+def _in_words(point: Mapping[str, Any]) -> str:
+    height, width = point["input"]
+    name = Path(point["name"]).name
+    return f"{name}, {point['runner']}, {point['batch']} x {width}x{height}, {point['queries']} queries"
+
+
+def _undominated(points: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """(milliseconds, AP) of the points that no other beats in both, the fastest first."""
+    best: list[tuple[float, float]] = []
+    for time, ap in sorted((point["median_ms"], -point["ap"]) for point in points):
+        if not best or -ap > best[-1][1]:
+            best.append((time, -ap))
+    return best
 
 
 def _write(figure: Any, path: Path) -> None:

@@ -24,10 +24,11 @@ def recompute(network: DetectionNetwork) -> int:
     Losses and gradients stay what they are, to the last bit where a layer computes the same bits twice (Chen et al.
     2016): draws are repeated, and norms don't count a batch again.
     """
-    stages = [stage for stage in network.backbone.stages if any(each.requires_grad for each in stage.parameters())]
+    backbone: Any = network.backbone
+    stages = [stage for stage in backbone.stages if any(each.requires_grad for each in stage.parameters())]
     modules = [*stages, *(module for module in network.modules() if isinstance(module, LAYERS))]
     for module in modules:
-        module.__class__ = _recomputing(type(module))
+        module.__class__ = _recomputing(type(module))  # type: ignore[arg-type]  # a class can be hashed
     return len(modules)
 
 

@@ -19,7 +19,7 @@ def detr_benchmark(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
     def run(*words):
-        words = (*words, "--seconds", "0", "--warmup", "0", "--device", "cpu", "--imgsz", "64", "--workers", "0")
+        words = ("--imgsz", "64", *words, "--seconds", "0", "--warmup", "0", "--device", "cpu", "--workers", "0")
         monkeypatch.setattr(sys, "argv", ["detr", "benchmark", *map(str, words)])
         with pytest.raises(SystemExit) as left:
             detr.cli.main()
@@ -34,51 +34,76 @@ def shapes(tmp_path_factory):
     return make_shapes(tmp_path_factory.mktemp("shapes") / "set", images=1, val_images=3, size=64, video=False)
 
 
+def rows_of(text):
+    """Of a Markdown table, by the names of its columns."""
+    head, _, *lines = [
+        [word.strip() for word in line.strip("|").split("|")] for line in text.splitlines() if "|" in line
+    ]
+    return [dict(zip(head, line, strict=True)) for line in lines]
+
+
 def test_a_model_is_timed_with_its_own_layers_and_queries(detr_benchmark, tmp_path):
     code, out, err = detr_benchmark("rtdetr-tiny")
     assert (code, err) == (0, "")
-    about, head, line = out.splitlines()
-    assert "threads" in about and "input 64 x 64" in about and "float32" in about and "torch" in about
-    assert line.split()[:2] == ["3", "100"] and line.split()[-1] == "-"
-    assert len(head.split()) == 9
+    assert "threads" in out.splitlines()[0] and "torch" in out.splitlines()[0]
+    (row,) = rows_of(out)
+    expected = {"model": "rtdetr-tiny", "runner": "torch float32", "batch": "1", "input": "64x64"}
+    assert {name: row[name] for name in expected} == expected
+    assert (row["layers"], row["queries"], row["AP"]) == ("3", "100", "-")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_as_json_every_point_has_its_numbers_and_the_machine(detr_benchmark):
     code, out, _ = detr_benchmark("rtdetr-tiny", "--layers", "1,3", "--queries", "10", "--batch", "2", "--json")
-    report = json.loads(out)["models"][0]
+    report = json.loads(out)
     assert code == 0
     assert [(point["layers"], point["queries"]) for point in report["points"]] == [(1, 10), (3, 10)]
     for point in report["points"]:
         assert point["runs"] >= 10
         assert 0 < point["median_ms"] <= point["p95_ms"]
         assert point["images_per_second"] == pytest.approx(2000 / point["median_ms"], rel=1e-3)
+        assert point["batch"] == 2
     assert report["points"][0]["gflops"] < report["points"][1]["gflops"]
-    assert report["machine"]["batch"] == 2 and report["machine"]["type"] == "float32"
+
+
+def test_batches_sizes_and_types_are_compared_and_kept(detr_benchmark, tmp_path):
+    code, out, _ = detr_benchmark("rtdetr-tiny", "--batch", "1,2", "--imgsz", "64,96", "--half")
+    assert code == 0
+    seen = [(row["input"], row["runner"], row["batch"]) for row in rows_of(out)]
+    assert seen == [
+        (size, runner, batch)
+        for size in ("64x64", "96x96")
+        for runner in ("torch float32", "torch bfloat16")
+        for batch in ("1", "2")
+    ]
+    folder = tmp_path / "runs" / "benchmark" / "benchmark"
+    kept = {path.name for path in folder.iterdir()}
+    assert kept == {"benchmark.json", "benchmark.md"} | ({"benchmark.png"} if plots.available() else set())
+    assert rows_of((folder / "benchmark.md").read_text()) == rows_of(out)
 
 
 def test_a_sweep_with_data_gives_ap_for_every_setting_and_keeps_it(detr_benchmark, shapes, tmp_path):
     code, out, _ = detr_benchmark("rtdetr-tiny", "--sweep", "layers,queries", "--layers", "1,3", "--data", shapes)
     assert code == 0
     folder = tmp_path / "runs" / "benchmark" / "benchmark"
-    points = json.loads((folder / "benchmark.json").read_text())["models"][0]["points"]
+    points = json.loads((folder / "benchmark.json").read_text())["points"]
     assert [(point["layers"], point["queries"]) for point in points] == [
         (layers, queries) for layers in (1, 3) for queries in (50, 100)
     ]
     assert all(0 <= point["ap"] <= 100 for point in points)
-    assert len(out.splitlines()) == 2 + len(points)
+    assert len(rows_of(out)) == len(points)
     assert (folder / "benchmark.png").is_file() == plots.available()
-
-
-def test_a_sweep_without_data_has_no_chart(detr_benchmark, tmp_path):
-    assert detr_benchmark("rtdetr-tiny", "--sweep", "layers", "--name", "mine")[0] == 0
-    assert [path.name for path in (tmp_path / "runs" / "benchmark" / "mine").iterdir()] == ["benchmark.json"]
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["rtdetr-tinny"], "did you mean 'rtdetr-tiny'"),
+        (["rtdetr-tiny", "--backend", "onxx"], "--backend onxx; did you mean 'onnx'"),
+        (["rtdetr-tiny", "--backend", "torch", "--int8", "--calibrate", "x"], "--int8 is not for --backend torch"),
+        (["rtdetr-tiny", "--backend", "openvino", "--int8"], "--int8 needs --calibrate DATA"),
+        (["rtdetr-tiny", "--backend", "onnx", "--half"], "--half is not for --backend onnx"),
+        (["rtdetr-tiny", "--batch", "1,x"], "--batch 1,x: expected whole numbers from 1"),
         (["rtdetr-tiny", "--layers", "0"], "--layers 0: expected whole numbers from 1"),
         (["rtdetr-tiny", "--layers", "4"], "4 decoder layers: expected 1 to 3"),
         (["rtdetr-tiny", "--queries", "10,many"], "--queries 10,many"),

@@ -1,15 +1,24 @@
 import pytest
 import torch
 
+from detr.classes import Classes
 from detr.engine import benchmark
-from detr.engine.benchmark import Conditions, Point, in_words, machine, measure, settings_to_measure, warning_of_load
+from detr.engine.benchmark import Case, Point, in_words, machine, measure, settings_to_measure, warning_of_load
+from detr.engine.memory import Memory
+from detr.engine.runner import TorchRunner
 from detr.errors import UsageError
 from detr.image import InputConfig
 from detr.models import build_model
 
+SMALL = InputConfig(height=64, width=64)
+
+
+def case(make=None, *, name="some", batch=1):
+    return Case(name, make, SMALL, batch, layers=3, queries=100, parameters=10, gflops=0.1)
+
 
 def point(times, batch=1):
-    return Point("some", 3, 100, 10, 0.1, tuple(times), batch)
+    return Point(case(batch=batch), "torch float32", list(times), list(times))
 
 
 def test_median_p95_and_rate_are_those_of_the_runs():
@@ -21,26 +30,51 @@ def test_median_p95_and_rate_are_those_of_the_runs():
     assert point([1.5]).p95 == 1.5
 
 
-def test_runs_are_counted_until_the_time_is_up_but_ten_at_least(monkeypatch):
-    clock = iter(range(1000))
+@pytest.fixture
+def runs(monkeypatch):
+    """What was run, in order; each run takes a second of a clock that no one else moves."""
+    made, clock = [], iter(range(10_000))
     monkeypatch.setattr(benchmark.time, "perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr(benchmark, "_run", lambda *_: None)
-    network = build_model("rtdetr-tiny").eval()
-    conditions = Conditions(torch.device("cpu"), InputConfig(height=64, width=64), seconds=0, warmup=3)
-    assert len(list(benchmark._times(network, conditions))) == 10
-    longer = Conditions(torch.device("cpu"), InputConfig(height=64, width=64), seconds=60)
-    # A run asks the clock twice, and once it's past the tenth, it is asked again whether there is time for another.
-    assert len(list(benchmark._times(network, longer))) == 23
+    monkeypatch.setattr(benchmark, "_run", lambda runner, images: made.append((runner.name, "network")))
+    monkeypatch.setattr(benchmark, "_whole", lambda runner, case: made.append((runner.name, "whole")))
+    return made
 
 
-def test_measuring_sets_the_network_and_leaves_its_weights(monkeypatch):
-    network = build_model("rtdetr-tiny").eval()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    conditions = Conditions(torch.device("cpu"), InputConfig(height=64, width=64), warmup=0, seconds=0)
-    result = measure(network, "mine", conditions, layers=2, queries=7)
-    assert (result.layers, result.queries, result.ap) == (2, 7, None)
-    assert network.decoder.eval_layers == 2 and network.config.num_queries == 7
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+class Idle:
+    device = torch.device("cpu")
+
+    def __init__(self, name):
+        self.name = name
+
+
+def test_cases_take_turns_ten_at_least(runs):
+    points = measure([case(lambda: Idle("a")), case(lambda: Idle("b"))], seconds=0, warmup=2)
+    assert [len(each.milliseconds) for each in points] == [10, 10]
+    assert [name for name, _ in runs[:8]] == ["a"] * 4 + ["b"] * 4  # to warm up
+    assert runs[8:12] == [("a", "network"), ("a", "whole"), ("b", "network"), ("b", "whole")]
+    assert len(runs) == 8 + 40
+
+
+def test_they_go_on_until_the_time_is_up(runs):
+    (only,) = measure([case(lambda: Idle("a"))], seconds=24, warmup=1)
+    assert len(only.milliseconds) == len(only.whole) == 12
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_network_is_measured_from_prepared_images_and_from_pictures(batch):
+    network = build_model("rtdetr-tiny", classes=Classes.from_names(["cat"])).eval()
+    (found,) = measure([case(lambda: TorchRunner(network), batch=batch)], seconds=0, warmup=1)
+    numbers = found.to_json()
+    assert numbers["runner"] == "torch float32" and numbers["batch"] == batch and numbers["input"] == [64, 64]
+    assert 0 < numbers["median_ms"] <= numbers["p95_ms"] and numbers["whole_ms"] > 0
+
+
+def test_memory_is_what_was_taken_at_the_most():
+    memory = Memory()
+    taken = torch.ones(40_000_000, dtype=torch.uint8)
+    del taken
+    found = memory.most(torch.device("cpu"))
+    assert found is None or found > 30_000_000
 
 
 def test_a_sweep_covers_all_layers_and_fewer_queries():
@@ -53,10 +87,9 @@ def test_a_sweep_covers_all_layers_and_fewer_queries():
         settings_to_measure(network, sweep=["query"])
 
 
-def test_the_machine_is_said_with_type_batch_size_and_versions():
-    conditions = Conditions(torch.device("cpu"), InputConfig(height=64, width=96), batch=4, half=True)
-    said = in_words(machine(conditions))
-    for word in ("cpu (", "threads", "load", "bfloat16", "batch 4", "input 96 x 64", f"torch {torch.__version__}"):
+def test_the_machine_is_said_with_threads_load_and_versions():
+    said = in_words(machine(torch.device("cpu")))
+    for word in ("cpu (", "threads", "load", f"torch {torch.__version__}"):
         assert word in said
 
 

@@ -1,0 +1,36 @@
+"""How much memory some work takes at the most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+_STATUS, _PEAKS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class Memory:
+    """From when it is made until it is asked: of the process on Linux, of PyTorch's allocations on a GPU."""
+
+    def __init__(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            self._on_gpu = torch.cuda.memory_allocated()
+        self._before = 0
+        if _PEAKS.exists():
+            _PEAKS.write_text("5", encoding="ascii")  # the highest mark starts anew
+            self._before = _said("VmRSS")
+
+    def most(self, device: torch.device) -> int | None:
+        """Bytes beyond what was taken at the beginning; None where the system doesn't tell."""
+        if device.type == "cuda":
+            return torch.cuda.max_memory_allocated() - self._on_gpu
+        return max(0, _said("VmHWM") - self._before) if _PEAKS.exists() else None
+
+
+def _said(name: str) -> int:
+    """Bytes, by the process's own status."""
+    for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith(f"{name}:"):
+            return 1024 * int(line.split()[1])
+    return 0
