@@ -19,6 +19,8 @@ from detr.data.coco import CocoDataset
 from detr.data.loader import train_loader
 from detr.engine import checkpoint, plots
 from detr.engine.checkpoint import BEST, LAST, RECIPE
+from detr.engine.compiling import compile_parts
+from detr.engine.determinism import same_bits
 from detr.engine.device import choose_device, default_workers
 from detr.engine.distributed import joined, shared
 from detr.engine.freeze import freeze
@@ -27,6 +29,7 @@ from detr.engine.journal import Journal
 from detr.engine.optimizer import groups_by_role, rate_factor, set_rates, table
 from detr.engine.progress import progress
 from detr.engine.recipe import Recipe
+from detr.engine.recomputing import recompute
 from detr.engine.run import Run, Say, assemble
 from detr.engine.runner import TorchRunner
 from detr.engine.sanity import LOOKS, SanityCard
@@ -76,7 +79,11 @@ def train(
     Diverged: a loss or gradient is not finite; the step was not taken.
     """
     out = Path(out)
-    with joined(choose_device(device)) as team, noticed() as interruption:
+    with (
+        same_bits(recipe.train.deterministic),
+        joined(choose_device(device)) as team,
+        noticed() as interruption,
+    ):
         settings = recipe.train
         say = say if team.leads else _say_nothing
         require_writable(out)
@@ -96,6 +103,10 @@ def train(
         network.to(team.device)
         if settings.channels_last:
             network.to(memory_format=torch.channels_last)
+        if settings.activation_checkpointing:
+            say(f"{recompute(network)} layers and stages keep only their input for the backward pass")
+        if settings.compile:
+            compile_parts(network)
         learner = shared(network, team)
         groups = groups_by_role(network, settings.optimizer)
         say(table(groups))
