@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from pathlib import Path
 
 import torch
@@ -18,6 +20,7 @@ class Memory:
             self._on_gpu = torch.cuda.memory_allocated()
         self._before = 0
         if _PEAKS.exists():
+            _give_back()
             _PEAKS.write_text("5", encoding="ascii")  # the highest mark starts anew
             self._before = _said("VmRSS")
 
@@ -26,6 +29,14 @@ class Memory:
         if device.type == "cuda":
             return torch.cuda.max_memory_allocated() - self._on_gpu
         return max(0, _said("VmHWM") - self._before) if _PEAKS.exists() else None
+
+
+def _give_back() -> None:
+    """To the system what is free, so that work that takes it again is seen to; only glibc has a word for that."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _said(name: str) -> int:
