@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from detr.classes import Classes
 from detr.engine.device import half_type
+from detr.layers.packed import pack, packable
 from detr.models.network import DetectionNetwork
 from detr.models.postprocess import Scoring
 from detr.records import Output, Predictions
@@ -42,6 +43,7 @@ class Runner(Protocol):
 class TorchRunner:
     """A copy of the network for inference only: folded (`network.deploy()`), its convolutions channels-last.
 
+    On an x86 processor they are also packed (`detr.layers.packed`).
     The copy doesn't follow later changes of the network. A module that is no `DetectionNetwork` is run as it is.
     `half` computes in 16 bits: float16 on a GPU, bfloat16 on the CPU. `compile` hands the network to `torch.compile`:
     a minute at the first batch of each shape, and on a CPU a C++ compiler; on a GPU it replays CUDA graphs.
@@ -58,6 +60,8 @@ class TorchRunner:
         self.device = _device_of(network) if device is None else torch.device(device)
         self.half, self.compile = half, compile
         self.network: Any = _folded(network).to(self.device).eval()
+        if self.network is not network and self.device.type == "cpu" and not compile and packable():
+            pack(self.network, half_type(self.device) if half else torch.float32)
         self._answer = _compiled(self.network, self.device) if compile else self.network
         self._layout = torch.contiguous_format if self.device.type == "mps" else torch.channels_last
 

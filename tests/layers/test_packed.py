@@ -1,0 +1,69 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from detr.layers import packed
+from detr.layers.conv import ConvNorm, RepVGGBlock
+from detr.layers.packed import PackedConv, pack, packable
+
+pytestmark = pytest.mark.skipif(not packable(), reason="this processor or this PyTorch packs no convolutions")
+
+
+def folded(*blocks):
+    network = nn.Sequential(*blocks).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    for block in network:
+        block.fuse()
+    return network.requires_grad_(False)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return folded(
+        ConvNorm(3, 16, kernel=3, stride=2, activation=nn.ReLU()),
+        ConvNorm(16, 16, kernel=3, groups=16, activation=nn.SiLU()),
+        ConvNorm(16, 24, activation=nn.GELU()),
+        ConvNorm(24, 16, kernel=3, dilation=2),
+        RepVGGBlock(16, nn.SiLU()),
+    )
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_packed_convolutions_compute_what_they_did_at_every_size(network, layout):
+    as_was = copy.deepcopy(network)
+    assert pack(network) == 5
+    for size in [(2, 3, 32, 48), (1, 3, 17, 23), (2, 3, 32, 48)]:
+        images = torch.randn(size).contiguous(memory_format=layout)
+        torch.testing.assert_close(network(images), as_was(images), rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16_is_computed_in_and_answered_in(network):
+    as_was = copy.deepcopy(network)
+    pack(network, torch.bfloat16)
+    images = torch.randn(2, 3, 32, 32)
+    answer = network(images)
+    assert answer.dtype == torch.bfloat16
+    torch.testing.assert_close(answer.float(), as_was(images), rtol=0.05, atol=0.05)
+
+
+def test_only_what_is_folded_and_has_a_known_activation_is_packed():
+    network = nn.ModuleList([ConvNorm(3, 4), RepVGGBlock(4, nn.ReLU()), ConvNorm(3, 4, activation=nn.Tanh())])
+    network[2].fuse()
+    assert pack(network) == 0
+    assert not any(isinstance(module, PackedConv) for module in network.modules())
+
+
+def test_operators_with_other_arguments_are_not_used(monkeypatch):
+    monkeypatch.setitem(packed._OPERATORS, "_convolution_pointwise", ("X", "W"))
+    assert not packable()
+
+
+def test_other_processors_are_not_asked(monkeypatch):
+    monkeypatch.setattr(packed.platform, "machine", lambda: "arm64")
+    assert not packable()
