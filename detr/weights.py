@@ -59,11 +59,11 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         raise UsageError(f"no such weights file: {path}")
     with path.open("rb") as file:
         start = file.read(512)
+    if _begins_like_safetensors(start):  # asked first: the length of a header may spell PK
+        return _read_safetensors(path)
     if start.startswith(b"PK"):
         state, metadata = read_torch_file(path)
         return Checkpoint(path, state, None, None, metadata, "torch")
-    if _begins_like_safetensors(start):
-        return _read_safetensors(path)
     raise InputError(f"{path} is no file of weights: {_what_it_is(start)}; expected .safetensors or .pth")
 
 

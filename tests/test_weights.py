@@ -130,6 +130,15 @@ def test_a_newer_format_is_refused(tmp_path):
         weights.read(tmp_path / "a.safetensors")
 
 
+def test_a_header_whose_length_spells_pk_is_not_taken_for_a_zip(tmp_path):
+    length = int.from_bytes(b"PK", "little")
+    save_file({"weight": torch.arange(3)}, tmp_path / "plain.safetensors")
+    plain = (tmp_path / "plain.safetensors").read_bytes()
+    end = 8 + int.from_bytes(plain[:8], "little")
+    (tmp_path / "odd.safetensors").write_bytes(length.to_bytes(8, "little") + plain[8:end].ljust(length) + plain[end:])
+    assert torch.equal(weights.read(tmp_path / "odd.safetensors").state["weight"], torch.arange(3))
+
+
 def test_anybodys_safetensors_are_read(tmp_path):
     save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors", metadata={"format": "pt"})
     checkpoint = weights.read(tmp_path / "a.safetensors")
