@@ -16,11 +16,13 @@ from detr.image import (
     MOST_PIXELS,
     InputConfig,
     StretchedInput,
+    as_input,
     count_pictures,
     padded,
     prepare,
     read_image,
     read_reduced,
+    resized,
     to_rgb,
 )
 
@@ -323,3 +325,24 @@ def test_a_png_is_never_reduced(tmp_path):
     small, whole = read_reduced(tmp_path / "a.png", 1)
     np.testing.assert_array_equal(small, RAMP)
     assert whole == RAMP.shape[:2]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        InputConfig(height=32, width=64),
+        InputConfig(resize="short side", short=20, long=50, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)),
+    ],
+)
+def test_pictures_that_travel_as_bytes_become_what_prepare_gives(config):
+    """Also where they are padded: there the network sees zeros, not what black is after normalising."""
+    pictures = [RAMP, np.ascontiguousarray(RAMP.swapaxes(0, 1))]
+    bytes_, padding = padded([resized(picture, config) for picture in pictures])
+    expected, _ = padded([prepare(picture, config) for picture in pictures])
+    assert bytes_.dtype == torch.uint8 and (padding is not None) == config.keeps_aspect
+    assert torch.equal(as_input(bytes_, padding, config), expected)
+
+
+def test_what_is_an_input_already_stays_as_it_is():
+    images = torch.rand(1, 3, 8, 8)
+    assert as_input(images, None, InputConfig(mean=(0.5,) * 3, std=(0.5,) * 3)) is images

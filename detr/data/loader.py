@@ -19,7 +19,7 @@ from detr.data.sample import Sample, drawing_from, uniform, whole
 from detr.data.sizes import drawn_input, spread_sides
 from detr.data.transforms import AugmentConfig, augment, to_network
 from detr.errors import InputError
-from detr.image import STRIDE, InputConfig, padded
+from detr.image import STRIDE, InputConfig, normalise, padded
 from detr.records import Batch, Target
 
 _ORDER, _SCALE, _MOSAIC, _SIZE, _MIX = 1, 2, 3, 4, 5  # keep the draws of different things apart
@@ -121,6 +121,7 @@ class _TrainingBatches(Dataset[Batch]):
         targets = [target for _, target in pairs]
         if self.mixup is not None or self.copy_blend is not None:
             assert padding is None
+            images = normalise(images, self.input)
             with drawing_from(self.seed, self.epoch, number, _MIX, self.rank):
                 images, targets = mix(images, targets, mixup=self.mixup, copy_blend=self.copy_blend)
         if self.scales:

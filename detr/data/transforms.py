@@ -18,7 +18,7 @@ from detr.data.mixing import CopyBlendConfig, MixUpConfig
 from detr.data.mosaic import MosaicConfig
 from detr.data.sample import Sample, drawing_from, uniform
 from detr.data.sizes import SizesConfig, cropped
-from detr.image import InputConfig, prepare
+from detr.image import InputConfig, resized
 from detr.records import Target
 
 
@@ -91,12 +91,12 @@ def augment(
 
 
 def to_network(sample: Sample, config: InputConfig, *, min_size: float = 0.0) -> tuple[Tensor, Target]:
-    """The network's input [3, h, w], resized as in prediction, and its target.
+    """The image [3, h, w] uint8, resized as in prediction, and its target.
 
     Boxes smaller than `min_size` pixels of the input are left out.
     """
     height, width = sample.image.shape[-2:]
-    image = prepare(sample.image.permute(1, 2, 0).contiguous().numpy(), config)
+    image = resized(sample.image.permute(1, 2, 0).contiguous().numpy(), config)
     corners = (sample.boxes.as_subclass(Tensor) / torch.tensor([width, height, width, height])).clamp(0, 1)
     boxes = xyxy_to_cxcywh(corners)
     pixels = boxes[:, 2:] * torch.tensor([image.shape[2], image.shape[1]])

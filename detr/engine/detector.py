@@ -20,7 +20,7 @@ from detr.engine.results import Results
 from detr.engine.runner import Runner, TorchRunner
 from detr.engine.settings import Settings, at_least_1, class_indices, input_of_size, set_effort, share
 from detr.errors import InputError, UsageError
-from detr.image import padded, prepare
+from detr.image import as_input, padded, resized
 from detr.models import load_model
 from detr.models.inspection import preset_of
 from detr.models.postprocess import select
@@ -205,7 +205,7 @@ class Detector:
 
     def prepared(self, frame: Frame, settings: Settings) -> Prepared:
         start = time.perf_counter()
-        tensor = prepare(frame.image, settings.input)
+        tensor = resized(frame.image, settings.input)
         return Prepared(frame, tensor, 1000 * (time.perf_counter() - start))
 
     @torch.inference_mode()
@@ -215,6 +215,7 @@ class Detector:
         images, padding = padded([item.tensor for item in group])
         sizes = [(item.frame.image.shape[0], item.frame.image.shape[1]) for item in group]
         runner = self.runner(half=settings.half)
+        images = as_input(images.to(runner.device, non_blocking=True), padding, settings.input)
         output = runner(images, padding)
         last = output.layers[-1]
         if not bool(torch.isfinite(last.logits).all() & torch.isfinite(last.boxes).all()):
@@ -378,7 +379,7 @@ class Prepared:
     """A frame and what the network sees of it."""
 
     frame: Frame
-    tensor: Tensor  # [3, h, w]
+    tensor: Tensor  # [3, h, w] uint8
     milliseconds: float  # to prepare it
 
 

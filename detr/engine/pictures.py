@@ -54,7 +54,9 @@ def _drawn(
 
 
 def _as_picture(image: Tensor, config: InputConfig) -> RGB:
-    """The way back of `image.normalise`."""
+    """The way back of `image.normalise`, where it was gone."""
+    if image.dtype == torch.uint8:
+        return image.permute(1, 2, 0).contiguous().numpy()
     if config.mean is not None and config.std is not None:
         image = image * torch.tensor(config.std).view(3, 1, 1) + torch.tensor(config.mean).view(3, 1, 1)
     return (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()

@@ -14,6 +14,7 @@ from detr.engine.pictures import draw_batch
 from detr.engine.run import Run
 from detr.engine.watch import Diverged
 from detr.errors import UsageError
+from detr.image import as_input
 from detr.records import Batch, Output
 
 PICTURES = 3  # batches that are drawn at the start
@@ -49,7 +50,7 @@ def gradients(run: Run, pieces: list[Batch]) -> tuple[dict[str, Tensor], Output]
     losses: dict[str, Tensor] = {}
     for place, (batch, share) in enumerate(zip(pieces, shares, strict=True)):
         batch = batch.to(run.team.device, non_blocking=True)
-        images = batch.images
+        images = as_input(batch.images, batch.padding, run.network.config.input)
         if run.recipe.train.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         is_last = place == len(pieces) - 1

@@ -20,7 +20,7 @@ from detr.engine.predictions import DetectionArrays
 from detr.engine.progress import progress
 from detr.engine.runner import Runner
 from detr.errors import InputError, listed
-from detr.image import InputConfig
+from detr.image import InputConfig, as_input
 from detr.models.postprocess import select
 from detr.records import Batch, Detections, Output
 
@@ -60,9 +60,10 @@ def validate(
     most = max(KEPT_PER_IMAGE, max_dets if isinstance(max_dets, int) else max(max_dets, default=0))
     known = None if (data_index >= 0).all() else np.flatnonzero(data_index >= 0).tolist()
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    input = input or runner.config.input
     loader = val_loader(
         dataset,
-        input=input or runner.config.input,
+        input=input,
         batch_size=batch_size,
         workers=workers,
         rank=rank,
@@ -72,8 +73,10 @@ def validate(
     parts: list[_Part] = []
     with torch.inference_mode():
         for batch in progress(loader, total=len(loader), description="val", unit="batch", quiet=quiet or rank > 0):
+            batch = batch.to(runner.device, non_blocking=True)
+            output = runner(as_input(batch.images, batch.padding, input), batch.padding)
             found = select(
-                _finite(runner(batch.images, batch.padding), batch),
+                _finite(output, batch),
                 [target.size for target in batch.targets],
                 scoring=runner.scoring,
                 conf=conf,

@@ -16,6 +16,7 @@ from detr.errors import InputError
 from detr.export.about import About
 from detr.export.feeding import fed
 from detr.export.packages import package
+from detr.image import normalise
 
 _IN_FLOAT = (r"^queries\..*", r"^decoder\..*")
 """Nodes by their module. Which positions become queries, and where the boxes lie, is decided by differences that 8 bits
@@ -50,7 +51,7 @@ class Calibration:
     def feeds(self, about: About) -> Iterator[dict[str, NDArray[Any]]]:
         for index in self.indices:
             image, _ = to_network(self.dataset[index], about.config.input)
-            yield fed(about, image[None], None)
+            yield fed(about, normalise(image[None], about.config.input), None)
 
 
 def quantised(model: Any, about: About, calibration: Calibration) -> Any:

@@ -17,7 +17,7 @@ from detr.data.mosaic import MosaicConfig
 from detr.data.sizes import SizesConfig
 from detr.data.transforms import AugmentConfig
 from detr.errors import InputError
-from detr.image import InputConfig, prepare, read_image
+from detr.image import InputConfig, prepare, read_image, resized
 
 SMALL = InputConfig(height=64, width=64)
 KEEPING = InputConfig(resize="short side", short=40, long=66, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
@@ -173,7 +173,7 @@ def test_validation_shows_each_image_once_in_order_over_all_processes(dataset):
 
 def test_validation_prepares_an_image_as_prediction_does(dataset):
     batch = next(iter(val_loader(dataset, input=SMALL, batch_size=1, workers=0)))
-    assert torch.equal(batch.images[0], prepare(read_image(dataset.images / "0.png"), SMALL))
+    assert torch.equal(batch.images[0], resized(read_image(dataset.images / "0.png"), SMALL))
     assert batch.padding is None
 
 
@@ -195,7 +195,7 @@ def test_images_of_different_size_are_padded_and_their_boxes_are_shares_of_the_i
             height, width = KEEPING.size_of(*target.size)
             assert (image[:, padding] == 0).all() and int((~padding).sum()) == height * width
             pixels = read_image(dataset.images / f"{target.image_id - 100}.png")
-            assert torch.equal(image[:, :height, :width], prepare(pixels, KEEPING))
+            assert torch.equal(image[:, :height, :width], resized(pixels, KEEPING))
             boxes = dataset.annotations.boxes[dataset.annotations.image_indices == target.image_id - 100]
             shares = boxes / np.tile(target.size[::-1], 2)
             torch.testing.assert_close(target.boxes[:, 2:], torch.from_numpy(shares[:, 2:]).float())
