@@ -57,6 +57,11 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         aside.write_bytes(data)
 
 
+def home() -> Path:
+    """What is kept between runs: `$DETR_HOME`, else `~/.cache/detr`."""
+    return Path(os.environ.get("DETR_HOME") or Path.home() / ".cache" / "detr")
+
+
 def shipped(folder: str) -> Path:
     """The folder `configs` or `weights` that came with the toolkit, in a wheel or in a checkout."""
     here = Path(__file__).resolve().parent

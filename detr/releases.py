@@ -14,7 +14,7 @@ from pathlib import Path
 
 from detr.download import fetch
 from detr.errors import InputError, UsageError, did_you_mean
-from detr.files import shipped, write_text
+from detr.files import home, shipped, write_text
 from detr.published import RELEASES, Release
 
 __all__ = ["RELEASES", "Release", "cached_at", "file_sha256", "recorded_hash", "resolve", "where"]
@@ -55,8 +55,7 @@ def where(name: str) -> str:
 
 def cached_at(name: str) -> Path:
     """Where the cache keeps (or would keep) the file of the release `name`."""
-    home = Path(os.environ.get("DETR_HOME") or Path.home() / ".cache" / "detr")
-    return home / "weights" / RELEASES[name].file_name
+    return home() / "weights" / RELEASES[name].file_name
 
 
 def recorded_hash(name: str) -> str | None:

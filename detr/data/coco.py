@@ -15,8 +15,9 @@ from detr.classes import Classes
 from detr.data.annotations import Annotations
 from detr.data.coco_file import read_annotations
 from detr.data.folders import inside, require_images
+from detr.data.kept_pixels import Pixels, decoded
 from detr.data.sample import Sample
-from detr.image import RGB, read_image, read_reduced
+from detr.image import RGB, read_reduced
 
 __all__ = ["CocoDataset", "clipped", "read_annotations"]
 
@@ -25,7 +26,8 @@ class CocoDataset:
     """Images and their boxes, as training sees them.
 
     Boxes are clipped to the image; crowds and what lies outside the image are left out (the evaluator takes the raw
-    boxes from `annotations`). Missing images and file names that leave the folder are an InputError at once.
+    boxes from `annotations`). Missing images and file names that leave the folder are an InputError at once. `pixels`
+    may be changed for one that keeps what it has decoded (`detr.data.kept_pixels`).
     """
 
     def __init__(self, annotations: Annotations, images: str | os.PathLike[str]) -> None:
@@ -37,6 +39,7 @@ class CocoDataset:
         self._rows = order  # of the annotations, image after image
         self._starts = np.searchsorted(annotations.image_indices[order], np.arange(len(self) + 1))
         # Shared with the loader's processes, so that together they warn once.
+        self.pixels: Pixels = decoded
         self._has_warned = torch.zeros(1, dtype=torch.uint8).share_memory_()
 
     @property
@@ -49,7 +52,7 @@ class CocoDataset:
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`; InputError names the file if it cannot be read."""
         path = self._path(index)
-        pixels = read_image(path)
+        pixels = self.pixels(index, path)
         return self._sample(path, index, pixels, pixels.shape[:2])
 
     def reduced(self, index: int, short: int) -> Sample:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from detr import __version__
 from detr.export.about import about_of
 from detr.export.packages import version
+from detr.files import home
 from detr.models import Network
 
 _DIGITS = 20
@@ -25,5 +25,4 @@ def kept_at(network: Network, suffix: str, packages: Sequence[str], *more: str) 
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    home = Path(os.environ.get("DETR_HOME") or Path.home() / ".cache" / "detr")
-    return home / "exports" / f"{network.config.arch}-{digest.hexdigest()[:_DIGITS]}{suffix}"
+    return home() / "exports" / f"{network.config.arch}-{digest.hexdigest()[:_DIGITS]}{suffix}"
