@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from detr.data import Progress
 from detr.data.coco import CocoDataset, read_annotations
 from detr.data.folders import inside
+from detr.data.kept_pixels import kept
 from detr.data.soundness import require_sound_images
 from detr.data.sources import Source, find_split, find_splits
 
@@ -33,6 +35,12 @@ def notes_for_training(train_set: CocoDataset, val_set: CocoDataset | None) -> l
         if shared:
             lines.append(f"{shared:,} of the {len(val_set):,} validation images are training images too")
     return lines
+
+
+def keep_pixels(place: str, sets: Sequence[CocoDataset]) -> None:
+    """Let the sets keep the images that they have decoded, in `ram` or on `disk`; UsageError where there is no room."""
+    for dataset, pixels in zip(sets, kept(place, [dataset.annotations for dataset in sets]), strict=True):
+        dataset.pixels = pixels
 
 
 def _opened(source: Source, like: CocoDataset | None, progress: Progress | None) -> CocoDataset:
