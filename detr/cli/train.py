@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,16 +18,27 @@ if TYPE_CHECKING:
     from detr.engine.recipe import Recipe
     from detr.engine.train import Summary
 
-BEST, RECIPE = "best.safetensors", "recipe.yaml"  # as in detr.engine.checkpoint, which would load torch
+# As in detr.engine.checkpoint, which would load torch.
+BEST, RECIPE, DATA = "best.safetensors", "recipe.yaml", "data.txt"
 
 
 @click.command(context_settings={"show_default": True})
 @click.argument("recipe", required=False)
 @click.argument("settings", nargs=-1, metavar="[key=value ...]")
-@click.option("--data", type=click.Path(), help="Data set: a folder, an annotation file, or a YAML with train and val.")
+@click.option(
+    "--data",
+    type=click.Path(),
+    help="Data set: a folder, an annotation file, or a YAML with train and val.  [default: with --resume, the run's]",
+)
 @click.option("--weights", help="Release or file to start from, a backbone's too; classes are matched by name.")
 @click.option("--finetune", is_flag=True, help="Schedule and augmentation for a small data set; 12 epochs unless said.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Folder of a run to go on with, exactly.")
+@click.option("--allow-changes", is_flag=True, help="Resume although the data or the recipe changed since.")
+@click.option(
+    "--save-every",
+    metavar="TIME|STEPS",
+    help="Pace of the states saved within an epoch: 10m, 90s, 200 (steps), 0 (only after epochs).  [default: 10m]",
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="[default: the recipe's]")
 @click.option(
     "--batch", type=click.IntRange(min=1), help="Images of one step, over all processes.  [default: the recipe's]"
@@ -49,6 +61,7 @@ BEST, RECIPE = "best.safetensors", "recipe.yaml"  # as in detr.engine.checkpoint
 @click.option("--compile", is_flag=True, default=None, help="Compile backbone and encoder: minutes first, then faster.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: the cores, at most 8]")
+@click.option("--cache", type=click.Choice(["ram", "disk"]), help="Keep the decoded images for the next epochs.")
 @click.option("--name", help="Name of the run.  [default: train, train-2, ...]")
 @click.option("--project", default="runs", help="Folder that holds the runs.")
 @click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
@@ -60,8 +73,11 @@ def command(
     weights: str | None,
     finetune: bool,
     resume: Path | None,
+    allow_changes: bool,
+    save_every: str | None,
     device: str,
     workers: int | None,
+    cache: str | None,
     name: str | None,
     project: str,
     overwrite: bool,
@@ -78,24 +94,29 @@ def command(
       detr train rtdetr-tiny --data shapes
       detr train rtdetr-r18 --data my-data --weights rtdetr-r18 --finetune --epochs 24
       detr train rtdetr-r18 --data coco --weights resnet18-vd
-      detr train --resume runs/train/train --data shapes
+      detr train --resume runs/train/train
     """
-    if data is None:
-        raise UsageError("train needs --data: a folder, an annotation file, or a YAML with train and val")
     if resume is not None and (weights or name or finetune):
         raise UsageError("--resume goes on with a run as it is; --weights, --finetune and --name belong to a new one")
+    if allow_changes and resume is None:
+        raise UsageError("--allow-changes is about a run to go on with: --resume RUN")
+    data = data or _remembered(resume)
+    if data is None:
+        raise UsageError("train needs --data: a folder, an annotation file, or a YAML with train and val")
     words = [*settings, *_as_words(options)]
     if recipe is not None and "=" in recipe:  # with --resume the recipe may be left out
         words, recipe = [recipe, *words], None
     if recipe is None and resume is None:
         raise UsageError("which recipe? Such as: detr train rtdetr-r18 --data ...; `detr models` lists them")
 
-    from detr.data.opening import open_for_training
+    from detr.data.opening import keep_pixels, open_for_training
     from detr.engine.device import choose_device
     from detr.engine.distributed import joined
+    from detr.engine.pace import pace
     from detr.engine.progress import progress
     from detr.engine.train import train
 
+    saving = None if save_every is None else pace(save_every)
     with joined(choose_device(device)) as team:
 
         def say(line: str) -> None:
@@ -104,6 +125,8 @@ def command(
 
         chosen = _recipe(recipe, resume, words, imgsz, finetune=finetune)
         train_set, val_set = open_for_training(data, progress=progress)
+        if cache is not None:
+            keep_pixels(cache, [each for each in (train_set, val_set) if each is not None])
         out = team.agreed(lambda: resume or new_run("train", name, project=project, overwrite=overwrite))
         if val_set is None:
             say(f"warning: {data} has no val split: no epoch is evaluated, and the last one counts as the best")
@@ -113,8 +136,11 @@ def command(
                 train_set=train_set,
                 val_set=val_set,
                 out=out,
+                data=os.path.abspath(data) if os.path.exists(data) else data,
                 weights=weights,
                 resume=resume is not None,
+                allow_changes=allow_changes,
+                save_every=saving,
                 device=device,
                 workers=workers,
                 say=say,
@@ -140,6 +166,13 @@ _PLACES = {
 def _as_words(options: dict[str, Any]) -> list[str]:
     """Options as `key.sub=value` words; JSON is YAML, so that `off` stays a word."""
     return [f"{_PLACES[key]}={json.dumps(value)}" for key, value in options.items() if value is not None]
+
+
+def _remembered(resume: Path | None) -> str | None:
+    """The data set that the run to go on with was trained on."""
+    if resume is None or not (resume / DATA).is_file():
+        return None
+    return (resume / DATA).read_text(encoding="utf-8").strip()
 
 
 def _recipe(

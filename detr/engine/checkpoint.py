@@ -17,11 +17,11 @@ from detr import __version__, weights
 from detr.classes import Classes
 from detr.engine.average import Average
 from detr.engine.recipe import Recipe
-from detr.errors import InputError, UsageError
+from detr.errors import InputError
 from detr.models.network import DetectionNetwork
 
 BEST, LAST, RESUME = "best.safetensors", "last.safetensors", "resume.safetensors"
-RECIPE = "recipe.yaml"
+RECIPE, DATA = "recipe.yaml", "data.txt"
 
 
 @dataclass
@@ -84,10 +84,13 @@ def save_resume(
     scaler: torch.amp.GradScaler,
     counters: Counters,
     recipe: Recipe,
+    sums: Mapping[str, tuple[float, int]],
+    circumstances: Mapping[str, Any],
 ) -> None:
     """All that the next step depends on. `names` are those of the optimizer's parameters, in its order.
 
-    There is no generator among it: a step's draws follow from seed, step and rank.
+    `sums` are those of the losses of the epoch under way (`Watch.sums`), `circumstances` what the run depends on
+    besides. There is no generator among it: a step's draws follow from seed, step and rank.
     """
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     if average is not None:
@@ -104,18 +107,10 @@ def save_resume(
             "recipe": recipe.as_tree(),
             "average_updates": average.updates if average else 0,
             "scaler": scaler.state_dict(),
+            "sums": {name: list(pair) for name, pair in sums.items()},
+            "circumstances": dict(circumstances),
         },
     )
-
-
-def read_resume(folder: Path) -> Resumed:
-    """The state in a run folder; UsageError if there is none, InputError if it is damaged."""
-    path = folder / RESUME
-    if not folder.is_dir():
-        raise UsageError(f"--resume {folder}: no such run folder")
-    if not path.is_file():
-        raise UsageError(f"--resume {folder}: it has no {RESUME}, so there is nothing to go on from")
-    return read_state(path)
 
 
 def read_state(path: Path) -> Resumed:

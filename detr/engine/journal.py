@@ -18,13 +18,18 @@ Number = float | int | None
 class Journal:
     """Written as training goes, so a run that was killed has told everything up to then.
 
-    A resumed run goes on in the same files: what was written after `since_step` is dropped first, as it happens again.
+    A resumed run goes on in the same files: what was written after `since_step`, and of an epoch that was not counted
+    among the finished `epochs`, is dropped first, as it happens again.
     """
 
-    def __init__(self, folder: Path, *, since_step: int = 0, tensorboard: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, since_step: int = 0, epochs: int | None = None, tensorboard: bool = True
+    ) -> None:
         self.lines = folder / "metrics.jsonl"
         self.sheet = folder / "metrics.csv"
         kept = [row for row in read(self.lines) if row["step"] <= since_step] if since_step else []
+        if epochs is not None:
+            kept = [row for row in kept if row["event"] != "epoch" or row["epoch"] <= epochs]
         write_text(self.lines, "".join(json.dumps(row) + "\n" for row in kept))
         self.epochs = [row for row in kept if row["event"] == "epoch"]
         self.board = _tensorboard(folder) if tensorboard else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +16,11 @@ from detr.engine import checkpoint
 from detr.engine.average import Average
 from detr.engine.checkpoint import Counters, Resumed
 from detr.engine.distributed import Team
+from detr.engine.generations import put_down
 from detr.engine.interruption import Interruption
 from detr.engine.journal import Journal
 from detr.engine.optimizer import Group, build_optimizer
+from detr.engine.pace import Pace
 from detr.engine.recipe import Recipe
 from detr.engine.sanity import SanityCard
 from detr.engine.watch import Watch
@@ -48,6 +50,8 @@ class Run:
     interruption: Interruption
     say: Say
     counters: Counters = field(default_factory=Counters)
+    circumstances: Mapping[str, Any] = field(default_factory=dict)  # what the state remembers of its surroundings
+    pace: Pace = field(default_factory=Pace)
     journal: Journal | None = None  # only where the team is led
     card: SanityCard | None = None
 
@@ -56,11 +60,17 @@ class Run:
         """The network that is evaluated and published."""
         return self.network if self.average is None else self.average.network
 
-    def save_state(self, name: str = checkpoint.RESUME) -> None:
-        """Into the run's folder, by the process that leads; the others wait."""
+    def save_state(self) -> None:
+        """As the newest of the run's folder, by the process that leads; the others need not wait."""
+        if self.team.leads:
+            put_down(self.out, self.write_state)
+        self.pace.saved(self.counters.step)
+
+    def write_state(self, path: Path) -> None:
+        """By the process that leads."""
         if self.team.leads:
             checkpoint.save_resume(
-                self.out / name,
+                path,
                 network=self.network,
                 average=self.average,
                 optimizer=self.optimizer,
@@ -68,8 +78,9 @@ class Run:
                 scaler=self.scaler,
                 counters=self.counters,
                 recipe=self.recipe,
+                sums=self.watch.sums(),
+                circumstances=self.circumstances,
             )
-        self.team.wait()
 
     def restore(self, state: Resumed) -> None:
         """Everything but the counters as it was saved."""
@@ -86,11 +97,17 @@ class Run:
         """Where a run that was saved left off."""
         self.restore(state)
         self.counters = state.counters
+        self.watch.go_on(state.extras.get("sums", {}))
         if self.average is not None and self.counters.decay is not None:
             self.average.set_decay(self.counters.decay)
         done, steps = self.counters.epoch, self.counters.step_in_epoch
         also = f" and {steps} steps of the next" if steps else ""
         self.say(f"going on after epoch {done}{also} ({self.counters.step} steps)")
+
+    def save_if_due(self) -> None:
+        """Within an epoch, as often as was asked for."""
+        if self.pace.is_due(self.counters.step):
+            self.save_state()
 
     def leave_if_interrupted(self) -> None:
         """After a SIGINT or SIGTERM to any process of the team: save in all, then let the signal do what it does."""
@@ -99,6 +116,7 @@ class Run:
             return
         self.watch.look()
         self.save_state()
+        self.team.wait()
         self.say(f"stopped after step {self.counters.step}; go on with: detr train --resume {self.out}")
         self.interruption.act(number)
 

@@ -28,7 +28,8 @@ def after_evaluation(run: Run, ap: float) -> None:
         return
     if counters.epoch <= stage.epoch:
         if counters.best_epoch == counters.epoch:
-            run.save_state(FIRST)
+            run.write_state(run.out / FIRST)
+            run.team.wait()
     elif counters.best_of_stage is None or ap > counters.best_of_stage:
         counters.best_of_stage = ap
     else:

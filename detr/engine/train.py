@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from os import PathLike
@@ -18,15 +19,19 @@ from detr.config import as_yaml
 from detr.data.coco import CocoDataset
 from detr.data.loader import train_loader
 from detr.engine import checkpoint, plots
-from detr.engine.checkpoint import BEST, LAST, RECIPE
+from detr.engine.checkpoint import BEST, DATA, LAST, RECIPE, Resumed
+from detr.engine.circumstances import circumstances, require_unchanged
 from detr.engine.compiling import compile_parts
 from detr.engine.determinism import same_bits
 from detr.engine.device import choose_device, default_workers
 from detr.engine.distributed import joined, shared
 from detr.engine.freeze import freeze
+from detr.engine.generations import forget, newest, set_damaged_aside
 from detr.engine.interruption import noticed
 from detr.engine.journal import Journal
+from detr.engine.occupied import occupied
 from detr.engine.optimizer import groups_by_role, rate_factor, set_rates, table
+from detr.engine.pace import Pace
 from detr.engine.progress import progress
 from detr.engine.recipe import Recipe
 from detr.engine.recomputing import recompute
@@ -40,6 +45,8 @@ from detr.engine.validate import validate
 from detr.engine.words import ROWS_EVERY, fill_card, say_what_is_asked, tell_epoch, tell_steps
 from detr.files import require_writable, write_text
 from detr.records import Batch
+
+SAVE_EVERY = 600.0  # seconds from one saved state to the next within an epoch
 
 
 @dataclass(frozen=True)
@@ -65,17 +72,23 @@ def train(
     train_set: CocoDataset,
     val_set: CocoDataset | None,
     out: str | PathLike[str],
+    data: str | None = None,
     weights: str | None = None,
     resume: bool = False,
     device: str = "auto",
     workers: int | None = None,
+    save_every: Pace | None = None,
+    allow_changes: bool = False,
     say: Say = print,
 ) -> Summary:
     """Train `recipe` and leave weights, journal and pictures in the folder `out`.
 
-    `weights` (a release or a file) to start from; `resume` goes on with what `out` holds. Every draw is a function of
-    the recipe's seed, so the same call gives the same weights on the same machine, and a resumed run those of one that
-    was never stopped. SIGINT and SIGTERM: the step is finished, the state saved, and the signal raised again.
+    `weights` (a release or a file) to start from; `resume` goes on with what `out` holds; `data`, the path that the
+    sets were opened from, is kept there. Every draw is a function of the recipe's seed, so the same call gives the same
+    weights on the same machine, and a resumed run those of one that was never stopped, wherever that was killed: the
+    state is saved before the first step, after each epoch and, within one, at the pace of `save_every` (none: ten
+    minutes). InputError if data or recipe are others than when it was saved, unless
+    `allow_changes`. SIGINT and SIGTERM: the step is finished, the state saved, and the signal raised again.
     Diverged: a loss or gradient is not finite; the step was not taken.
     """
     out = Path(out)
@@ -83,12 +96,17 @@ def train(
         same_bits(recipe.train.deterministic),
         joined(choose_device(device)) as team,
         noticed() as interruption,
+        ExitStack() as held,
     ):
         settings = recipe.train
         say = say if team.leads else _say_nothing
         require_writable(out)
         workers = default_workers(team.size) if workers is None else workers
-        resumed = checkpoint.read_resume(out) if resume else None
+        held.enter_context(occupied(out) if team.leads else nullcontext())
+        resumed = newest(out, say) if resume else None
+        around = circumstances(train_set, val_set, team)
+        if resumed is not None:
+            require_unchanged(resumed, recipe, around, allow=allow_changes, say=say)
         say_what_is_asked(say, recipe, team, train_set, val_set)
 
         torch.manual_seed(settings.seed)
@@ -111,17 +129,19 @@ def train(
         groups = groups_by_role(network, settings.optimizer)
         say(table(groups))
         run = assemble(recipe, team, out, network, learner, frozen, groups, interruption, say)
+        run.circumstances, run.pace = around, save_every or Pace(seconds=SAVE_EVERY)
         if resumed is not None:
             run.go_on(resumed)
+            team.wait()  # until all have read it
         if team.leads:
-            write_text(out / RECIPE, as_yaml(recipe.as_tree()))
-            run.journal = Journal(out, since_step=run.counters.step)
-            run.card = SanityCard() if run.counters.step == 0 else None
+            _begin_folder(run, resumed, data)
+        if resumed is None:
+            run.save_state()
+        run.pace.saved(run.counters.step)
 
         started = time.monotonic()
         metrics: dict[str, float] = {}
-        stop_early = False
-        while run.counters.epoch < settings.epochs and not stop_early:
+        while run.counters.epoch < settings.epochs and not _is_stopped_early(run):
             began = time.monotonic()
             begin_second_stage(run)
             losses = _train_epoch(run, train_set, workers)
@@ -129,7 +149,6 @@ def train(
             last_one = run.counters.epoch == settings.epochs
             if val_set is not None and (last_one or run.counters.epoch % settings.evaluate_every == 0):
                 metrics = _evaluate(run, val_set, workers)
-                stop_early = 0 < settings.patience <= run.counters.evaluations_without_better
                 evaluated = metrics
             else:
                 evaluated = {}
@@ -142,9 +161,22 @@ def train(
             run.journal.close()
         counters = run.counters
         return Summary(
-            out, counters.epoch, counters.step, counters.best, counters.best_epoch, metrics, stop_early,
+            out, counters.epoch, counters.step, counters.best, counters.best_epoch, metrics, _is_stopped_early(run),
             time.monotonic() - started,
         )  # fmt: skip
+
+
+def _begin_folder(run: Run, resumed: Resumed | None, data: str | None) -> None:
+    """What it holds besides states and weights; only for the process that leads."""
+    if resumed is None:
+        forget(run.out)
+    else:
+        set_damaged_aside(run.out, resumed)
+    write_text(run.out / RECIPE, as_yaml(run.recipe.as_tree()))
+    if data is not None:
+        write_text(run.out / DATA, data + "\n")
+    run.journal = Journal(run.out, since_step=run.counters.step, epochs=run.counters.epoch)
+    run.card = SanityCard() if run.counters.step == 0 else None
 
 
 def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, float]:
@@ -184,6 +216,7 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
                 fill_card(run, output, pieces[-1])
             bar.update()
             run.leave_if_interrupted()
+            run.save_if_due()
     counters.epoch += 1
     counters.step_in_epoch = 0
     return run.watch.means()
@@ -204,6 +237,10 @@ def _evaluate(run: Run, val_set: CocoDataset, workers: int) -> dict[str, float]:
     else:
         counters.evaluations_without_better += 1
     return numbers
+
+
+def _is_stopped_early(run: Run) -> bool:
+    return 0 < run.recipe.train.patience <= run.counters.evaluations_without_better
 
 
 def _save_epoch(run: Run, metrics: dict[str, float]) -> None:

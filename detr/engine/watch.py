@@ -67,6 +67,16 @@ class Watch:
         self._pending.clear()
         return seen
 
+    def sums(self) -> dict[str, tuple[float, int]]:
+        """Each loss summed over the steps that had it, and their number, since the last `means`."""
+        self.look()
+        return {name: (total, self._counts[name]) for name, total in self._sums.items()}
+
+    def go_on(self, sums: Mapping[str, tuple[float, int]]) -> None:
+        """With the sums of an epoch that began before."""
+        self._sums = {name: float(total) for name, (total, _) in sums.items()}
+        self._counts = {name: int(count) for name, (_, count) in sums.items()}
+
     def means(self) -> dict[str, float]:
         """The mean of each loss since the last call, over the steps that had it."""
         self.look()

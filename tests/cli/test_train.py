@@ -50,8 +50,12 @@ def test_training_ends_with_the_folder_and_what_to_do_next(small, data, tmp_path
     again = [small, "--data", data, "--project", str(tmp_path / "runs"), "--name", "one"]
     with pytest.raises(UsageError, match="already holds a run"):
         detr_train(*again)
-    more = detr_train("--resume", summary["out"], "--data", data, "--epochs", "2", "--workers", "0")
+    more = detr_train("--resume", summary["out"], "--epochs", "2", "--workers", "0", "--save-every", "1")
     assert "going on after epoch 1" in more.output
+    with pytest.raises(InputError, match=r"train.seed was 0, is 3; .*--allow-changes"):
+        detr_train("--resume", summary["out"], "--seed", "3", "--workers", "0")
+    anyway = detr_train("--resume", summary["out"], "--seed", "3", "--workers", "0", "--allow-changes")
+    assert "warning: train.seed was 0, is 3" in anyway.output
 
 
 def test_options_become_settings_of_the_recipe(small):
@@ -76,6 +80,9 @@ def test_options_become_settings_of_the_recipe(small):
         (["--data", "."], "which recipe"),
         (["--resume", "nowhere", "--data", "."], "no run is there"),
         (["--resume", "nowhere", "--data", ".", "--name", "x"], "belong to a new one"),
+        (["--resume", "nowhere"], "needs --data"),
+        (["rtdetr-r18", "--data", ".", "--allow-changes"], "about a run to go on with"),
+        (["rtdetr-r18", "--data", ".", "--save-every", "often"], "expected a time such as 10m"),
     ],
 )
 def test_what_is_asked_wrongly_is_said_in_one_line(words, message):

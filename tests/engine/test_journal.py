@@ -37,6 +37,14 @@ def test_a_resumed_journal_drops_what_happens_again(tmp_path):
     assert len(rows_of(tmp_path / "metrics.csv")) == 3
 
 
+def test_an_epoch_that_was_not_counted_is_dropped(tmp_path):
+    filled(tmp_path)
+    Journal(tmp_path, since_step=30, epochs=2, tensorboard=False)
+    rows = read(tmp_path / "metrics.jsonl")
+    assert [(row["event"], row["step"]) for row in rows][-2:] == [("epoch", 20), ("step", 25)]
+    assert len(rows_of(tmp_path / "metrics.csv")) == 2
+
+
 def test_a_new_journal_starts_afresh(tmp_path):
     filled(tmp_path)
     filled(tmp_path, epochs=[1])

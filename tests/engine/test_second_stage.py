@@ -109,4 +109,4 @@ def test_a_first_stage_that_is_gone_is_said(recipe_with, small_sets, tmp_path, m
     measured(0.3, 0.2)
     run(recipe_with(epochs=1), small_sets, tmp_path)
     with pytest.raises((InputError, UsageError), match=FIRST):
-        run(recipe_with(epochs=2, second_stage={"epoch": 1}), small_sets, tmp_path, resume=True)
+        run(recipe_with(epochs=2, second_stage={"epoch": 1}), small_sets, tmp_path, resume=True, allow_changes=True)

@@ -1,15 +1,19 @@
 import json
 import os
 import signal
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from detr import weights
+from detr.data.coco import CocoDataset
 from detr.engine import step as stepping
 from detr.engine import train as program
 from detr.engine.distributed import Team
 from detr.engine.journal import read
+from detr.engine.pace import Pace
 from detr.engine.run import precision_of
 from detr.engine.step import seed_of_step, share_of_batch, shares_of_pieces
 from detr.engine.train import train
@@ -264,10 +268,63 @@ def test_resuming_another_model_names_the_first_differences(recipe_with, small_s
     run(recipe, small_sets, tmp_path)
     encoder = recipe.model.encoder.model_copy(update={"hidden": 24})
     other = recipe.model_copy(update={"model": recipe.model.model_copy(update={"encoder": encoder})})
+    with pytest.raises(InputError, match=r"model.encoder.hidden was 16, is 24; .*--allow-changes"):
+        run(other, small_sets, tmp_path, resume=True)
     with pytest.raises(
         InputError, match=r"another model: encoder.attention.0.feed_forward.linear1.weight is \[16, 16\]"
     ):
-        run(other, small_sets, tmp_path, resume=True)
+        run(other, small_sets, tmp_path, resume=True, allow_changes=True)
+
+
+def test_edited_annotations_are_refused_in_one_line(recipe_with, small_sets, tmp_path):
+    run(recipe_with(epochs=1), small_sets, tmp_path)
+    known = small_sets["train_set"].annotations
+    moved = replace(known, boxes=known.boxes + np.array([1.0, 0, 0, 0]))
+    sets = {**small_sets, "train_set": CocoDataset(moved, small_sets["train_set"].images)}
+    with pytest.raises(InputError, match=r"the train annotations were edited since; .*--allow-changes") as refused:
+        run(recipe_with(epochs=2), sets, tmp_path, resume=True)
+    assert "\n" not in str(refused.value)
+    result, said = run(recipe_with(epochs=2), sets, tmp_path, resume=True, allow_changes=True)
+    assert "warning: the train annotations were edited since" in said
+    assert result.epochs == 2
+
+
+def test_a_run_stopped_without_warning_within_an_epoch_has_the_same_journal(
+    recipe_with, small_sets, tmp_path, monkeypatch
+):
+    class Stopped(BaseException):
+        pass
+
+    def stopping(run, pieces, take_step=program.take_step):
+        if run.counters.step == 5:
+            raise Stopped
+        return take_step(run, pieces)
+
+    run(recipe_with(epochs=2), small_sets, tmp_path / "whole")
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(program, "take_step", stopping)
+        run(recipe_with(epochs=2), small_sets, tmp_path / "parts", save_every=Pace(steps=2))
+    _, said = run(recipe_with(epochs=2), small_sets, tmp_path / "parts", resume=True)
+    assert "going on after epoch 1 and 2 steps of the next (5 steps)" in said
+    for name in FILES:
+        assert same_state(tmp_path / "whole" / name, tmp_path / "parts" / name)
+    untimed = [
+        [{key: value for key, value in row.items() if "seconds" not in key} for row in read(folder / "metrics.jsonl")]
+        for folder in (tmp_path / "whole", tmp_path / "parts")
+    ]
+    assert untimed[0] == untimed[1]
+
+
+def test_the_folder_of_a_new_run_forgets_the_states_of_an_old_one(recipe_with, small_sets, tmp_path):
+    run(recipe_with(epochs=2), small_sets, tmp_path)
+    run(recipe_with(epochs=1, seed=5), small_sets, tmp_path)
+    seeds = [weights.read(path).metadata["recipe"]["train"]["seed"] for path in tmp_path.glob("resume*.safetensors")]
+    assert seeds == [5, 5]
+
+
+def test_the_name_of_the_data_is_kept_for_going_on(recipe_with, small_sets, tmp_path):
+    run(recipe_with(epochs=1), small_sets, tmp_path, data="/some/where")
+    assert (tmp_path / "data.txt").read_text() == "/some/where\n"
 
 
 def test_resuming_where_no_run_is_says_so(recipe_with, small_sets, tmp_path):

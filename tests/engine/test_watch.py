@@ -53,6 +53,17 @@ def test_with_a_scaler_gradients_may_overflow_but_losses_may_not():
         eyes.look()
 
 
+def test_an_epoch_goes_on_with_the_sums_of_its_first_half():
+    whole, first, second = watch(), watch(), watch()
+    for step in (1, 2):
+        noted(whole, step, loss_vfl=0.1 * step)
+        noted(first, step, loss_vfl=0.1 * step)
+    second.go_on({name: list(pair) for name, pair in first.sums().items()})
+    noted(whole, 3, loss_vfl=0.7)
+    noted(second, 3, loss_vfl=0.7)
+    assert second.means() == whole.means()
+
+
 def test_means_are_over_the_steps_that_had_the_loss():
     eyes = watch()
     noted(eyes, 1, loss_vfl=1.0, loss_vfl_dn_0=5.0)
