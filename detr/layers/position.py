@@ -56,8 +56,9 @@ def sine_embedding(
     assert half % 2 == 0
     if padding is None:
         padding = torch.zeros(1, *x.shape[2:], dtype=torch.bool, device=x.device)
-    seen = (~padding).to(torch.float32)
-    rows, columns = seen.cumsum(1), seen.cumsum(2)
+    seen = ~padding
+    # Counted in whole numbers: the same as in floating point, and deterministic on a GPU.
+    rows, columns = (seen.cumsum(axis).to(torch.float32) for axis in (1, 2))
     shares = (rows + offset) / (rows[:, -1:] + _EPS), (columns + offset) / (columns[:, :, -1:] + _EPS)
     waves = [_waves(share, half, temperature) for share in shares]
     return torch.cat(waves, -1).flatten(1, 2).to(x.dtype)
