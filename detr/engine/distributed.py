@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detr.errors import UsageError
@@ -54,6 +54,12 @@ class Team:
         box = [decide() if self.leads else None]
         dist.broadcast_object_list(box, src=0, device=self.device)
         return cast(Anything, box[0])
+
+    def follow(self, values: Iterable[Tensor]) -> None:
+        """Give the values of the leading process to all, in place."""
+        if self.size > 1:
+            for value in values:
+                dist.broadcast(value, src=0)
 
     def wait(self) -> None:
         if self.size > 1:

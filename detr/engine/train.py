@@ -224,6 +224,7 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
 
 def _evaluate(run: Run, val_set: CocoDataset, workers: int) -> dict[str, float]:
     """The numbers of the averaged network on the validation split; `counters` remember the best."""
+    run.team.follow(run.evaluated.buffers())  # on CPUs each process's norms have seen only its own images
     metrics, _ = validate(
         TorchRunner(run.evaluated, device=run.team.device),
         val_set,

@@ -52,7 +52,8 @@ if mode == "gradient":
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"num_denoising": 0})})
     sets["val_set"] = None
 result = train(recipe, **sets, out=out, device="cpu", workers=0, say=lines.append)
-digest = hashlib.sha256(b"".join(value.detach().numpy().tobytes() for value in runs[-1].network.parameters()))
+tensors = [*runs[-1].network.parameters(), *runs[-1].evaluated.state_dict().values()]
+digest = hashlib.sha256(b"".join(value.detach().numpy().tobytes() for value in tensors))
 (out / f"rank{runs[-1].team.rank}.json").write_text(
     json.dumps({"digest": digest.hexdigest(), "steps": result.steps, "lines": len(lines)})
 )
