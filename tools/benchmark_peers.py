@@ -73,7 +73,12 @@ def main(names: tuple[str, ...], batch: int, size: int, rounds: int, device: str
             alternate(ways, images, rounds)
             lines += table(f"## {name}, {size} x {size}, batch {batch}, {device}", ways)
             report.append({"name": name, "ways": {way.name: way.times for way in ways}})
-    lines += footer(threads, device)
+    lines += [
+        "`times as fast` as transformers' eager form, by medians of turns. `difference`: of scores and box of the",
+        "median query from its nearest of transformers'. Prepared images to logits and boxes.",
+        "",
+        *footer(Path(__file__).name, threads, device),
+    ]
     print("\n".join(lines))
     if options["out"]:
         options["out"].write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -267,18 +272,16 @@ def table(title: str, ways: list[Way]) -> list[str]:
     return [*lines, ""]
 
 
-def footer(threads: int, device: str) -> list[str]:
+def footer(program: str, threads: int, device: str) -> list[str]:
+    """What was measured on, and how to do it again."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     versions = ", ".join(f"{name} {version_of(name)}" for name in ("torch", "transformers", "onnxruntime", "openvino"))
     what = torch.cuda.get_device_name() if device.startswith("cuda") else f"{processor()}, {threads} threads"
     return [
-        "`times as fast` as transformers' eager form, by medians of turns. `difference`: of scores and box of the",
-        "median query from its nearest of transformers'. Prepared images to logits and boxes.",
-        "",
         f"{platform.system()} {platform.machine()}, {what}, load {os.getloadavg()[0]:.1f}; Python "
         f"{platform.python_version()}, {versions}; commit {commit}.",
         "",
-        f"    {' '.join(['python', 'tools/benchmark_peers.py', *sys.argv[1:]])}",
+        f"    {' '.join(['python', f'tools/{program}', *sys.argv[1:]])}",
     ]
 
 
