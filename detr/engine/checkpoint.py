@@ -107,7 +107,7 @@ def save_resume(
             "recipe": recipe.as_tree(),
             "average_updates": average.updates if average else 0,
             "scaler": scaler.state_dict(),
-            "sums": {name: list(pair) for name, pair in sums.items()},
+            "sums": [[name, total, count] for name, (total, count) in sums.items()],  # the order counts in adding up
             "circumstances": dict(circumstances),
         },
     )

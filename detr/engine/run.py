@@ -97,7 +97,7 @@ class Run:
         """Where a run that was saved left off."""
         self.restore(state)
         self.counters = state.counters
-        self.watch.go_on(state.extras.get("sums", {}))
+        self.watch.go_on({name: (total, count) for name, total, count in state.extras.get("sums", [])})
         if self.average is not None and self.counters.decay is not None:
             self.average.set_decay(self.counters.decay)
         done, steps = self.counters.epoch, self.counters.step_in_epoch

@@ -197,6 +197,8 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
     )
     steps = counters.step_in_epoch + math.ceil(len(loader) / settings.accumulate)
     looks = ROWS_EVERY if team.device.type == "cuda" else 1
+    if counters.step_in_epoch:  # what is told of an epoch gone on with is true even if none of its steps was left
+        set_rates(run.optimizer, _factor(run, counters.step - 1, steps))
     run.criterion.epoch = counters.epoch
     run.learner.train()
     for module in run.frozen:
@@ -206,8 +208,7 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
         bar.update(counters.step_in_epoch)
         for pieces, waited in _timed(_together(loader, settings.accumulate)):
             began = time.monotonic()
-            factor = rate_factor(settings.schedule, counters.step, steps_per_epoch=steps, epochs=settings.epochs)
-            set_rates(run.optimizer, factor)
+            set_rates(run.optimizer, _factor(run, counters.step, steps))
             output = take_step(run, pieces)
             if counters.step % looks == 0 or counters.step in LOOKS:
                 tell_steps(run, run.watch.look(), steps, bar)
@@ -220,6 +221,11 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
     counters.epoch += 1
     counters.step_in_epoch = 0
     return run.watch.means()
+
+
+def _factor(run: Run, step: int, steps_per_epoch: int) -> float:
+    settings = run.recipe.train
+    return rate_factor(settings.schedule, step, steps_per_epoch=steps_per_epoch, epochs=settings.epochs)
 
 
 def _evaluate(run: Run, val_set: CocoDataset, workers: int) -> dict[str, float]:

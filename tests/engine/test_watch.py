@@ -58,7 +58,7 @@ def test_an_epoch_goes_on_with_the_sums_of_its_first_half():
     for step in (1, 2):
         noted(whole, step, loss_vfl=0.1 * step)
         noted(first, step, loss_vfl=0.1 * step)
-    second.go_on({name: list(pair) for name, pair in first.sums().items()})
+    second.go_on(first.sums())
     noted(whole, 3, loss_vfl=0.7)
     noted(second, 3, loss_vfl=0.7)
     assert second.means() == whole.means()
