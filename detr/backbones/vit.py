@@ -108,7 +108,7 @@ class ViT(nn.Module):
         x = self.stem(F.pad(images, (0, -width % _PATCH, 0, -height % _PATCH)))
         shape = (x.shape[2], x.shape[3])
         first = [self.class_token] if self.registers is None else [self.class_token, self.registers]
-        before = [each.expand(len(x), -1, -1).to(x.dtype) for each in first]
+        before = [each.expand(x.shape[0], -1, -1).to(x.dtype) for each in first]
         tokens = torch.cat([*before, x.flatten(2).transpose(1, 2)], 1)
         maps = []
         for number, block in enumerate(self.stages[: self.taken[-1]], start=1):

@@ -149,7 +149,7 @@ class DenseDecoder(nn.Module):
 
         What a query is stays its position in every layer; what it has found starts as nothing.
         """
-        position = queries.expand(len(memory.tokens), -1, -1)
+        position = queries.expand(memory.tokens.shape[0], -1, -1)
         x, predictions = torch.zeros_like(position), []
         num_layers = len(self.layers) if self.training else self.eval_layers
         for index, layer in enumerate(self.layers[:num_layers]):

@@ -91,7 +91,7 @@ class DINONetwork(LearnedQueriesNetwork):
         memory = self.encoder(self.backbone(images), padding)
         chosen = self.queries(memory, self.num_running).chosen
         boxes = chosen.boxes.detach()
-        content = self.content[: boxes.shape[1]].expand(len(boxes), -1, -1)
+        content = self.content[: boxes.shape[1]].expand(boxes.shape[0], -1, -1)
         if not self.training:
             return Output(self.decoder(content, boxes, memory))
         queries = training_queries(content, boxes, self.denoising, targets)

@@ -50,7 +50,7 @@ def deformable_attention(
 
     Whatever is less than float32 is computed in float32; the result has the type of the value.
     """
-    references = references.expand(len(value), *references.shape[1:])
+    references = references.expand(value.shape[0], *references.shape[1:])
     form = _form(value)
     if form == "triton":
         from detr.ops.deformable_attention_triton import deformable_attention as by_triton
