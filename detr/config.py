@@ -151,9 +151,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:str" and key.value in seen:
+            known = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
+            if known is not None and known in seen:
                 raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+            seen.add(known)
         return super().construct_mapping(node, deep)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, BinaryIO, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
@@ -22,6 +22,14 @@ RGB = NDArray[np.uint8]  # [h, w, 3]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
 """What Pillow may decode for us. Its other formats are rare in this trade and have been the way in for attacks."""
+
+IMAGE_SUFFIXES = frozenset(
+    [
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".avif"),
+        *(".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"),
+    ]
+)
+"""What files of these formats are called."""
 
 MOST_PIXELS = 178_956_970
 """Larger images are refused from their header, before anything is decoded: a small file can claim to be huge."""
@@ -184,6 +192,46 @@ def _read(
     except Exception as problem:  # a decoder meets damage with whatever exception its own code stumbles into
         reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else problem
         raise InputError(f"{name}: damaged or cut short ({reason})") from problem
+
+
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) that `read_image` would give, mostly from the header alone; InputError as there."""
+    name = str(path)
+    try:
+        with _opened(path, name) as picture:
+            if picture.format == "PNG" and _has_texts_at_its_end(Path(path)):
+                picture.load()
+            if _orientation(picture) not in (5, 6, 7, 8):
+                return picture.height, picture.width
+            if picture.format == "TIFF":  # is turned by decoding it, and says so before or after, as Pillow's age is
+                upright = _upright(picture, name)
+                return upright.height, upright.width
+            return picture.width, picture.height
+    except InputError:
+        raise
+    except Exception as problem:
+        raise InputError(f"{name}: damaged or cut short ({problem})") from problem
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        # That of PngImageFile would decode the whole image to find an EXIF written after it.
+        return int(Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1))
+    except Exception:  # unreadable, which is taken as upright here as where the image is decoded
+        return 1
+
+
+def _has_texts_at_its_end(path: Path) -> bool:
+    """Whether a PNG has an EXIF, or texts which may hold one, behind its pixels."""
+    with path.open("rb") as stream:
+        stream.seek(8)
+        is_behind = False
+        while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
+            is_behind = is_behind or head[4:] == b"IDAT"
+            if is_behind and head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            stream.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return False
 
 
 def count_pictures(path: str | os.PathLike[str]) -> int:

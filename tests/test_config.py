@@ -258,6 +258,7 @@ BOMB = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] *
         ("a: " + "{a: " * 5000 + "}" * 5000, "nested deeper than 50 levels"),
         ("train: {}\nmodel: {}\ntrain: {}", "key 'train' is given twice (line 3, column 1)"),
         ("train: {epochs: 1, epochs: 2}", "key 'epochs' is given twice (line 1"),
+        ("names: {0: a, 1: b, 0: c}", "key '0' is given twice (line 1"),
         ("? [a]\n: 1", "found unhashable key"),
         ("a: b: c", "mapping values are not allowed here (line 1, column 5)"),
         ("a: 1\n---\na: 2", "expected a single document"),

@@ -22,6 +22,7 @@ from detr.image import (
     prepare,
     read_image,
     read_reduced,
+    read_size,
     resized,
     to_rgb,
 )
@@ -346,3 +347,40 @@ def test_pictures_that_travel_as_bytes_become_what_prepare_gives(config):
 def test_what_is_an_input_already_stays_as_it_is():
     images = torch.rand(1, 3, 8, 8)
     assert as_input(images, None, InputConfig(mean=(0.5,) * 3, std=(0.5,) * 3)) is images
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_read_from_the_header_is_that_of_the_image(tmp_path, format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / "a.img"
+    Image.new("RGB", (20, 10)).save(file, format, **({} if format == "BMP" else {"exif": exif}))
+    assert read_size(file) == read_image(file).shape[:2]
+
+
+def test_an_exif_behind_the_pixels_of_a_png_counts(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = tmp_path / "a.png"
+    Image.new("RGB", (20, 10)).save(file, exif=exif)
+    data = file.read_bytes()
+    start = data.index(b"eXIf") - 4
+    length = int.from_bytes(data[start : start + 4], "big") + 12
+    chunk, rest = data[start : start + length], data[:start] + data[start + length :]
+    end = rest.index(b"IEND") - 4
+    file.write_bytes(rest[:end] + chunk + rest[end:])
+    assert read_size(file) == read_image(file).shape[:2] == (20, 10)
+
+
+def test_what_has_no_size_is_refused_as_where_it_is_decoded(tmp_path):
+    file = tmp_path / "a.png"
+    file.write_bytes(b"<html>")
+    with pytest.raises(InputError, match="looks like HTML"):
+        read_size(file)
+    Image.new("RGB", (20, 10)).save(file)
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(InputError, match=r"a\.png"):
+        read_size(file)
+    with pytest.raises(UsageError, match="no such file"):
+        read_size(tmp_path / "b.png")

@@ -80,13 +80,12 @@ def exported_runner(
 
 def calibration_of(data: str) -> Calibration:
     """The images of a data set's `train` split, or of the first that it has."""
-    from detr.data.coco import CocoDataset, read_annotations
+    from detr.data.opening import open_split
     from detr.data.sources import find_splits
     from detr.export import Calibration
 
     splits = find_splits(data)
-    source = splits.get("train") or next(iter(splits.values()))
-    return Calibration(CocoDataset(read_annotations(source.annotations), source.images))
+    return Calibration(open_split(splits.get("train") or next(iter(splits.values()))))
 
 
 def _require_sense(weights: str, given: bool, backend: str, int8: bool, calibrate: str | None) -> None:

@@ -217,11 +217,10 @@ def _network(name: str, model: str | None, *, with_weights: bool) -> Network:
 
 
 def _dataset(data: Path, split: str, images: Path | None, **_: Any) -> CocoDataset:
-    from detr.data.coco import CocoDataset, read_annotations
+    from detr.data.opening import open_split
     from detr.data.sources import find_split
 
-    source = find_split(data, split, images=images)
-    return CocoDataset(read_annotations(source.annotations), source.images)
+    return open_split(find_split(data, split, images=images))
 
 
 def _keep(folder: Path, report: dict[str, Any], table: str, made_on: str) -> None:

@@ -76,12 +76,10 @@ def command(weights: str | None, predictions: Path | None, data: Path | None, **
 
 
 def _measure_predictions(predictions: Path, data: Path, **options: Any) -> None:
-    from detr.data.sources import find_split
     from detr.engine.evaluate import evaluate
     from detr.engine.predictions import read_predictions, write_predictions
 
-    # The images aren't needed here, so they need not be found.
-    annotations = _annotations(data if data.suffix == ".json" else find_split(data, options["split"]).annotations)
+    annotations = _noted(_truth(data, options["split"]))
     found = read_predictions(predictions, annotations, allow_extra_images=options["allow_extra_images"])
     metrics = evaluate(annotations, found, max_dets=options["max_dets"], evaluator=options["evaluator"])
     report = {"predictions": str(predictions), "data": str(data), **metrics.to_json()}
@@ -91,6 +89,17 @@ def _measure_predictions(predictions: Path, data: Path, **options: Any) -> None:
     if options["name"]:
         folder = new_run("val", options["name"], project=options["project"], overwrite=options["overwrite"])
         write_text(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
+
+
+def _truth(data: Path, split: str) -> Annotations:
+    """Of a COCO file alone: neither torch nor the images are needed for that, so these need not be found."""
+    if data.suffix.lower() == ".json":
+        from detr.data.coco_file import read_annotations
+
+        return read_annotations(data)
+    from detr.data.sources import find_split
+
+    return find_split(data, split).read()
 
 
 def _measure_model(weights: str, data: Path, **options: Any) -> None:
@@ -111,7 +120,7 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
 
     runner = _runner(team, weights, **options)
     source = find_split(data, options["split"], images=options["images"])
-    dataset = CocoDataset(_annotations(source.annotations), source.images)
+    dataset = CocoDataset(_noted(source.read()), source.images)
     _require_known_classes(runner.classes, dataset.annotations, say=team.leads)
     input = input_of_size(runner.config.input, options["imgsz"])
     if options["save_json"] and team.leads:
@@ -169,10 +178,7 @@ def _require_known_classes(classes: Classes, annotations: Annotations, *, say: b
         raise
 
 
-def _annotations(path: Path) -> Annotations:
-    from detr.data.coco_file import read_annotations
-
-    annotations = read_annotations(path)
+def _noted(annotations: Annotations) -> Annotations:
     for note in annotations.notes:
         click.echo(f"note: {note}", err=True)
     return annotations

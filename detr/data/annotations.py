@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detr.classes import Classes
+
+SPLITS = ("train", "val", "test")
+SPLIT_OF_FOLDER = {"train": "train", "valid": "val", "val": "val", "test": "test"}
+"""What people call the folders of the splits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,3 +35,22 @@ class Annotations:
     def counts(self) -> NDArray[np.int64]:
         """[C] how many boxes each class has, crowds apart."""
         return np.bincount(self.labels[~self.crowd], minlength=len(self.classes))
+
+
+class Source(Protocol):
+    """Where a split of a data set is, in whatever format."""
+
+    @property
+    def annotations(self) -> Path:
+        """The file or folder that its boxes are in, or that names it."""
+
+    @property
+    def images(self) -> Path:
+        """The folder that the images' file names are relative to."""
+
+    def read(self, *, classes: Classes | None = None, strict: bool = False) -> Annotations:
+        """Everything but the pixels, with the indices of `classes` where given, matched by name.
+
+        InputError says what is wrong, where and how often. Boxes without width or height are left out with a note;
+        with `strict`, or when they are many, that is an error.
+        """

@@ -7,9 +7,9 @@ from typing import Any
 
 from detr.classes import Classes
 from detr.data import Progress
-from detr.data.coco import CocoDataset, read_annotations
+from detr.data.annotations import Source
+from detr.data.coco import CocoDataset
 from detr.data.soundness import problem_when_decoded, problems_of_images
-from detr.data.sources import Source
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def check_split(
     progress: Progress | None = None,
 ) -> SplitReport:
     """Read everything of a split, with `decode` also each image. InputError where it cannot be used at all."""
-    annotations = read_annotations(source.annotations, classes=classes, strict=strict)
+    annotations = source.read(classes=classes, strict=strict)
     dataset = CocoDataset(annotations, source.images)
     return SplitReport(
         source=source,

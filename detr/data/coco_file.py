@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from detr.classes import Classes
 from detr.data.annotations import Annotations
 from detr.data.coco_rows import areas_of, boxes_of, categories_of, crowd_of, indices_of, refuse_repeated, sizes_of
-from detr.errors import InputError, UsageError, did_you_mean, listed
+from detr.data.settling import settled
+from detr.errors import InputError, UsageError, did_you_mean
 
 _OUTLINE = re.compile(r'"segmentation"\s*:\s*\[[\[\]\d.,\seE+-]*\]\s*,')
-_MOST_FLAT = 0.05  # a larger share of boxes without an area is a mistake in the file, not a slip
 
 
 def read_annotations(
@@ -47,23 +47,21 @@ def read_annotations(
     areas = areas_of(rows, boxes, path, notes)
     crowd = crowd_of(rows, path)
     used = np.bincount(category_indices, minlength=len(own))
-    index_of, classes = _contract(own, own_names, categories, used, classes, path, notes)
-    kept = _with_area(boxes, path, strict, notes)
-    labels = index_of[category_indices]
-    found = Annotations(
-        classes=classes,
+    index_of, own_classes = _in_order(own, own_names, categories, used, classes is None, notes)
+    read = Annotations(
+        classes=own_classes,
         image_ids=image_ids,
         file_names=_file_names(images, path),
         heights=sizes_of(images, "height", path),
         widths=sizes_of(images, "width", path),
-        image_indices=image_indices[kept],
-        labels=labels[kept],
-        boxes=boxes[kept],
-        areas=areas[kept],
-        crowd=crowd[kept],
+        image_indices=image_indices,
+        labels=index_of[category_indices],
+        boxes=boxes,
+        areas=areas,
+        crowd=crowd,
+        notes=tuple(notes),
     )
-    object.__setattr__(found, "notes", (*notes, *_remarks(found)))
-    return found
+    return settled(read, path, lambda i: f"annotations[{i}]", classes=classes, strict=strict)
 
 
 def _read_tree(path: Path) -> dict[str, Any]:
@@ -141,33 +139,17 @@ def _file_names(images: list[dict[str, Any]], path: Path) -> tuple[str, ...]:
     return tuple(row["file_name"] for row in images)
 
 
-def _with_area(boxes: NDArray[np.float64], path: Path, strict: bool, notes: list[str]) -> NDArray[np.bool_]:
-    kept = (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
-    dropped = np.flatnonzero(~kept)
-    if len(dropped):
-        x, y, w, h = boxes[dropped[0]].tolist()
-        what = f"{len(dropped):,} of {len(boxes):,} boxes have no width or height; first: annotations[{dropped[0]}]"
-        what += f" [{x:g}, {y:g}, {w:g}, {h:g}]"
-        if strict or len(dropped) > _MOST_FLAT * len(boxes):
-            raise InputError(f"{path}: {what} (expected x, y, width, height)")
-        notes.append(f"{what}; left out")
-    return kept
-
-
-def _contract(
+def _in_order(
     ids: tuple[int | str, ...],
     names: tuple[str, ...],
     rows: Sequence[dict[str, Any]],
     used: NDArray[np.int64],
-    classes: Classes | None,
-    path: Path,
+    without_heading: bool,
     notes: list[str],
 ) -> tuple[NDArray[np.int64], Classes]:
     """[categories in file order] class indices (-1: not a class), and the classes."""
-    if classes is not None:
-        return _matched(ids, names, used, classes, path)
     order = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
-    heading = _heading(names, rows, used)
+    heading = _heading(names, rows, used) if without_heading else None
     if heading is not None:
         order.remove(heading)
         notes.append(f"category {ids[heading]!r} {names[heading]!r} has no boxes and only heads the others; left out")
@@ -187,43 +169,3 @@ def _heading(names: tuple[str, ...], rows: Sequence[dict[str, Any]], used: NDArr
             if not used[index] and all(row.get("supercategory") == name for row in others):
                 return index
     return None
-
-
-def _matched(
-    ids: tuple[int | str, ...], names: tuple[str, ...], used: NDArray[np.int64], classes: Classes, path: Path
-) -> tuple[NDArray[np.int64], Classes]:
-    """The indices of `classes` by name. The ids become those of this file, for results are written in its terms."""
-    exact = {name: index for index, name in enumerate(classes.names)}
-    plain = Classes(ids, names).matches_by_name(classes)
-    index_of = np.array([exact.get(name, plain.get(i, -1)) for i, name in enumerate(names)])
-    missing = [names[i] for i in np.flatnonzero((index_of < 0) & (used > 0))]
-    if missing:
-        raise InputError(
-            f"{path}: {len(missing)} categories with boxes are none of the {len(classes)} expected classes "
-            f"({listed(classes.names)}); "
-            f"first: {missing[0]!r}{did_you_mean(missing[0], classes.names)}"
-        )
-    id_of = dict(zip(index_of.tolist(), ids, strict=True))
-    if len(set(index_of[index_of >= 0].tolist())) < int((index_of >= 0).sum()):
-        raise InputError(f"{path}: two of its categories are one and the same of the {len(classes)} expected classes")
-    taken = set(ids)
-    free = (number for number in range(len(ids) + len(classes) + 1) if number not in taken)
-    new_ids = []
-    for index, old in enumerate(classes.ids):
-        new_ids.append(id_of[index] if index in id_of else old if old not in taken else next(free))
-        taken.add(new_ids[-1])
-    return index_of, Classes(tuple(new_ids), classes.names)
-
-
-def _remarks(found: Annotations) -> list[str]:
-    counts = found.counts()
-    lines = []
-    if len(found.boxes) and not counts.any():
-        lines.append("all annotations are crowds: nothing to learn, nothing to find")
-    twice = len(found.file_names) - len(set(found.file_names))
-    if twice:
-        lines.append(f"{twice:,} images have the file name of another one")
-    empty = [found.classes.names[i] for i in np.flatnonzero(counts == 0)]
-    if empty and counts.any():
-        lines.append(f"{len(empty)} of {len(found.classes)} classes have no boxes: {listed(empty)}")
-    return lines

@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from detr.classes import Classes
 from detr.data import Progress
-from detr.data.coco import CocoDataset, read_annotations
+from detr.data.annotations import Source
+from detr.data.coco import CocoDataset
 from detr.data.folders import inside
 from detr.data.kept_pixels import kept
 from detr.data.soundness import require_sound_images
-from detr.data.sources import Source, find_split, find_splits
+from detr.data.sources import find_split, find_splits
+
+
+def open_split(source: Source, *, classes: Classes | None = None) -> CocoDataset:
+    """The images and boxes of a split, whatever its format; with the indices of `classes`, where given."""
+    return CocoDataset(source.read(classes=classes), source.images)
 
 
 def open_for_training(
@@ -44,8 +51,7 @@ def keep_pixels(place: str, sets: Sequence[CocoDataset]) -> None:
 
 
 def _opened(source: Source, like: CocoDataset | None, progress: Progress | None) -> CocoDataset:
-    annotations = read_annotations(source.annotations, classes=like.classes if like else None)
-    dataset = CocoDataset(annotations, source.images)
+    dataset = open_split(source, classes=like.classes if like else None)
     require_sound_images(dataset, progress=progress)
     return dataset
 

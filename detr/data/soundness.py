@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 from detr.data import Progress
 from detr.data.coco import CocoDataset
 from detr.data.folders import inside
+from detr.data.threads import on_all_cores
 from detr.errors import InputError
 from detr.image import read_image
 
@@ -35,14 +35,8 @@ def problems_of_images(
     dataset: CocoDataset, look: Callable[[CocoDataset, int], str | None], progress: Progress | None = None
 ) -> tuple[str, ...]:
     """What `look` finds wrong with image after image, on all cores."""
-    threads = ThreadPoolExecutor(os.cpu_count())
-    try:
-        found: Iterable[str | None] = threads.map(lambda index: look(dataset, index), range(len(dataset)))
-        if progress:
-            found = progress(found, total=len(dataset), description="looking at images")
-        return tuple(problem for problem in found if problem)
-    finally:
-        threads.shutdown(cancel_futures=True)  # Ctrl-C need not wait for all the images
+    found = on_all_cores(lambda index: look(dataset, index), range(len(dataset)), progress, "looking at images")
+    return tuple(problem for problem in found if problem)
 
 
 def problem_when_decoded(dataset: CocoDataset, index: int) -> str | None:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from detr import __version__
-from detr.data.coco import CocoDataset, read_annotations
-from detr.data.opening import open_for_training
+from detr.data.coco import CocoDataset
+from detr.data.opening import open_for_training, open_split
 from detr.data.shapes import make_shapes
 from detr.data.sources import find_split
 from detr.draw import draw
@@ -94,8 +94,7 @@ def run_demo(
     detector = Detector(weights, device=device)
 
     say("3. measuring it")
-    source = find_split(data, "val")
-    dataset = CocoDataset(read_annotations(source.annotations), source.images)
+    dataset = open_split(find_split(data, "val"))
     metrics, _ = validate(detector.runner(), dataset, workers=default_workers())
     clock.lap("measuring")
     say(metrics.table())

@@ -265,14 +265,13 @@ class Detector:
 
         max_det: detections that count per class and image. images: the image folder of a single annotation file.
         """
-        from detr.data.coco import CocoDataset, read_annotations
+        from detr.data.opening import open_split
         from detr.data.sources import find_split
         from detr.engine.validate import validate
 
-        source = find_split(data, split, images=images)
         metrics, _ = validate(
             self.runner(half=half),
-            CocoDataset(read_annotations(source.annotations), source.images),
+            open_split(find_split(data, split, images=images)),
             batch_size=at_least_1("batch", batch),
             workers=default_workers() if workers is None else workers,
             conf=conf,

@@ -13,16 +13,10 @@ from urllib.parse import unquote, urlsplit
 from PIL import Image
 
 from detr.errors import InputError, UsageError, did_you_mean
-from detr.image import FORMATS
+from detr.image import FORMATS, IMAGE_SUFFIXES
 
 Kind = Literal["image", "video", "camera", "url", "pipe"]
 
-IMAGE_SUFFIXES = frozenset(
-    [
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".avif"),
-        *(".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"),
-    ]
-)
 VIDEO_SUFFIXES = frozenset(
     [
         *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv"),

@@ -6,8 +6,8 @@ from PIL import Image
 
 from detr.data.check import check_split
 from detr.data.coco import CocoDataset, read_annotations
+from detr.data.coco_layout import CocoSource
 from detr.data.soundness import problems_of_images
-from detr.data.sources import Source
 from detr.errors import InputError
 
 
@@ -26,7 +26,7 @@ def source(tmp_path):
     folder.mkdir()
     for row in images:
         Image.new("RGB", (20, 10)).save(folder / row["file_name"])
-    return Source(file, folder)
+    return CocoSource(file, folder)
 
 
 def test_a_sound_split_is_counted(source):

@@ -3,7 +3,8 @@ import json
 import pytest
 from PIL import Image
 
-from detr.data.sources import Source, find_split, find_splits
+from detr.data.coco_layout import CocoSource
+from detr.data.sources import find_split, find_splits
 from detr.errors import UsageError
 
 
@@ -14,7 +15,7 @@ def put(root, annotations, images, name="a.png"):
     folder.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4)).save(folder / name)
     file.write_text(json.dumps({"images": [{"id": 1, "file_name": name}], "annotations": [], "categories": []}))
-    return Source(file, folder)
+    return CocoSource(file, folder)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_of_several_folders_the_one_with_the_first_image_is_taken(tmp_path):
 def test_a_single_file_is_both_splits(tmp_path):
     source = put(tmp_path, "boxes.json", "pictures")
     assert find_splits(source.annotations) == {"train": source, "val": source}
-    elsewhere = Source(source.annotations, tmp_path)
+    elsewhere = CocoSource(source.annotations, tmp_path)
     assert find_splits(source.annotations, images=tmp_path)["val"] == elsewhere
     assert find_splits(put(tmp_path, "annotations/instances_val.json", "images/val").annotations)["val"].images == (
         tmp_path / "images" / "val"
@@ -74,7 +75,8 @@ def test_a_yaml_names_the_files(tmp_path):
         ("trian: {annotations: a.json}", "did you mean 'train'"),
         ("{}", "names no split"),
         ("download: 'import os'", "download is not a setting"),
-        ("path: ../x\ntrain: images\nnames: [a]", "train"),
+        ("path: ../x\ntrain: images\nnames: [a]", "path is '../x': no such folder"),
+        ("train: images\nnames: [a]", "train is .images.: no such file or folder"),
         ("train: !!python/object:os.system {}", "not readable as YAML"),
     ],
 )
