@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,6 +45,30 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if replaceable:
             aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new folder beside `path` to fill; it becomes `path` when the block ends well, and goes when it does not.
+
+    UsageError if `path` is there and holds something; InputError says why it can't be written.
+    """
+    path = Path(path)
+    if path.is_dir() and any(path.iterdir()):
+        raise UsageError(f"{path} already holds something; choose another folder")
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file; expected a folder to write to")
+    aside = path.absolute().with_name(f".{path.absolute().name[:80]}-{secrets.token_hex(4)}.part")
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if path.is_dir():
+            path.rmdir()
+        aside.rename(path)
+    except OSError as problem:
+        raise InputError(f"cannot write {path}: {_NO_ROOM.get(problem.errno or 0, problem.strerror)}") from problem
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

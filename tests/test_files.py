@@ -9,7 +9,15 @@ import threading
 import pytest
 
 from detr.errors import InputError, UsageError
-from detr.files import new_run, removed_if_empty, require_writable, shipped, write_text, written_aside
+from detr.files import (
+    folder_written_aside,
+    new_run,
+    removed_if_empty,
+    require_writable,
+    shipped,
+    write_text,
+    written_aside,
+)
 
 
 def names_in(folder):
@@ -160,3 +168,32 @@ def test_a_read_only_folder_is_found_before_the_work(tmp_path):
     child.start()
     child.join()
     assert "cannot write to" in answers.get()
+
+
+def test_a_folder_written_aside_takes_its_place_whole_or_not_at_all(tmp_path):
+    out = tmp_path / "deep" / "set"
+    with pytest.raises(KeyboardInterrupt), folder_written_aside(out) as folder:
+        (folder / "half").write_text("")
+        raise KeyboardInterrupt
+    assert list((tmp_path / "deep").iterdir()) == []
+    out.mkdir()
+    with folder_written_aside(out) as folder:
+        assert folder.parent == out.parent and list(out.iterdir()) == []
+        (folder / "file").write_text("x")
+    assert [path.name for path in out.parent.iterdir()] == ["set"] and (out / "file").read_text() == "x"
+
+
+def test_a_folder_that_holds_something_is_not_taken(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path, message in ((tmp_path, "already holds something"), (tmp_path / "file", "is a file")):
+        with pytest.raises(UsageError, match=message), folder_written_aside(path):
+            raise AssertionError
+    with pytest.raises(InputError, match="cannot write"), folder_written_aside(tmp_path / "file" / "set"):
+        raise AssertionError
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
+    message = "cannot write .*set: the disk is full"
+    with pytest.raises(InputError, match=message), folder_written_aside(tmp_path / "set") as folder:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+    assert list(tmp_path.iterdir()) == []

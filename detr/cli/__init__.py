@@ -20,7 +20,7 @@ VERBS = {
     "train": "Train a model, from scratch or from weights.",
     "val": "Measure a model, or a file of predictions, on a data set.",
     "predict": "Find objects in images, videos, cameras and streams.",
-    "data": "Make and look at data sets.",
+    "data": "Make, look at and convert data sets.",
     "weights": "List, download, inspect and convert weights.",
     "models": "List the models.",
     "benchmark": "Time models, and what their layers and queries buy.",

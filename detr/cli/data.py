@@ -1,4 +1,4 @@
-"""`detr data`: make the generated set, and look into any other."""
+"""`detr data`: make the generated set, look into any other, and write it in another format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_SHOWN = 20  # problems of images listed one by one
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """Make and look at data sets."""
+    """Make, look at and convert data sets."""
 
 
 @command.command()
@@ -61,8 +61,8 @@ def shapes(out: Path, images: int, val_images: int, size: int, seed: int, no_vid
 def check(data: Path, images: Path | None, quick: bool, strict: bool, as_json: bool) -> None:
     """Show what DATA holds and what is wrong with it.
 
-    DATA is a folder in COCO's or Roboflow's layout, an annotation file, or a YAML naming the files. Images are all
-    decoded; exit code 1 if one is damaged or not of the size that is said.
+    DATA is a folder in a layout of COCO, YOLO, Pascal VOC or Roboflow, a COCO file, or a YAML. Images are all decoded;
+    exit code 1 if one is damaged or not of the size that is said.
     """
     from detr.data.check import check_split
     from detr.data.sources import find_splits
@@ -82,6 +82,32 @@ def check(data: Path, images: Path | None, quick: bool, strict: bool, as_json: b
     wrong = sum(len(report.problems) for report in reports.values())
     if wrong:
         raise InputError(f"{data}: {wrong:,} images are damaged or not of the size that is said")
+
+
+@command.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--to", "format", required=True, help="coco, yolo or voc.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write, new or empty.")
+@click.option("--images", type=click.Path(path_type=Path), help="Image folder of a single annotation file.")
+@click.option("--copy", is_flag=True, help="Copy the images instead of making hard links to them.")
+def convert(data: Path, format: str, out: Path, images: Path | None, copy: bool) -> None:
+    """Write DATA in another format: the same images, boxes and names.
+
+    \b
+      detr data convert my-coco --to yolo --out my-yolo
+      detr data convert VOCdevkit/VOC2007 --to coco --out voc-as-coco --copy
+
+    Classes keep their order. Outlines aren't kept; boxes are cut to their image for YOLO and VOC, which have no crowds
+    (YOLO: left out; VOC: written as difficult).
+    """
+    from detr.data.conversion import convert as convert_data
+    from detr.engine.progress import progress
+
+    done = convert_data(data, format.lower(), out, images=images, copy=copy, progress=progress)
+    for note in done.notes:
+        click.echo(f"note: {note}", err=True)
+    splits = [f"{split} {count:,} images with {done.boxes[split]:,} boxes" for split, count in done.images.items()]
+    click.echo(f"{out}: {'; '.join(splits)}; {len(done.classes)} classes")
 
 
 def _print(split: str, report: SplitReport) -> None:

@@ -67,3 +67,21 @@ def test_a_damaged_image_fails_the_check(made, tmp_path):
     code, output, error = run("check", copy)
     assert code == 1 and "1 images are damaged" in error
     assert "problem: " in output and "000001.jpg" in output
+
+
+def test_a_set_converted_there_and_back_checks_as_the_same(made, tmp_path):
+    code, output, _ = run("convert", made, "--to", "yolo", "--out", tmp_path / "yolo")
+    assert code == 0 and f"{tmp_path / 'yolo'}: train 4 images with" in output and "10 classes" in output
+    assert run("convert", tmp_path / "yolo", "--to", "VOC", "--out", tmp_path / "voc", "--copy")[0] == 0
+    trees = [json.loads(run("check", each, "--json")[1]) for each in (made, tmp_path / "yolo", tmp_path / "voc")]
+    for split in ("train", "val"):
+        boxes = [[(row["name"], row["boxes"]) for row in tree[split]["classes"]] for tree in trees]
+        assert boxes[0] == boxes[1] == boxes[2] and trees[0][split]["images"] == trees[2][split]["images"]
+
+
+def test_convert_refuses_what_it_cannot_do(made, tmp_path):
+    assert run("convert", made, "--to", "coco", "--out", made)[0] == 2
+    code, _, error = run("convert", made, "--to", "pascal", "--out", tmp_path / "out")
+    assert code == 2 and "expected one of coco, yolo, voc" in error
+    assert run("convert", tmp_path / "nope", "--to", "yolo", "--out", tmp_path / "out")[0] == 2
+    assert not (tmp_path / "out").exists()
