@@ -46,7 +46,7 @@ class Way(NamedTuple):
 @click.option("--layers", metavar="N,...", help="Decoder layers that run; several to compare.  [default: the model's]")
 @click.option("--queries", metavar="K,...", help="Queries that run; several to compare.  [default: the model's]")
 @click.option("--sweep", metavar="KNOBS", help="layers, queries, or layers,queries: measure over their range.")
-@click.option("--data", type=click.Path(path_type=Path), help="Measure AP too: a folder (COCO, YOLO, VOC), COCO file, or YAML.")
+@click.option("--data", type=click.Path(path_type=Path), help="Measure AP too, on a data set of any format.")
 @click.option("--images", type=click.Path(path_type=Path), help="Image folder, where --data is an annotation file.")
 @click.option("--split", default="val", help="train, val or test.")
 @click.option("--batch", default="1", metavar="N,...", help="Images at once; several to compare.")

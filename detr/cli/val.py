@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--weights", help="The model: a release's name, a file of weights, or an exported .onnx or .xml.")
 @click.option("--model", help="Preset of the weights, where the file does not say.")
 @click.option("--predictions", type=click.Path(path_type=Path), help="In place of a model: a COCO results file.")
-@click.option("--data", type=click.Path(path_type=Path), help="Data set: a folder (COCO, YOLO, VOC), a COCO file, or a YAML.")
+@click.option("--data", type=click.Path(path_type=Path), help="Data set: COCO, YOLO or VOC; folder or file.")
 @click.option("--images", type=click.Path(path_type=Path), help="Image folder, where --data is an annotation file.")
 @click.option("--split", default="val", help="train, val or test.")
 @click.option("--batch", default=8, type=click.IntRange(min=1), help="Images at once, in each process.")
