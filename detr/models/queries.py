@@ -36,7 +36,7 @@ class Queries:
 
 def memory_of(maps: Sequence[Tensor], padding: Tensor | None) -> Memory:
     """maps [B, D, h, w] fine to coarse; padding [B, H, W] of the images, or None."""
-    tokens = torch.cat([each.flatten(2) for each in maps], 2).transpose(1, 2)
+    tokens = torch.cat([each.flatten(2).transpose(1, 2) for each in maps], 1)
     shapes = tuple((each.shape[2], each.shape[3]) for each in maps)
     masks = [shrunk(padding, like=each) for each in maps]
     levels = [mask.flatten(1) for mask in masks if mask is not None]
