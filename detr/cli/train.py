@@ -33,6 +33,7 @@ BEST, RECIPE, DATA = "best.safetensors", "recipe.yaml", "data.txt"
 @click.option("--weights", help="Release or file to start from, a backbone's too; classes are matched by name.")
 @click.option("--finetune", is_flag=True, help="Schedule and augmentation for a small data set; 12 epochs unless said.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Folder of a run to go on with, exactly.")
+@click.option("--check", is_flag=True, help="With --resume: only prove, on a few steps, that it goes on bit by bit.")
 @click.option("--allow-changes", is_flag=True, help="Resume although the data or the recipe changed since.")
 @click.option(
     "--save-every",
@@ -73,6 +74,7 @@ def command(
     weights: str | None,
     finetune: bool,
     resume: Path | None,
+    check: bool,
     allow_changes: bool,
     save_every: str | None,
     device: str,
@@ -98,8 +100,8 @@ def command(
     """
     if resume is not None and (weights or name or finetune):
         raise UsageError("--resume goes on with a run as it is; --weights, --finetune and --name belong to a new one")
-    if allow_changes and resume is None:
-        raise UsageError("--allow-changes is about a run to go on with: --resume RUN")
+    if (allow_changes or check) and resume is None:
+        raise UsageError("--check and --allow-changes are about a run to go on with: --resume RUN")
     data = data or _remembered(resume)
     if data is None:
         raise UsageError("train needs --data: a folder, an annotation file, or a YAML with train and val")
@@ -114,6 +116,7 @@ def command(
     from detr.engine.distributed import joined
     from detr.engine.pace import pace
     from detr.engine.progress import progress
+    from detr.engine.repeating import repeat
     from detr.engine.train import train
 
     saving = None if save_every is None else pace(save_every)
@@ -127,6 +130,14 @@ def command(
         train_set, val_set = open_for_training(data, progress=progress)
         if cache is not None:
             keep_pixels(cache, [each for each in (train_set, val_set) if each is not None])
+        if check:
+            assert resume is not None
+            proof = repeat(
+                chosen, train_set=train_set, val_set=val_set, out=resume,
+                device=device, workers=workers, allow_changes=allow_changes, say=say,
+            )  # fmt: skip
+            say(proof.text)
+            return
         out = team.agreed(lambda: resume or new_run("train", name, project=project, overwrite=overwrite))
         if val_set is None:
             say(f"warning: {data} has no val split: no epoch is evaluated, and the last one counts as the best")

@@ -92,14 +92,9 @@ def save_resume(
     `sums` are those of the losses of the epoch under way (`Watch.sums`), `circumstances` what the run depends on
     besides. There is no generator among it: a step's draws follow from seed, step and rank.
     """
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
-    if average is not None:
-        tensors |= {f"average.{name}": value for name, value in average.network.state_dict().items()}
-    for place, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{kind}.{names[place]}": value for kind, value in values.items()}
     weights.write(
         path,
-        tensors,
+        state_tensors(network, average, optimizer, names),
         model=recipe.as_tree()["model"],
         classes=network.classes,
         metadata={
@@ -111,6 +106,21 @@ def save_resume(
             "circumstances": dict(circumstances),
         },
     )
+
+
+def state_tensors(
+    network: DetectionNetwork,
+    average: Average[DetectionNetwork] | None,
+    optimizer: torch.optim.Optimizer,
+    names: list[str],
+) -> dict[str, Tensor]:
+    """All tensors of a training, as they are: `network.…`, `average.…` and `optimizer.exp_avg.…`"""
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{name}": value for name, value in average.network.state_dict().items()}
+    for place, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{kind}.{names[place]}": value for kind, value in values.items()}
+    return tensors
 
 
 def read_state(path: Path) -> Resumed:

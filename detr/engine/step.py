@@ -24,7 +24,7 @@ def take_step(run: Run, pieces: list[Batch]) -> Output:
     """One step of the optimizer, and the output for its last piece."""
     counters, settings = run.counters, run.recipe.train
     torch.manual_seed(seed_of_step(settings.seed, counters.step, run.team.rank))
-    if counters.step < PICTURES and run.team.leads:
+    if counters.step < PICTURES and run.journal is not None:
         draw_batch(pieces[0], run.network.config.input, run.network.classes, run.out / f"batch{counters.step}.jpg")
     losses, output = gradients(run, pieces)
     run.scaler.unscale_(run.optimizer)

@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from detr import models
 from detr.config import as_yaml
 from detr.data.coco import CocoDataset
-from detr.data.loader import train_loader
 from detr.engine import checkpoint, plots
+from detr.engine.assembly import build_run
 from detr.engine.checkpoint import BEST, DATA, LAST, RECIPE, Resumed
 from detr.engine.circumstances import circumstances, require_unchanged
-from detr.engine.compiling import compile_parts
 from detr.engine.determinism import same_bits
 from detr.engine.device import choose_device, default_workers
-from detr.engine.distributed import joined, shared
-from detr.engine.freeze import freeze
+from detr.engine.distributed import joined
+from detr.engine.epoch import begin_epoch, end_epoch, set_rates_at
 from detr.engine.generations import forget, newest, set_damaged_aside
 from detr.engine.interruption import noticed
 from detr.engine.journal import Journal
 from detr.engine.occupied import occupied
-from detr.engine.optimizer import groups_by_role, rate_factor, set_rates, table
 from detr.engine.pace import Pace
 from detr.engine.progress import progress
 from detr.engine.recipe import Recipe
-from detr.engine.recomputing import recompute
-from detr.engine.run import Run, Say, assemble
+from detr.engine.run import Run, Say
 from detr.engine.runner import TorchRunner
 from detr.engine.sanity import LOOKS, SanityCard
 from detr.engine.second_stage import after_evaluation, begin_second_stage
-from detr.engine.start import start_fresh, start_from, warning_of_fresh_norms
-from detr.engine.step import share_of_batch, take_step
+from detr.engine.step import take_step
 from detr.engine.validate import validate
 from detr.engine.words import ROWS_EVERY, fill_card, say_what_is_asked, tell_epoch, tell_steps
 from detr.files import require_writable, write_text
@@ -109,30 +100,12 @@ def train(
             require_unchanged(resumed, recipe, around, allow=allow_changes, say=say)
         say_what_is_asked(say, recipe, team, train_set, val_set)
 
-        torch.manual_seed(settings.seed)
-        network = models.build_model(recipe.model, classes=train_set.classes)
-        if resumed is None:
-            begun = start_fresh(network) if weights is None else start_from(network, weights)
-            if begun is not None:
-                say(begun.text)
-            elif recipe.model.backbone.frozen_norms:
-                say(warning_of_fresh_norms(recipe.model.backbone))
-        frozen = freeze(network, settings.freeze)
-        network.to(team.device)
-        if settings.channels_last:
-            network.to(memory_format=torch.channels_last)
-        if settings.activation_checkpointing:
-            say(f"{recompute(network)} layers and stages keep only their input for the backward pass")
-        if settings.compile:
-            compile_parts(network)
-        learner = shared(network, team)
-        groups = groups_by_role(network, settings.optimizer)
-        say(table(groups))
-        run = assemble(recipe, team, out, network, learner, frozen, groups, interruption, say)
+        run = build_run(
+            recipe, team=team, out=out, train_set=train_set, weights=weights, resumed=resumed,
+            interruption=interruption, say=say,
+        )  # fmt: skip
         run.circumstances, run.pace = around, save_every or Pace(seconds=SAVE_EVERY)
-        if resumed is not None:
-            run.go_on(resumed)
-            team.wait()  # until all have read it
+        team.wait()  # until all have read what the one that leads may replace
         if team.leads:
             _begin_folder(run, resumed, data)
         if resumed is None:
@@ -181,34 +154,15 @@ def _begin_folder(run: Run, resumed: Resumed | None, data: str | None) -> None:
 
 def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, float]:
     """All steps of the epoch that are still to be done -> the mean of each loss."""
-    settings, counters, team = run.recipe.train, run.counters, run.team
-    loader = train_loader(
-        train_set,
-        input=run.network.config.input,
-        augment=run.recipe.augment,
-        batch_size=share_of_batch(settings.batch, team.size, settings.accumulate),
-        seed=settings.seed,
-        epoch=counters.epoch,
-        workers=workers,
-        rank=team.rank,
-        world_size=team.size,
-        scales=settings.scales,
-        first_step=counters.step_in_epoch * settings.accumulate,
-    )
-    steps = counters.step_in_epoch + math.ceil(len(loader) / settings.accumulate)
+    counters, team = run.counters, run.team
+    steps, groups = begin_epoch(run, train_set, workers)
     looks = ROWS_EVERY if team.device.type == "cuda" else 1
-    if counters.step_in_epoch:  # what is told of an epoch gone on with is true even if none of its steps was left
-        set_rates(run.optimizer, _factor(run, counters.step - 1, steps))
-    run.criterion.epoch = counters.epoch
-    run.learner.train()
-    for module in run.frozen:
-        module.eval()
-    description = f"epoch {counters.epoch + 1}/{settings.epochs}"
+    description = f"epoch {counters.epoch + 1}/{run.recipe.train.epochs}"
     with progress(total=steps, description=description, unit="step", quiet=not team.leads) as bar:
         bar.update(counters.step_in_epoch)
-        for pieces, waited in _timed(_together(loader, settings.accumulate)):
+        for pieces, waited in _timed(groups):
             began = time.monotonic()
-            set_rates(run.optimizer, _factor(run, counters.step, steps))
+            set_rates_at(run, counters.step, steps)
             output = take_step(run, pieces)
             if counters.step % looks == 0 or counters.step in LOOKS:
                 tell_steps(run, run.watch.look(), steps, bar)
@@ -218,14 +172,8 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
             bar.update()
             run.leave_if_interrupted()
             run.save_if_due()
-    counters.epoch += 1
-    counters.step_in_epoch = 0
+    end_epoch(run)
     return run.watch.means()
-
-
-def _factor(run: Run, step: int, steps_per_epoch: int) -> float:
-    settings = run.recipe.train
-    return rate_factor(settings.schedule, step, steps_per_epoch=steps_per_epoch, epochs=settings.epochs)
 
 
 def _evaluate(run: Run, val_set: CocoDataset, workers: int) -> dict[str, float]:
@@ -263,13 +211,6 @@ def _save_epoch(run: Run, metrics: dict[str, float]) -> None:
     if metrics:
         after_evaluation(run, metrics.get("AP", 0.0))
     run.save_state()
-
-
-def _together(batches: Iterable[Batch], pieces: int) -> Iterator[list[Batch]]:
-    """Batches in lists of `pieces`; the last list may be shorter."""
-    batches = iter(batches)
-    while group := list(islice(batches, pieces)):
-        yield group
 
 
 def _timed(groups: Iterator[list[Batch]]) -> Iterator[tuple[list[Batch], float]]:

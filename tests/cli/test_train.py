@@ -52,6 +52,8 @@ def test_training_ends_with_the_folder_and_what_to_do_next(small, data, tmp_path
         detr_train(*again)
     more = detr_train("--resume", summary["out"], "--epochs", "2", "--workers", "0", "--save-every", "1")
     assert "going on after epoch 1" in more.output
+    proof = detr_train("--resume", summary["out"], "--workers", "0", "--check")
+    assert "4 steps after step 4, taken twice: all" in proof.output
     with pytest.raises(InputError, match=r"train.seed was 0, is 3; .*--allow-changes"):
         detr_train("--resume", summary["out"], "--seed", "3", "--workers", "0")
     anyway = detr_train("--resume", summary["out"], "--seed", "3", "--workers", "0", "--allow-changes")
@@ -82,6 +84,7 @@ def test_options_become_settings_of_the_recipe(small):
         (["--resume", "nowhere", "--data", ".", "--name", "x"], "belong to a new one"),
         (["--resume", "nowhere"], "needs --data"),
         (["rtdetr-r18", "--data", ".", "--allow-changes"], "about a run to go on with"),
+        (["rtdetr-r18", "--data", ".", "--check"], "about a run to go on with"),
         (["rtdetr-r18", "--data", ".", "--save-every", "often"], "expected a time such as 10m"),
     ],
 )

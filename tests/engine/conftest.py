@@ -1,11 +1,15 @@
 """A network and a data set small enough to be trained within a test."""
 
+from contextlib import contextmanager
+
 import pytest
+import torch
 
 from detr.config import validated
 from detr.data.coco import CocoDataset, read_annotations
 from detr.data.shapes import make_shapes
 from detr.data.sources import find_splits
+from detr.engine import train as program
 from detr.engine.recipe import Recipe
 
 SMALL = {
@@ -47,6 +51,38 @@ def small_sets(small_shapes):
         "train_set": CocoDataset(train, splits["train"].images),
         "val_set": CocoDataset(val, splits["val"].images),
     }
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Neither curves nor TensorBoard, and one thread: they take longer than these trainings."""
+    monkeypatch.setattr("detr.engine.plots.available", lambda: False)
+    monkeypatch.setattr("detr.engine.journal._tensorboard", lambda folder: None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def stopped_after(monkeypatch):
+    """A block in which a training must end without warning before the step after so many."""
+
+    class Stopped(BaseException):
+        pass
+
+    @contextmanager
+    def block(steps):
+        def stopping(run, pieces, take_step=program.take_step):
+            if run.counters.step == steps:
+                raise Stopped
+            return take_step(run, pieces)
+
+        with monkeypatch.context() as patched, pytest.raises(Stopped):
+            patched.setattr(program, "take_step", stopping)
+            yield
+
+    return block
 
 
 @pytest.fixture

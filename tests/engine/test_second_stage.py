@@ -9,16 +9,7 @@ from detr.errors import InputError, UsageError
 
 RESUME = "resume.safetensors"
 
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch):
-    """Neither curves nor TensorBoard, and one thread: they take longer than these trainings."""
-    monkeypatch.setattr(program.plots, "available", lambda: False)
-    monkeypatch.setattr("detr.engine.journal._tensorboard", lambda folder: None)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("plain")
 
 
 @pytest.fixture

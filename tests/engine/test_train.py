@@ -9,6 +9,7 @@ import torch
 
 from detr import weights
 from detr.data.coco import CocoDataset
+from detr.engine import assembly
 from detr.engine import step as stepping
 from detr.engine import train as program
 from detr.engine.distributed import Team
@@ -162,7 +163,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(recipe_with, small_sets
 
 
 def test_predictions_that_are_not_finite_are_said_with_the_step(recipe_with, small_sets, tmp_path, monkeypatch):
-    original = program.assemble
+    original = assembly.assemble
 
     def broken(*arguments):
         made = original(*arguments)
@@ -170,7 +171,7 @@ def test_predictions_that_are_not_finite_are_said_with_the_step(recipe_with, sma
             made.network.decoder.score_heads[-1].bias.fill_(float("nan"))
         return made
 
-    monkeypatch.setattr(program, "assemble", broken)
+    monkeypatch.setattr(assembly, "assemble", broken)
     with pytest.raises(Diverged, match=r"step 1: the logits of the last decoder layer"):
         run(recipe_with(), small_sets, tmp_path)
 
@@ -290,19 +291,10 @@ def test_edited_annotations_are_refused_in_one_line(recipe_with, small_sets, tmp
 
 
 def test_a_run_stopped_without_warning_within_an_epoch_has_the_same_journal(
-    recipe_with, small_sets, tmp_path, monkeypatch
+    recipe_with, small_sets, tmp_path, stopped_after
 ):
-    class Stopped(BaseException):
-        pass
-
-    def stopping(run, pieces, take_step=program.take_step):
-        if run.counters.step == 5:
-            raise Stopped
-        return take_step(run, pieces)
-
     run(recipe_with(epochs=2), small_sets, tmp_path / "whole")
-    with monkeypatch.context() as patched, pytest.raises(Stopped):
-        patched.setattr(program, "take_step", stopping)
+    with stopped_after(5):
         run(recipe_with(epochs=2), small_sets, tmp_path / "parts", save_every=Pace(steps=2))
     _, said = run(recipe_with(epochs=2), small_sets, tmp_path / "parts", resume=True)
     assert "going on after epoch 1 and 2 steps of the next (5 steps)" in said

@@ -13,7 +13,7 @@ from conftest import small_recipe
 
 from detr.data.coco import CocoDataset, read_annotations
 from detr.data.sources import find_splits
-from detr.engine import step
+from detr.engine import assembly, step
 from detr.engine import train as program
 from detr.engine.train import train
 
@@ -47,8 +47,8 @@ def watched(run, pieces):
 step.gradients = watched
 if mode == "gradient":
     # In float64 rounding can't change which queries are selected and matched.
-    build = program.models.build_model
-    program.models.build_model = lambda *arguments, **options: build(*arguments, **options).double()
+    build = assembly.models.build_model
+    assembly.models.build_model = lambda *arguments, **options: build(*arguments, **options).double()
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"num_denoising": 0})})
     sets["val_set"] = None
 result = train(recipe, **sets, out=out, device="cpu", workers=0, say=lines.append)

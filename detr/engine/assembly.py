@@ -1,0 +1,58 @@
+"""A run from a recipe: network, weights to start from, what doesn't learn, optimizer, and a saved state put back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from detr import models
+from detr.data.coco import CocoDataset
+from detr.engine.checkpoint import Resumed
+from detr.engine.compiling import compile_parts
+from detr.engine.distributed import Team, shared
+from detr.engine.freeze import freeze
+from detr.engine.interruption import Interruption
+from detr.engine.optimizer import groups_by_role, table
+from detr.engine.recipe import Recipe
+from detr.engine.recomputing import recompute
+from detr.engine.run import Run, Say, assemble
+from detr.engine.start import start_fresh, start_from, warning_of_fresh_norms
+
+
+def build_run(
+    recipe: Recipe,
+    *,
+    team: Team,
+    out: Path,
+    train_set: CocoDataset,
+    weights: str | None,
+    resumed: Resumed | None,
+    interruption: Interruption,
+    say: Say,
+) -> Run:
+    """A run before its first step, or, with a saved state, where that left off. Nothing is written."""
+    settings = recipe.train
+    torch.manual_seed(settings.seed)
+    network = models.build_model(recipe.model, classes=train_set.classes)
+    if resumed is None:
+        begun = start_fresh(network) if weights is None else start_from(network, weights)
+        if begun is not None:
+            say(begun.text)
+        elif recipe.model.backbone.frozen_norms:
+            say(warning_of_fresh_norms(recipe.model.backbone))
+    frozen = freeze(network, settings.freeze)
+    network.to(team.device)
+    if settings.channels_last:
+        network.to(memory_format=torch.channels_last)
+    if settings.activation_checkpointing:
+        say(f"{recompute(network)} layers and stages keep only their input for the backward pass")
+    if settings.compile:
+        compile_parts(network)
+    learner = shared(network, team)
+    groups = groups_by_role(network, settings.optimizer)
+    say(table(groups))
+    run = assemble(recipe, team, out, network, learner, frozen, groups, interruption, say)
+    if resumed is not None:
+        run.go_on(resumed)
+    return run
