@@ -19,9 +19,16 @@ def put_down(folder: Path, write: Callable[[Path], None]) -> None:
     InputError if it can't be written, or what the disk gives back is not what was written.
     """
     coming = folder / NEXT
-    write(coming)
-    _flush(coming)
-    read_state(coming)
+    try:
+        write(coming)
+        _flush(coming)
+        read_state(coming)
+    except InputError as problem:
+        if not (folder / RESUME).is_file():
+            raise
+        raise InputError(
+            f"{problem}; the state saved before is whole: when that is mended, detr train --resume {folder}"
+        ) from None
     if (folder / RESUME).is_file():
         os.replace(folder / RESUME, folder / PREVIOUS)
     os.replace(coming, folder / RESUME)

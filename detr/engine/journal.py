@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from detr.files import write_text
+from detr.errors import InputError
+from detr.files import write_bytes, write_text
 
 Number = float | int | None
 
@@ -48,8 +50,11 @@ class Journal:
             self.board.close()
 
     def _add(self, row: dict[str, Any]) -> None:
-        with self.lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with self.lines.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as problem:
+            raise InputError(f"cannot write {self.lines}: {problem.strerror}") from None
         if self.board is not None:
             for name, value in row.items():
                 if isinstance(value, (int, float)) and name not in ("step", "epoch"):
@@ -57,10 +62,11 @@ class Journal:
 
     def _write_sheet(self) -> None:
         columns = list(dict.fromkeys(name for row in self.epochs for name in row if name != "event"))
-        with self.sheet.open("w", newline="", encoding="utf-8") as file:
-            sheet = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
-            sheet.writeheader()
-            sheet.writerows(self.epochs)
+        text = io.StringIO()
+        sheet = csv.DictWriter(text, columns, extrasaction="ignore", restval="")
+        sheet.writeheader()
+        sheet.writerows(self.epochs)
+        write_bytes(self.sheet, text.getvalue().encode())
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -1,22 +1,12 @@
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from detr.cli.train import command
 from detr.errors import InputError, UsageError
-
-SMALL = """
-model:
-  version: 2
-  num_queries: 8
-  num_denoising: 0
-  backbone: {depth: 10, width: 8}
-  encoder: {channels: 16, heads: 2, hidden: 16, expansion: 0.5, depth: 0.34}
-  decoder: {channels: 16, heads: 2, hidden: 16, num_layers: 1}
-  input: {height: 64, width: 64}
-train: {epochs: 1, batch: 2, scales: [64, 96]}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +17,11 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def small(tmp_path, monkeypatch):
+def small(small_recipe_text, tmp_path, monkeypatch):
     monkeypatch.setattr("detr.engine.plots.available", lambda: False)
     monkeypatch.setattr("detr.engine.journal._tensorboard", lambda folder: None)
     path = tmp_path / "small.yaml"
-    path.write_text(SMALL)
+    path.write_text(small_recipe_text)
     return str(path)
 
 
@@ -58,6 +48,18 @@ def test_training_ends_with_the_folder_and_what_to_do_next(small, data, tmp_path
         detr_train("--resume", summary["out"], "--seed", "3", "--workers", "0")
     anyway = detr_train("--resume", summary["out"], "--seed", "3", "--workers", "0", "--allow-changes")
     assert "warning: train.seed was 0, is 3" in anyway.output
+
+
+def test_annotations_edited_between_are_refused_in_one_line(small, data, tmp_path):
+    copy = Path(shutil.copytree(data, tmp_path / "data"))
+    project = ["--data", str(copy), "--workers", "0", "--project", str(tmp_path), "--name", "one"]
+    detr_train(small, *project)
+    annotations = next(copy.rglob("*train*.json"))
+    tree = json.loads(annotations.read_text())
+    tree["annotations"][0]["bbox"][0] += 1
+    annotations.write_text(json.dumps(tree))
+    with pytest.raises(InputError, match=r"^\S+resume.safetensors: the train annotations were edited since; [^\n]*$"):
+        detr_train("--resume", str(tmp_path / "train" / "one"), "--epochs", "2", "--workers", "0")
 
 
 def test_options_become_settings_of_the_recipe(small):
