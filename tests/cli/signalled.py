@@ -30,10 +30,14 @@ def train(name, number):
         program.take_step = lambda *arguments: (time.sleep(0.2), take_step(*arguments))[1]
         sys.argv = ["detr", "train", recipe, "--data", data, "--project", project, "--name", name, "--workers", "1"]
         main()
-    while not read(run / "metrics.jsonl"):
+    ended, status = 0, 0
+    while not ended and not read(run / "metrics.jsonl"):
         time.sleep(0.01)
-    os.kill(child, number)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said.read_text()
+        ended, status = os.waitpid(child, os.WNOHANG)
+    if not ended:
+        os.kill(child, number)
+        _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), said.read_text()
 
 
 print(json.dumps({number.name: train(number.name, number) for number in (signal.SIGINT, signal.SIGTERM)}))
