@@ -196,17 +196,27 @@ def _read(
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(height, width) that `read_image` would give, mostly from the header alone; InputError as there."""
+    return _read_header(path)[0]
+
+
+def read_orientation(path: str | os.PathLike[str]) -> int:
+    """EXIF's orientation, 1 (upright) to 8; InputError where there is no image to be turned."""
+    return _read_header(path)[1]
+
+
+def _read_header(path: str | os.PathLike[str]) -> tuple[tuple[int, int], int]:
     name = str(path)
     try:
         with _opened(path, name) as picture:
             if picture.format == "PNG" and _has_texts_at_its_end(Path(path)):
                 picture.load()
-            if _orientation(picture) not in (5, 6, 7, 8):
-                return picture.height, picture.width
+            orientation = _orientation(picture)
+            if orientation not in (5, 6, 7, 8):
+                return (picture.height, picture.width), orientation
             if picture.format == "TIFF":  # is turned by decoding it, and says so before or after, as Pillow's age is
                 upright = _upright(picture, name)
-                return upright.height, upright.width
-            return picture.width, picture.height
+                return (upright.height, upright.width), orientation
+            return (picture.width, picture.height), orientation
     except InputError:
         raise
     except Exception as problem:

@@ -21,6 +21,7 @@ VERBS = {
     "val": "Measure a model, or a file of predictions, on a data set.",
     "predict": "Find objects in images, videos, cameras and streams.",
     "data": "Make, look at and convert data sets.",
+    "doctor": "Find what is wrong with a data set, or with this machine.",
     "weights": "List, download, inspect and convert weights.",
     "models": "List the models.",
     "benchmark": "Time models, and what their layers and queries buy.",

@@ -31,6 +31,7 @@ class Annotations:
     areas: NDArray[np.float64]  # [A] the file's own area, else w * h
     crowd: NDArray[np.bool_]  # [A]
     notes: tuple[str, ...] = ()  # what reading found worth saying, one short line each
+    num_flat: int = 0  # boxes without width or height, left out
 
     def counts(self) -> NDArray[np.int64]:
         """[C] how many boxes each class has, crowds apart."""

@@ -54,21 +54,29 @@ def convert(
     with folder_written_aside(out) as folder:
         parts = list(_parts(find_splits(data, images=images), notes, progress))
         classes = parts[0].annotations.classes
-        parts = _renamed([_fitting(part, format, notes) for part in parts], format)
-        format.write(folder, parts, classes)
-        pairs = [
-            (source, folder / format.folder.format(split=part.split) / name)
-            for part in parts
-            for source, name in zip(part.sources, part.annotations.file_names, strict=True)
-        ]
-        for source, target in progress(pairs, total=len(pairs), description="images") if progress else pairs:
-            _place(source, target, copy)
+        parts = [_fitting(part, format, notes) for part in parts]
+        write_parts(folder, parts, format, copy=copy, progress=progress)
     return Converted(
         classes=classes,
         images={part.split: len(part.sources) for part in parts},
         boxes={part.split: len(part.annotations.boxes) for part in parts},
         notes=tuple(notes),
     )
+
+
+def write_parts(
+    folder: Path, parts: Sequence[Part], format: Format, *, copy: bool = False, progress: Progress | None = None
+) -> None:
+    """Annotations and images, these as hard links or as copies."""
+    parts = _renamed(parts, format)
+    format.write(folder, parts, parts[0].annotations.classes)
+    pairs = [
+        (source, folder / format.folder.format(split=part.split) / name)
+        for part in parts
+        for source, name in zip(part.sources, part.annotations.file_names, strict=True)
+    ]
+    for source, target in progress(pairs, total=len(pairs), description="images") if progress else pairs:
+        _place(source, target, copy)
 
 
 def _parts(splits: dict[str, Source], notes: list[str], progress: Progress | None) -> Iterator[Part]:

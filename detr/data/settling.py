@@ -38,6 +38,7 @@ def settled(
         boxes=read.boxes[kept],
         areas=read.areas[kept],
         crowd=read.crowd[kept],
+        num_flat=int((~kept).sum()),
     )
     return replace(found, notes=(*notes, *_remarks(found)))
 

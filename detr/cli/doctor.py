@@ -1,0 +1,134 @@
+"""`detr doctor`: what is wrong with a data set, or with this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from detr.errors import InputError, UsageError
+from detr.files import new_run
+
+if TYPE_CHECKING:
+    from detr.data.doctor import Report
+    from detr.data.doctor_advice import Plan
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("data", type=click.Path(path_type=Path), required=False)
+@click.option("--model", default="rtdetr-r18", help="Preset or recipe that is to be trained.")
+@click.option("--imgsz", type=int, help="Side of its input.  [default: the model's]")
+@click.option("--images", type=click.Path(path_type=Path), help="Image folder of a single annotation file.")
+@click.option("--strict", is_flag=True, help="Leave with 1 if there is an error or a warning, for CI.")
+@click.option("--fix", type=click.Path(path_type=Path), help="Folder for a corrected copy, in COCO's format.")
+@click.option("--copy", is_flag=True, help="With --fix: copy the images instead of making hard links.")
+@click.option("--no-page", is_flag=True, help="Do not write the page with pictures.")
+@click.option("--name", help="Name of the run.  [default: doctor, doctor-2, ...]")
+@click.option("--project", default="runs", help="Folder that holds the runs.")
+@click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    data: Path | None,
+    model: str,
+    imgsz: int | None,
+    images: Path | None,
+    strict: bool,
+    fix: Path | None,
+    copy: bool,
+    no_page: bool,
+    name: str | None,
+    project: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Examine DATA before training on it; without DATA, this machine.
+
+    \b
+      detr doctor my-data                        # what is wrong, what to do, and a page with pictures
+      detr doctor my-data --model dino-r50 --imgsz 1024
+      detr doctor my-data --strict --no-page     # in CI
+      detr doctor my-data --fix my-data-fixed    # the original stays as it is
+      detr doctor                                # PyTorch, GPU, Triton, codecs, extras
+
+    Every image is decoded. Found are: damaged images, wrong sizes, pictures that are in two splits, boxes that lie
+    outside, are flat, tiny at the input's size or there twice, classes that a split lacks, more objects than queries.
+    """
+    if data is None:
+        if strict or fix or images:
+            raise UsageError("--strict, --fix and --images are about a data set: detr doctor DATA")
+        _examine_machine(as_json=as_json)
+        return
+    from detr.data.doctor import examine
+    from detr.engine.progress import progress
+
+    plan = _plan(model, imgsz)
+    report = examine(data, plan, images=images, progress=progress)
+    changes = None
+    if fix is not None:
+        from detr.data.doctor_fix import write_fixed
+
+        changes = write_fixed(report, fix, copy=copy, progress=progress)
+    page = None
+    if not no_page:
+        from detr.engine.doctor_page import write_doctor_page
+
+        page = new_run("doctor", name, project=project, overwrite=overwrite) / "index.html"
+        write_doctor_page(page, str(data), report, plan)
+    if as_json:
+        tree = {**report.to_json(), "page": page and str(page), "fixed": changes}
+        click.echo(json.dumps(tree, indent=2))
+    else:
+        _show(report)
+    for line in changes or ():
+        click.echo(f"fixed: {line}", err=as_json)
+    if fix is not None:
+        click.echo(f"{fix}: the corrected copy, in COCO's format", err=as_json)
+    if page is not None:
+        click.echo(f"look at {page}", err=as_json)
+    if strict and not report.is_healthy:
+        wrong = sum(finding.level != "note" for finding in report.findings)
+        raise InputError(f"{data}: {wrong} kinds of errors and warnings")
+
+
+def _plan(model: str, imgsz: int | None) -> Plan:
+    from detr.data.doctor_advice import Plan
+    from detr.engine.recipe import at_size, load_recipe
+
+    recipe, small = load_recipe(model), load_recipe(model, finetune=True)
+    recipe = recipe if imgsz is None else at_size(recipe, imgsz)
+    return Plan(
+        model=Path(model).stem,
+        input=recipe.model.input,
+        queries=recipe.model.num_queries,
+        batch=recipe.train.batch,
+        batch_finetune=small.train.batch,
+        lr=recipe.train.optimizer.lr,
+    )
+
+
+def _show(report: Report) -> None:
+    for seen in report.seen:
+        boxes = len(seen.annotations.boxes)
+        click.echo(f"{seen.split}: {len(seen.paths):,} images, {boxes:,} boxes, {len(report.classes)} classes")
+    for finding in report.findings:
+        click.echo(f"{finding.level}: {finding.text}")
+    for line in report.advice:
+        click.echo(f"advice: {line}")
+    if report.is_healthy:
+        click.echo("nothing is wrong with it")
+
+
+def _examine_machine(*, as_json: bool) -> None:
+    from detr.engine.checkup import checkup
+
+    lines = checkup()
+    if as_json:
+        click.echo(json.dumps([{"about": it.about, "value": it.value, "advice": it.advice} for it in lines], indent=2))
+        return
+    width = max(len(line.about) for line in lines)
+    for line in lines:
+        click.echo(f"{line.about:<{width}}  {line.value}")
+        if line.advice:
+            click.echo(f"{'':<{width}}  -> {line.advice}")

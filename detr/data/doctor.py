@@ -1,0 +1,165 @@
+"""A data set examined before training: every image decoded, every box looked at, and advice in a DETR's own terms."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from detr.classes import Classes
+from detr.data import Progress
+from detr.data.annotations import Source
+from detr.data.doctor_advice import Plan, advice
+from detr.data.doctor_boxes import SMALLEST, faults, input_sides
+from detr.data.doctor_findings import Finding, Shown, of_images, of_rows
+from detr.data.doctor_images import Seen, look_at
+from detr.data.doctor_repeats import repeats
+from detr.data.folders import inside, require_images
+from detr.data.sources import find_splits
+from detr.data.threads import on_all_cores
+from detr.errors import listed
+
+Group = tuple[tuple[str, int], ...]  # (split, index of the image)
+
+_FEW = 20  # boxes of a class in training, below which little can be learnt
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What the doctor found, worst first."""
+
+    classes: Classes
+    seen: tuple[Seen, ...]
+    findings: tuple[Finding, ...]
+    groups: tuple[Group, ...]  # of images that show the same picture
+    advice: tuple[str, ...]
+
+    @property
+    def is_healthy(self) -> bool:
+        """No error and no warning; notes don't count."""
+        return all(finding.level == "note" for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        splits = {seen.split: {"images": len(seen.paths), "boxes": len(seen.annotations.boxes)} for seen in self.seen}
+        paths = {seen.split: seen.paths for seen in self.seen}
+        return {
+            "healthy": self.is_healthy,
+            "splits": splits,
+            "classes": self.classes.to_json(),
+            "findings": [finding.to_json(paths) for finding in self.findings],
+            "advice": list(self.advice),
+        }
+
+
+def examine(
+    data: str | os.PathLike[str],
+    plan: Plan,
+    *,
+    images: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Read all of a data set and look at every image; InputError where it can't be read at all."""
+    seen = tuple(_seen(find_splits(data, images=images), progress))
+    found = [finding for each in seen for finding in (*_of_images(each), *_of_boxes(each, plan), *_of_reading(each))]
+    places = [(each.split, index) for each in seen for index in range(len(each.paths))]
+    groups = [tuple(places[i] for i in group) for group in repeats([look for each in seen for look in each.looks])]
+    found += [*_of_classes(seen), *_of_repeats(groups, seen)]
+    order = ("error", "warning", "note")
+    found.sort(key=lambda finding: order.index(finding.level))
+    return Report(seen[0].annotations.classes, seen, tuple(found), tuple(groups), tuple(advice(seen, plan)))
+
+
+def _seen(splits: dict[str, Source], progress: Progress | None) -> Iterator[Seen]:
+    classes: Classes | None = None
+    done: list[Source] = []
+    for split, source in splits.items():
+        if source not in done:
+            done.append(source)
+            known = source.read(classes=classes)
+            classes = classes or known.classes
+            require_images(source.images, known.file_names)
+            paths = tuple(source.images / inside(name) for name in known.file_names)
+            yield Seen(split, known, paths, tuple(on_all_cores(look_at, paths, progress, f"looking at {split}")))
+
+
+def _of_images(seen: Seen) -> Iterator[Finding]:
+    known, looks = seen.annotations, seen.looks
+    broken = [i for i, look in enumerate(looks) if look.problem]
+    problems = [looks[i].problem for i in broken]
+    yield from of_images(seen, "unreadable", "error", broken, "images cannot be read", problems)
+    said = np.stack([known.heights, known.widths], 1)
+    other = np.flatnonzero(((said != seen.sizes) & (said > 0)).any(1)).tolist()
+    words = [f"{seen.sizes[i][1]} x {seen.sizes[i][0]}, said to be {said[i][1]} x {said[i][0]}" for i in other]
+    yield from of_images(seen, "size", "warning", other, "images are not of the size that is said", words)
+    turned = [i for i, look in enumerate(looks) if look.orientation != 1]
+    what = "images are turned by their EXIF; boxes are taken to be of the upright image, as viewers show it"
+    yield from of_images(seen, "exif", "note", turned, what, [f"orientation {looks[i].orientation}" for i in turned])
+
+
+def _of_boxes(seen: Seen, plan: Plan) -> Iterator[Finding]:
+    known = seen.annotations
+    wrong = faults(seen)
+    if known.num_flat:
+        text = f"{seen.split}: {known.num_flat:,} boxes have no width or height; they are left out"
+        yield Finding("flat", "error", seen.split, text, known.num_flat)
+    yield from of_rows(seen, "outside", "error", wrong.outside, "boxes lie outside of their image")
+    yield from of_rows(seen, "thin", "error", wrong.thin, "boxes are less than a pixel wide or high")
+    yield from of_rows(seen, "repeated", "warning", wrong.repeated, "boxes are there twice, with the same class")
+    yield from of_rows(seen, "contradicting", "warning", wrong.contradicting, "boxes are there twice, as two classes")
+    yield from of_rows(seen, "over", "warning", wrong.over, "boxes reach over the edge of their image")
+    tiny = (input_sides(seen, plan.input) < SMALLEST) & ~wrong.outside & ~known.crowd
+    what = f"boxes are smaller than {SMALLEST} x {SMALLEST} pixels of the input"
+    yield from of_rows(seen, "tiny", "warning" if tiny.mean() > 0.05 else "note", tiny, what)
+    objects = np.bincount(known.image_indices[~known.crowd], minlength=len(seen.paths))
+    many = np.flatnonzero(objects > plan.queries).tolist()
+    what = f"images have more objects than {plan.model} has queries ({plan.queries}); all cannot be found"
+    yield from of_images(seen, "queries", "error", many, what, [f"{objects[i]} objects" for i in many])
+
+
+def _of_reading(seen: Seen) -> Iterator[Finding]:
+    for note in seen.annotations.notes:
+        yield Finding("reading", "note", seen.split, f"{seen.split}: {note}", 1)
+
+
+def _of_classes(seen: Sequence[Seen]) -> Iterator[Finding]:
+    names = seen[0].annotations.classes.names
+    counts = {each.split: each.annotations.counts() for each in seen}
+    train = counts.get("train")
+    for split, count in counts.items():
+        if train is not None and split != "train":
+            unseen = [names[i] for i in np.flatnonzero((count > 0) & (train == 0))]
+            text = f"{split}: {len(unseen)} classes have boxes here and none in train: {listed(unseen)}"
+            yield from [Finding("class", "error", split, text, len(unseen))] if unseen else ()
+            absent = [names[i] for i in np.flatnonzero((count == 0) & (train > 0))]
+            text = f"{split}: {len(absent)} classes have no boxes here, so their AP is not measured: {listed(absent)}"
+            yield from [Finding("class", "warning", split, text, len(absent))] if absent else ()
+    if train is not None:
+        few = [f"{names[i]} ({train[i]})" for i in np.flatnonzero((train > 0) & (train < _FEW))]
+        text = f"train: {len(few)} classes have fewer than {_FEW} boxes: {listed(few)}"
+        yield from [Finding("few", "note", "train", text, len(few))] if few else ()
+    plain = [name.strip().casefold() for name in names]
+    alike = [name for name in names if plain.count(name.strip().casefold()) > 1]
+    if alike:
+        yield Finding("names", "warning", "", f"class names differ in case or blanks only: {listed(alike)}", len(alike))
+
+
+def _of_repeats(groups: Sequence[Group], seen: Sequence[Seen]) -> Iterator[Finding]:
+    paths = {each.split: each.paths for each in seen}
+    leaks: list[Shown] = []
+    within: list[Shown] = []
+    for group in groups:
+        for place, (split, index) in enumerate(group[1:], 1):
+            other = next((each for each in group[:place] if each[0] != split), None)
+            as_which = other or group[0]
+            caption = f"as {as_which[0]}: {paths[as_which[0]][as_which[1]].name}"
+            (leaks if other else within).append(Shown(split, index, (), caption, as_which))
+    if leaks:
+        where = " and ".join(sorted({shown.split for shown in leaks}))
+        text = f"{where}: {len(leaks):,} images are in another split too, so that AP says less than it seems to"
+        yield Finding("leak", "error", where, text, len(leaks), tuple(leaks))
+    if within:
+        text = f"{len(within):,} images show the same picture as another one of their split"
+        yield Finding("repeat", "warning", "", text, len(within), tuple(within))

@@ -1,0 +1,99 @@
+"""A corrected copy of a data set: what can be put right without asking is, and the original stays as it was."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detr.data import Progress
+from detr.data.annotations import SPLITS
+from detr.data.coco import clipped
+from detr.data.conversion import write_parts
+from detr.data.doctor import Report
+from detr.data.doctor_boxes import faults
+from detr.data.doctor_images import Seen
+from detr.data.writing import FORMATS, Part
+from detr.errors import InputError
+from detr.files import folder_written_aside
+
+Value = TypeVar("Value")
+
+
+def write_fixed(
+    report: Report, out: str | os.PathLike[str], *, copy: bool = False, progress: Progress | None = None
+) -> list[str]:
+    """Write the set to the folder `out` in COCO's format, and say what is other than it was.
+
+    Left out are images that can't be read, those of train (or val) that are in a later split too, and boxes that lie
+    outside, are less than a pixel wide or high, or repeat another; boxes over the edge are cut. The rest is for people
+    to decide: pictures that are twice in one split, boxes with two classes, classes that a split lacks.
+    """
+    changes: list[str] = []
+    parts = [_fixed(seen, _leaked(report, seen.split), changes) for seen in report.seen]
+    emptied = [part.split for part in parts if not part.sources]
+    if emptied:
+        raise InputError(f"nothing would be left of {' and '.join(emptied)}; it has to be put together anew")
+    with folder_written_aside(out) as folder:
+        write_parts(folder, parts, FORMATS["coco"], copy=copy, progress=progress)
+    return changes
+
+
+def _leaked(report: Report, split: str) -> set[int]:
+    """The images of a split that a later one has too: there they are measured on, so they are not to be learnt from."""
+    order = {name: place for place, name in enumerate(SPLITS)}
+    found: set[int] = set()
+    for group in report.groups:
+        last = max(order[name] for name, _ in group)
+        found.update(index for name, index in group if name == split and order[name] < last)
+    return found
+
+
+def _fixed(seen: Seen, leaked: set[int], changes: list[str]) -> Part:
+    known, wrong = seen.annotations, faults(seen)
+    is_read = np.array([look.problem is None for look in seen.looks], bool)
+    is_apart = np.array([index not in leaked for index in range(len(seen.paths))], bool)
+    images = is_read & is_apart
+    dropped = wrong.outside | wrong.thin | wrong.repeated
+    rows = images[known.image_indices] & ~dropped
+    cut = wrong.over & rows
+    said = np.stack([known.heights, known.widths], 1)
+    for count, what in (
+        (int((~is_read).sum()), "images that can't be read are left out"),
+        (int((is_read & ~is_apart).sum()), "images that are in a later split too are left out"),
+        (int((dropped & images[known.image_indices]).sum()), "boxes outside, too thin or repeated are left out"),
+        (int(cut.sum()), "boxes over the edge are cut"),
+        (known.num_flat, "boxes without width or height are left out"),
+        (int((images & (seen.sizes != said).any(1)).sum()), "sizes are put right"),
+    ):
+        if count:
+            changes.append(f"{seen.split}: {count:,} {what}")
+    new_index = np.cumsum(images) - 1
+    boxes = np.where(cut[:, None], _cut(seen), known.boxes)[rows]
+    found = replace(
+        known,
+        image_ids=tuple(_chosen(known.image_ids, images)),
+        file_names=tuple(_chosen(known.file_names, images)),
+        heights=seen.sizes[images, 0],
+        widths=seen.sizes[images, 1],
+        image_indices=new_index[known.image_indices[rows]],
+        labels=known.labels[rows],
+        boxes=boxes,
+        areas=np.where(cut, np.minimum(known.areas, np.prod(_cut(seen)[:, 2:], 1)), known.areas)[rows],
+        crowd=known.crowd[rows],
+    )
+    return Part(seen.split, found, tuple(_chosen(seen.paths, images)))
+
+
+def _cut(seen: Seen) -> NDArray[np.float64]:
+    """[A, 4] xywh within the images."""
+    corners, _ = clipped(seen.annotations.boxes, seen.box_sizes[:, 0], seen.box_sizes[:, 1])
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
+
+
+def _chosen(values: Sequence[Value], kept: NDArray[np.bool_]) -> Iterator[Value]:
+    return (value for value, is_kept in zip(values, kept, strict=True) if is_kept)

@@ -1,0 +1,131 @@
+"""The doctor's page: what was found, with pictures of it, and what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from detr.data.doctor import Report
+from detr.data.doctor_advice import Plan
+from detr.data.doctor_boxes import input_sides
+from detr.data.doctor_findings import Finding, Shown
+from detr.data.doctor_images import Seen
+from detr.draw import draw
+from detr.engine.page import Section, write_page
+from detr.engine.results import write_image
+from detr.image import RGB, read_image
+from detr.records import Detections
+
+_MOST = 6  # pictures of a finding
+_SIDE = 640  # of a picture, at most
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def write_doctor_page(path: Path, data: str, report: Report, plan: Plan) -> None:
+    """`path` is the page; its pictures come into a folder beside it."""
+    count = {level: sum(each.level == level for each in report.findings) for level in ("error", "warning", "note")}
+    lead = f"{data}: {count['error']} errors, {count['warning']} warnings, {count['note']} notes."
+    pictures = _Pictures(path.parent / "pictures", report)
+    sections = [
+        Section("What was found", table=[["level", "what"], *([each.level, each.text] for each in report.findings)]),
+        Section("What to do", table=[["about", "advice"], *(line.split(": ", 1) for line in report.advice)]),
+        *(
+            Section(f"{finding.level}: {finding.text}", _listed(finding), pictures=pictures.of(finding))
+            for finding in report.findings
+            if finding.shown
+        ),
+        Section("The data", table=list(_table(report.seen, plan))),
+        Section("Classes", table=list(_class_table(report))),
+        Section("Some of it", "Every box, as training takes it.", pictures=pictures.of_samples()),
+    ]
+    write_page(path, "The doctor's findings", lead, sections)
+
+
+class _Pictures:
+    """Draws into a folder, and says where."""
+
+    def __init__(self, folder: Path, report: Report) -> None:
+        self.folder = folder
+        self.seen = {seen.split: seen for seen in report.seen}
+        self.names = report.classes.as_dict()
+
+    def of(self, finding: Finding) -> list[tuple[str, str]]:
+        readable = [each for each in finding.shown if self.seen[each.split].looks[each.image].problem is None]
+        stem = f"{finding.kind}-{finding.split.replace(' ', '-')}" if finding.split else finding.kind
+        return [self._one(shown, f"{stem}-{number}") for number, shown in enumerate(readable[:_MOST], 1)]
+
+    def of_samples(self) -> list[tuple[str, str]]:
+        seen = next(iter(self.seen.values()))
+        indices = np.unique(np.linspace(0, len(seen.paths) - 1, _MOST).round().astype(int)).tolist()
+        shown = [Shown(seen.split, index) for index in indices if seen.looks[index].problem is None]
+        return [self._one(each, f"sample-{number}") for number, each in enumerate(shown, 1)]
+
+    def _one(self, shown: Shown, stem: str) -> tuple[str, str]:
+        seen = self.seen[shown.split]
+        rows = shown.rows or tuple(np.flatnonzero(seen.annotations.image_indices == shown.image).tolist())
+        picture = self._drawn(seen, shown.image, rows)
+        if shown.other is not None:
+            split, image = shown.other
+            picture = _side_by_side(picture, self._drawn(self.seen[split], image, ()))
+        file = self.folder / f"{stem}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_image(file, picture)
+        words = f" ({shown.caption})" if shown.caption else ""
+        return os.path.join(self.folder.name, file.name), f"{shown.split}: {seen.paths[shown.image].name}{words}"
+
+    def _drawn(self, seen: Seen, image: int, rows: Sequence[int]) -> RGB:
+        pixels = read_image(seen.paths[image])
+        height, width = pixels.shape[:2]
+        factor = min(1.0, _SIDE / max(height, width))
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+        boxes = torch.from_numpy(seen.annotations.boxes[list(rows)] * factor)
+        boxes = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+        labels = torch.from_numpy(seen.annotations.labels[list(rows)])
+        return draw(small, Detections(boxes, torch.ones(len(boxes)), labels), self.names, scores=False)
+
+
+def _side_by_side(one: RGB, other: RGB) -> RGB:
+    """Both at the height of the lower one, with a gap."""
+    height = min(one.shape[0], other.shape[0])
+    same = [
+        np.asarray(Image.fromarray(each).resize((max(1, round(each.shape[1] * height / each.shape[0])), height)))
+        for each in (one, other)
+    ]
+    return np.concatenate([same[0], np.full((height, 6, 3), 255, np.uint8), same[1]], 1)
+
+
+def _listed(finding: Finding) -> str:
+    """The images that can't be shown, by what is wrong with them."""
+    return "; ".join(each.caption for each in finding.shown[:_MOST]) if finding.kind == "unreadable" else ""
+
+
+def _table(seen: Sequence[Seen], plan: Plan) -> Iterator[list[str]]:
+    height, width = plan.input.frame
+    numbers = [f"{share:.0%}" for share in _QUANTILES]
+    yield ["split", "", *numbers]
+    for each in seen:
+        known = each.annotations
+        objects = np.bincount(known.image_indices[~known.crowd], minlength=len(each.paths))
+        sides = input_sides(each, plan.input)
+        yield [f"{each.split}: {len(each.paths):,} images, {len(known.boxes):,} boxes", *[""] * 6]
+        for what, values in (
+            ("image width", each.sizes[:, 1]),
+            ("image height", each.sizes[:, 0]),
+            ("objects of an image", objects),
+            (f"side of a box at {width} x {height}", sides[np.isfinite(sides)]),
+        ):
+            cells = [f"{value:.0f}" for value in np.quantile(values, _QUANTILES)] if len(values) else [""] * 5
+            yield ["", what, *cells]
+
+
+def _class_table(report: Report) -> Iterator[list[str]]:
+    yield ["class", *(seen.split for seen in report.seen)]
+    counts = [seen.annotations.counts().tolist() for seen in report.seen]
+    for index, name in enumerate(report.classes.names):
+        yield [name, *(f"{count[index]:,}" for count in counts)]
