@@ -177,5 +177,17 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], resum
     if unknown := sorted(set(state) - set(names)):
         raise InputError(f"{resumed.path} has optimizer state of {unknown[0]}, which does not learn in this recipe")
     plain = optimizer.state_dict()
-    plain["state"] = {place: state[name] for place, name in enumerate(names) if name in state}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    plain["state"] = {
+        place: {kind: _laid_out_like(parameter, value) for kind, value in state[name].items()}
+        for place, (name, parameter) in enumerate(zip(names, parameters, strict=True))
+        if name in state
+    }
     optimizer.load_state_dict(plain)
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """As a step would have made it: where layouts differ (channels last), sums are rounded in another order."""
+    if value.shape != parameter.shape:
+        return value  # the number of steps
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)

@@ -307,6 +307,32 @@ def test_a_run_stopped_without_warning_within_an_epoch_has_the_same_journal(
     assert untimed[0] == untimed[1]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"channels_last": True},
+        {"amp": "bf16"},
+        {"accumulate": 2},
+        {"activation_checkpointing": True},
+        {"freeze": "stage1"},
+        {"average": None},
+        {"deterministic": True, "scales": [64, 96]},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_whatever_the_settings_a_resumed_run_ends_as_if_never_stopped(
+    recipe_with, small_sets, tmp_path, stopped_after, settings
+):
+    sets, recipe = {**small_sets, "val_set": None}, recipe_with(epochs=1, **settings)
+    run(recipe, sets, tmp_path / "whole")
+    with stopped_after(2):
+        run(recipe, sets, tmp_path / "parts", save_every=Pace(steps=2))
+    run(recipe, sets, tmp_path / "parts", resume=True)
+    assert weights.read(tmp_path / "whole" / FILES[2]).metadata["resume"]["step"] == 3
+    for name in FILES:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
 def test_the_folder_of_a_new_run_forgets_the_states_of_an_old_one(recipe_with, small_sets, tmp_path):
     run(recipe_with(epochs=2), small_sets, tmp_path)
     run(recipe_with(epochs=1, seed=5), small_sets, tmp_path)
