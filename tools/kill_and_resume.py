@@ -3,8 +3,9 @@
     python tools/kill_and_resume.py --kills 20 --out tools/results/kill_and_resume.md
 
 Each is a training of the command line, of a toy detector on generated pictures, in processes of its own: one process
-with and without loader processes, and two that torchrun starts, of which either all are killed or one. All files of
-weights and the last saved state must be equal to the byte. Needs Linux (processes are found through /proc).
+with and without loader processes, and two that torchrun starts, of which either all are killed or one; with
+--max-restarts torchrun itself goes on with them. All files of weights and the last saved state must be equal to the
+byte. Needs Linux (processes are found through /proc).
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ import click
 import torch
 
 from detr.data.shapes import make_shapes
-from detr.engine.checkpoint import BEST, LAST, RESUME, read_state
+from detr.engine.checkpoint import BEST, LAST, RESUME
 from detr.engine.generations import newest
-from detr.engine.journal import read
 from detr.files import write_text
 
 RECIPE = """
@@ -55,11 +55,13 @@ LONGEST = 180  # seconds that anything may take
 class Way:
     processes: int
     workers: int
+    restarts: int = 0  # torchrun starts all processes anew, so often, when one is lost
 
     def command(self, *words: str) -> list[str]:
         python = [sys.executable, "-m"]
         if self.processes > 1:
-            python += ["torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}", "-m"]
+            python += ["torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}"]
+            python += [f"--max-restarts={self.restarts}", "-m"]
         options = ["--workers", str(self.workers), "--device", "cpu", "--save-every", "1"]
         return [*python, "detr", "train", *words, *options]
 
@@ -80,7 +82,7 @@ class Kill:
 def main(kills: int, seed: int, out: Path | None) -> None:
     """Leave with 1 if any training ended in other bytes."""
     draw = random.Random(seed)
-    ways = [Way(1, 0), Way(1, 2), Way(2, 0)]
+    ways = [Way(1, 0), Way(1, 2), Way(2, 0), Way(2, 0, restarts=1)]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         data = make_shapes(place / "data", images=12, val_images=4, size=64, video=False)
@@ -123,13 +125,17 @@ def _one(
     time.sleep(later)
     victims = [process.pid, *_below(process.pid)] if way.processes > 1 else [process.pid]
     who = "all" if way.processes > 1 else "it"
-    if way.processes > 1 and len(victims) > 1 and draw.random() < 0.5:
+    if len(victims) > 1 and (way.restarts or draw.random() < 0.5):
         victims, who = [draw.choice(victims[1:])], "one of the two"
     for victim in victims:
         _kill(victim)
-    process.communicate(timeout=LONGEST)
     where = _where(run)
-    _finished(_started(way.command("--resume", str(run))))
+    if way.restarts:
+        _finished(process)
+        who += ", torchrun starts anew"
+    else:
+        process.communicate(timeout=LONGEST)
+        _finished(_started(way.command("--resume", str(run))))
     equal = all((run / file).read_bytes() == (whole / file).read_bytes() for file in (BEST, LAST, RESUME))
     return Kill(way, who, f"{later:.3f} s after state {state} of {states}", where, equal)
 
@@ -176,9 +182,10 @@ def _kill(number: int) -> None:
 
 def _where(run: Path) -> str:
     """How far the state is that was saved last, and what lay there half done."""
-    counters = newest(run, click.echo).counters
+    state = newest(run, click.echo)
+    counters = state.counters
     half = sorted(path.name for path in run.iterdir() if ".part" in path.name or path.name.startswith(".tmp"))
-    over = bool(read(run / "metrics.jsonl")) and counters.epoch == read_state(run / RESUME).recipe["train"]["epochs"]
+    over = counters.epoch == state.recipe["train"]["epochs"]
     return (
         f"{'the end' if over else f'epoch {counters.epoch + 1}, step {counters.step_in_epoch}'}"
         f"{', in the midst of writing ' + half[0].split('-')[0].strip('.') if half else ''}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # As in detr.engine.checkpoint, which would load torch.
 BEST, RECIPE, DATA = "best.safetensors", "recipe.yaml", "data.txt"
+STATES = ("resume.safetensors", "resume.previous.safetensors")
 
 
 @click.command(context_settings={"show_default": True})
@@ -90,7 +91,8 @@ def command(
     """Train RECIPE (a name such as rtdetr-r18, or a YAML file) on --data.
 
     Words such as train.epochs=12 or augment.flip=0 change single settings of the recipe. With --resume the run's own
-    recipe is taken where none is given. Several GPUs: torchrun --nproc-per-node N -m detr train ...
+    recipe is taken where none is given. Several GPUs: torchrun --nproc-per-node N -m detr train ...; with
+    --max-restarts a --name is needed, and a training that lost a process goes on with what it saved.
 
     \b
       detr train rtdetr-tiny --data shapes
@@ -102,6 +104,7 @@ def command(
         raise UsageError("--resume goes on with a run as it is; --weights, --finetune and --name belong to a new one")
     if (allow_changes or check) and resume is None:
         raise UsageError("--check and --allow-changes are about a run to go on with: --resume RUN")
+    started_again = None if resume is not None else _started_again(name, project)
     data = data or _remembered(resume)
     if data is None:
         raise UsageError("train needs --data: a folder, an annotation file, or a YAML with train and val")
@@ -138,7 +141,9 @@ def command(
             )  # fmt: skip
             say(proof.text)
             return
-        out = team.agreed(lambda: resume or new_run("train", name, project=project, overwrite=overwrite))
+        going_on = resume or _saved_before(started_again)
+        anew = overwrite or started_again is not None
+        out = team.agreed(lambda: going_on or new_run("train", name, project=project, overwrite=anew))
         if val_set is None:
             say(f"warning: {data} has no val split: no epoch is evaluated, and the last one counts as the best")
         with removed_if_empty(out):
@@ -149,7 +154,7 @@ def command(
                 out=out,
                 data=os.path.abspath(data) if os.path.exists(data) else data,
                 weights=weights,
-                resume=resume is not None,
+                resume=going_on is not None,
                 allow_changes=allow_changes,
                 save_every=saving,
                 device=device,
@@ -184,6 +189,20 @@ def _remembered(resume: Path | None) -> str | None:
     if resume is None or not (resume / DATA).is_file():
         return None
     return (resume / DATA).read_text(encoding="utf-8").strip()
+
+
+def _started_again(name: str | None, project: str) -> Path | None:
+    """The folder of the run, if torchrun starts it anew because it lost a process."""
+    if not int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
+        return None
+    if name is None:
+        raise UsageError("torchrun --max-restarts needs --name: who is started anew must know the run to go on with")
+    is_anew = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return Path(project) / "train" / name if is_anew else None
+
+
+def _saved_before(run: Path | None) -> Path | None:
+    return run if run is not None and any((run / name).is_file() for name in STATES) else None
 
 
 def _recipe(

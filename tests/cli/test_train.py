@@ -50,6 +50,33 @@ def test_training_ends_with_the_folder_and_what_to_do_next(small, data, tmp_path
     assert "warning: train.seed was 0, is 3" in anyway.output
 
 
+def test_what_torchrun_starts_anew_goes_on_with_its_run(small, data, tmp_path, monkeypatch):
+    words = [small, "--data", data, "--workers", "0", "--project", str(tmp_path)]
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    with pytest.raises(UsageError, match="torchrun --max-restarts needs --name"):
+        detr_train(*words)
+    words += ["--name", "one"]
+    folder = tmp_path / "train" / "one"
+    folder.mkdir(parents=True)
+    (folder / "data.txt").write_text("left by a start that was killed before its first state\n")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert "going on" not in detr_train(*words).output
+    again = detr_train(*words)
+    assert "going on after epoch 1 (2 steps)" in again.output
+    assert f"everything is in {folder}" in again.output
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    with pytest.raises(UsageError, match="already holds a run"):
+        detr_train(*words)
+
+
+def test_the_names_of_files_are_those_of_the_engine():
+    from detr.cli import train as cli
+    from detr.engine import checkpoint, generations
+
+    assert (cli.BEST, cli.RECIPE, cli.DATA) == (checkpoint.BEST, checkpoint.RECIPE, checkpoint.DATA)
+    assert cli.STATES == (checkpoint.RESUME, generations.PREVIOUS)
+
+
 def test_annotations_edited_between_are_refused_in_one_line(small, data, tmp_path):
     copy = Path(shutil.copytree(data, tmp_path / "data"))
     project = ["--data", str(copy), "--workers", "0", "--project", str(tmp_path), "--name", "one"]
