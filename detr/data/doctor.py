@@ -24,6 +24,7 @@ from detr.errors import listed
 
 Group = tuple[tuple[str, int], ...]  # (split, index of the image)
 
+_MANY = 0.05  # of the boxes
 _FEW = 20  # boxes of a class in training, below which little can be learnt
 
 
@@ -102,6 +103,9 @@ def _of_images(seen: Seen) -> Iterator[Finding]:
 def _of_boxes(seen: Seen, plan: Plan) -> Iterator[Finding]:
     known = seen.annotations
     wrong = faults(seen)
+    if known.crowd.all():
+        text = f"{seen.split}: none of {len(seen.paths):,} images has a box: nothing to learn, nothing to find"
+        yield Finding("empty", "error", seen.split, text, len(seen.paths))
     if known.num_flat:
         text = f"{seen.split}: {known.num_flat:,} boxes have no width or height; they are left out"
         yield Finding("flat", "error", seen.split, text, known.num_flat)
@@ -112,7 +116,7 @@ def _of_boxes(seen: Seen, plan: Plan) -> Iterator[Finding]:
     yield from of_rows(seen, "over", "warning", wrong.over, "boxes reach over the edge of their image")
     tiny = (input_sides(seen, plan.input) < SMALLEST) & ~wrong.outside & ~known.crowd
     what = f"boxes are smaller than {SMALLEST} x {SMALLEST} pixels of the input"
-    yield from of_rows(seen, "tiny", "warning" if tiny.mean() > 0.05 else "note", tiny, what)
+    yield from of_rows(seen, "tiny", "warning" if tiny.sum() > _MANY * len(tiny) else "note", tiny, what)
     objects = np.bincount(known.image_indices[~known.crowd], minlength=len(seen.paths))
     many = np.flatnonzero(objects > plan.queries).tolist()
     what = f"images have more objects than {plan.model} has queries ({plan.queries}); all cannot be found"

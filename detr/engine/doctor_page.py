@@ -22,7 +22,9 @@ from detr.image import RGB, read_image
 from detr.records import Detections
 
 _MOST = 6  # pictures of a finding
-_SIDE = 640  # of a picture, at most
+_SIDE = 640  # of a picture
+_SMALL = 0.05  # of an image's side: boxes below are shown from nearer by
+_CLOSEST = 96  # pixels of an image, at least, that are shown
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -32,8 +34,10 @@ def write_doctor_page(path: Path, data: str, report: Report, plan: Plan) -> None
     lead = f"{data}: {count['error']} errors, {count['warning']} warnings, {count['note']} notes."
     pictures = _Pictures(path.parent / "pictures", report)
     sections = [
-        Section("What was found", table=[["level", "what"], *([each.level, each.text] for each in report.findings)]),
-        Section("What to do", table=[["about", "advice"], *(line.split(": ", 1) for line in report.advice)]),
+        Section("What was found", table=_findings(report), words=True),
+        Section(
+            "What to do", table=[["about", "advice"], *(line.split(": ", 1) for line in report.advice)], words=True
+        ),
         *(
             Section(f"{finding.level}: {finding.text}", _listed(finding), pictures=pictures.of(finding))
             for finding in report.findings
@@ -67,27 +71,53 @@ class _Pictures:
 
     def _one(self, shown: Shown, stem: str) -> tuple[str, str]:
         seen = self.seen[shown.split]
-        rows = shown.rows or tuple(np.flatnonzero(seen.annotations.image_indices == shown.image).tolist())
-        picture = self._drawn(seen, shown.image, rows)
+        picture = self._drawn(seen, shown.image, shown.rows)
         if shown.other is not None:
             split, image = shown.other
-            picture = _side_by_side(picture, self._drawn(self.seen[split], image, ()))
+            picture = _side_by_side(picture, self._drawn(self.seen[split], image))
         file = self.folder / f"{stem}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         write_image(file, picture)
         words = f" ({shown.caption})" if shown.caption else ""
         return os.path.join(self.folder.name, file.name), f"{shown.split}: {seen.paths[shown.image].name}{words}"
 
-    def _drawn(self, seen: Seen, image: int, rows: Sequence[int]) -> RGB:
+    def _drawn(self, seen: Seen, image: int, rows: Sequence[int] = ()) -> RGB:
+        """With the boxes of those rows, or with all that it has; of a small box, what is around it."""
         pixels = read_image(seen.paths[image])
-        height, width = pixels.shape[:2]
-        factor = min(1.0, _SIDE / max(height, width))
-        size = max(1, round(width * factor)), max(1, round(height * factor))
-        small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
-        boxes = torch.from_numpy(seen.annotations.boxes[list(rows)] * factor)
+        window = (0, 0, pixels.shape[1], pixels.shape[0])
+        if rows:
+            window = _window(seen.annotations.boxes[rows[0]].tolist(), *window[2:])
+        else:
+            rows = np.flatnonzero(seen.annotations.image_indices == image).tolist()
+        left, top, right, bottom = window
+        factor = _SIDE / max(right - left, bottom - top)
+        size = max(1, round((right - left) * factor)), max(1, round((bottom - top) * factor))
+        part = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, box=window)
+        boxes = torch.from_numpy((seen.annotations.boxes[list(rows)] - (left, top, 0, 0)) * factor)
         boxes = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
         labels = torch.from_numpy(seen.annotations.labels[list(rows)])
-        return draw(small, Detections(boxes, torch.ones(len(boxes)), labels), self.names, scores=False)
+        return draw(np.asarray(part), Detections(boxes, torch.ones(len(boxes)), labels), self.names, scores=False)
+
+
+def _window(box: Sequence[float], width: int, height: int) -> tuple[int, int, int, int]:
+    """xyxy of what is shown of an image: all, or ten times as much as a box that would be lost in it."""
+    x, y, w, h = box
+    side = max(10 * max(w, h), _CLOSEST)
+    if max(w, h) > _SMALL * max(width, height) or side >= min(width, height):
+        return 0, 0, width, height
+    left, top = (
+        round(min(max(start + length / 2 - side / 2, 0), most - side))
+        for start, length, most in ((x, w, width), (y, h, height))
+    )
+    return left, top, left + round(side), top + round(side)
+
+
+def _findings(report: Report) -> list[list[str]]:
+    return [["level", "what"], *([each.level, each.text] for each in report.findings)]
+
+
+def _advice(report: Report) -> list[list[str]]:
+    return [["about", "advice"], *(line.split(": ", 1) for line in report.advice)]
 
 
 def _side_by_side(one: RGB, other: RGB) -> RGB:

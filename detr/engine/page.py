@@ -17,6 +17,7 @@ class Section:
     title: str
     text: str = ""
     table: Sequence[Sequence[str]] = ()  # the first row is the head
+    words: bool = False  # the table has words, and no numbers to compare
     pictures: Sequence[tuple[str, str]] = ()  # (file, caption)
     video: str | None = None
 
@@ -27,7 +28,7 @@ body { font: 16px/1.55 system-ui, sans-serif; max-width: 68rem; margin: 2.5rem a
 h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { font-size: 1.2rem; margin-top: 2.4rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 td, th { padding: .25rem .8rem; border-bottom: 1px solid var(--line); text-align: right; }
-td:first-child, th:first-child { text-align: left; padding-left: 0; } th { font-weight: 600; }
+.words td, .words th, td:first-child, th:first-child { text-align: left; padding-left: 0; } th { font-weight: 600; }
 figure { margin: 0; } figcaption { font-size: .85rem; opacity: .75; padding: .25rem 0 .6rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(28rem, 1fr)); gap: .8rem; }
 img, video { width: 100%; border-radius: 6px; background: #8882; }
@@ -54,7 +55,8 @@ def _section(section: Section) -> str:
         parts.append(f'<video src="{html.escape(section.video)}" controls loop muted autoplay playsinline></video>')
     if section.table:
         head, *rows = section.table
-        parts.append("<table>" + _row(head, "th") + "".join(_row(row, "td") for row in rows) + "</table>")
+        start = '<table class="words">' if section.words else "<table>"
+        parts.append(start + _row(head, "th") + "".join(_row(row, "td") for row in rows) + "</table>")
     if section.pictures:
         parts.append('<div class="pictures">' + "".join(_picture(*picture) for picture in section.pictures) + "</div>")
     return "\n".join([*parts, "</section>"])

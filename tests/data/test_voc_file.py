@@ -1,5 +1,10 @@
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from detr.classes import Classes
@@ -138,3 +143,43 @@ def test_a_set_without_objects_has_no_classes(put):
     with pytest.raises(InputError, match="no object in any XML file"):
         read(put("a"))
     np.testing.assert_array_equal(read(put("a"), names=Classes.from_names(("cat",))).boxes, np.zeros((0, 4)))
+
+
+pieces = st.sampled_from(
+    [
+        "<annotation>",
+        "</annotation>",
+        "<object>",
+        "</object>",
+        "<name>",
+        "</name>",
+        "<bndbox>",
+        "</bndbox>",
+        "<xmin>",
+        "</xmin>",
+        "1",
+        "1e999",
+        "-",
+        "&lt;",
+        "&x;",
+        "<!--",
+        "-->",
+        "<![CDATA[",
+        "]]>",
+        "<?xml?>",
+        "\x00",
+        "cat",
+    ]
+)
+
+
+@given(st.one_of(st.lists(pieces).map(lambda parts: "".join(parts).encode()), st.binary()))
+@settings(max_examples=100, deadline=None)
+def test_whatever_an_xml_file_holds_is_read_or_refused_in_one_line(data):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.xml"
+        path.write_bytes(data)
+        try:
+            assert np.isfinite(read_xml(path).boxes).all()
+        except InputError as problem:
+            assert str(path) in str(problem) and "\n" not in str(problem)

@@ -1,5 +1,10 @@
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from detr.data.sources import find_split
@@ -124,3 +129,21 @@ def test_boxes_of_an_image_that_cannot_be_read_are_left_out(tmp_path):
     (tmp_path / "images" / "train" / "a.png").write_bytes(b"<html>")
     found = read(tmp_path)
     assert len(found.boxes) == 0 and "1 images cannot be read; their boxes are left out" in found.notes
+
+
+rows = st.lists(
+    st.lists(st.one_of(st.sampled_from(["0", "1", "2", ".5", "1e-400", "1e400", "-0", "nan"]), st.text(max_size=4)))
+).map(lambda lines: "\n".join(" ".join(words) for words in lines).encode("utf-8", "surrogatepass"))
+
+
+@given(st.one_of(rows, st.binary()))
+@example(b"0 0.5 0.5 1e-320 1")
+@settings(max_examples=60, deadline=None)
+def test_whatever_a_label_file_holds_is_read_or_refused_in_one_line(text):
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = read(put(Path(folder), text))
+        except InputError as problem:
+            assert "\n" not in str(problem)
+        else:
+            assert np.isfinite(found.boxes).all() and (found.boxes[:, 2:] > 0).all()
