@@ -8,7 +8,7 @@ from pathlib import Path
 from detr.config import read_yaml
 from detr.data import coco_layout, voc_layout, yolo_layout
 from detr.data.annotations import SPLITS, Source
-from detr.errors import UsageError, did_you_mean
+from detr.errors import UsageError, did_you_mean, listed
 
 _FORMATS = {"COCO": coco_layout, "YOLO": yolo_layout, "Pascal VOC": voc_layout}
 
@@ -62,6 +62,8 @@ def _looked_for(root: Path) -> str:
     hint = ""
     if not any(root.iterdir()):
         hint = "; it is empty"
+    elif yamls := sorted(path.name for path in (*root.glob("*.yaml"), *root.glob("*.yml"))):
+        hint = f"; it has {listed(yamls)}: give the one that describes it"
     elif any((root / name).exists() for name in ("labels", "train/labels")):
         hint = "; it has YOLO's labels but no data.yaml, which names the classes"
     return f"found neither of {looked}{hint}"
