@@ -29,6 +29,17 @@ def require_images(folder: Path, file_names: Iterable[str]) -> None:
 
     UsageError if there is no such folder, or nothing in it.
     """
+    missing = missing_images(folder, file_names)
+    if missing:
+        more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
+        raise InputError(f"{len(missing):,} images are missing in {folder}: {', '.join(missing[:5])}{more}")
+
+
+def missing_images(folder: Path, file_names: Iterable[str]) -> list[str]:
+    """The paths below the folder that are not there.
+
+    UsageError if there is no such folder, or nothing in it; InputError for names and links that lead out of it.
+    """
     if not folder.is_dir():
         raise UsageError(f"image folder {folder}: {'is a file' if folder.exists() else 'no such folder'}")
     if not any(folder.iterdir()):
@@ -41,9 +52,7 @@ def require_images(folder: Path, file_names: Iterable[str]) -> None:
     missing: list[str] = []
     for parent, names in names_in.items():
         missing += _missing(root, parent, names)
-    if missing:
-        more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
-        raise InputError(f"{len(missing):,} images are missing in {folder}: {', '.join(missing[:5])}{more}")
+    return missing
 
 
 def _missing(root: Path, parent: PurePosixPath, names: list[str]) -> list[str]:

@@ -160,11 +160,14 @@ def test_the_report_is_json(tmp_path):
     assert row["images"] == [{"image": str(tmp_path / "train" / "0.jpg"), "rows": [1], "what": "1 boxes"}]
 
 
-def test_what_cannot_be_read_at_all_is_an_error(tmp_path):
-    write(tmp_path, HEALTHY)
-    (tmp_path / "val" / "1.jpg").unlink()
-    with pytest.raises(InputError, match="1 images are missing"):
-        examine(tmp_path, PLAN)
+def test_a_missing_image_is_found_and_one_outside_of_the_set_refused(tmp_path):
+    root = write(tmp_path / "set", HEALTHY)
+    (root / "val" / "1.jpg").rename(tmp_path / "elsewhere.jpg")
+    finding = found(root)["unreadable", "val"]
+    assert finding.count == 1 and "1.jpg: no such file" in finding.shown[0].caption
+    (root / "val" / "1.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    with pytest.raises(InputError, match="outside of the image folder"):
+        examine(root, PLAN)
 
 
 def sick(root):
