@@ -16,7 +16,7 @@ def put_down(folder: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make the folder's next state; the one that was the newest becomes the one before.
 
     At any moment a whole state lies in the folder, whether the process is killed, the disk fills up or the power fails.
-    InputError if it can't be written, or what the disk gives back is not what was written.
+    InputError if it can't be written, or reads back as something else.
     """
     coming = folder / NEXT
     try:

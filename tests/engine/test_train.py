@@ -208,6 +208,11 @@ def test_it_stops_early_when_nothing_gets_better(recipe_with, small_sets, tmp_pa
     monkeypatch.setattr(program, "validate", lambda *_, **__: (Nothing(), None))
     result, _ = run(recipe_with(epochs=9, patience=2), small_sets, tmp_path)
     assert (result.epochs, result.stopped_early, result.best_epoch) == (3, True, 1)
+    again, _ = run(recipe_with(epochs=9, patience=2), small_sets, tmp_path, resume=True)
+    assert (again.epochs, again.stopped_early, again.steps) == (3, True, result.steps)
+    longer, said = run(recipe_with(epochs=9, patience=3), small_sets, tmp_path, resume=True)
+    assert (longer.epochs, longer.stopped_early) == (4, True)
+    assert "note: train.patience was 2, is 3" in said
 
 
 def test_the_best_stays_when_a_resumed_run_is_worse(recipe_with, small_sets, tmp_path, monkeypatch):
