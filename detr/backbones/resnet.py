@@ -122,7 +122,7 @@ class Basic(nn.Module):
         self.activation = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.conv2(self.conv1(x)) + self.shortcut(x))
+        return self.conv2.residual(self.conv1(x), self.shortcut(x), self.activation)
 
 
 class Bottleneck(nn.Module):
@@ -149,7 +149,7 @@ class Bottleneck(nn.Module):
         self.activation = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.conv3(self.conv2(self.conv1(x))) + self.shortcut(x))
+        return self.conv3.residual(self.conv2(self.conv1(x)), self.shortcut(x), self.activation)
 
 
 def _projection(config: ResNetConfig, channels_in: int, channels_out: int, stride: int) -> ConvNorm:

@@ -27,6 +27,7 @@ VERBS = {
     "benchmark": "Time models, and what their layers and queries buy.",
 }
 ALIASES = {"eval": "val"}
+COMPUTING = {"demo", "train", "val", *ALIASES, "predict", "benchmark"}
 
 _ONLY_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # before 8.2, click shows help and leaves with 0
 
@@ -54,8 +55,13 @@ class _Verbs(click.Group):
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="detr")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def program(debug: bool) -> None:
+@click.pass_context
+def program(context: click.Context, debug: bool) -> None:
     """Object detection with transformers of the DETR family."""
+    if context.invoked_subcommand in COMPUTING:
+        from detr.cli.allocation import keep_freed_memory
+
+        keep_freed_memory()
 
 
 class Terminated(BaseException):

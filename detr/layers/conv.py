@@ -69,6 +69,13 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.norm(self.conv(x)))
 
+    def residual(self, x: Tensor, shortcut: Tensor, activation: nn.Module) -> Tensor:
+        """`activation(self(x) + shortcut)`, in one pass where the convolution is packed (`detr.layers.packed`)."""
+        in_one_pass = getattr(self.conv, "residual", None)
+        if in_one_pass is not None:
+            return in_one_pass(x, shortcut, activation)
+        return activation(self(x) + shortcut)
+
     @torch.no_grad()
     def fuse(self) -> None:
         """Fold the norm into the convolution; for inference only, and exact but for rounding."""

@@ -15,10 +15,15 @@ from torch import Tensor, nn
 
 from detr.layers.conv import ConvNorm, RepVGGBlock
 
+_OPS: Any = torch.ops.mkldnn
 _OPERATORS = {
     "_reorder_convolution_weight": ("self", "padding", "stride", "dilation", "groups", "input_size"),
     "_convolution_pointwise": (
         "X", "W", "B", "padding", "stride", "dilation", "groups", "attr", "scalars", "algorithm",
+    ),
+    "_convolution_pointwise.binary": (
+        "X", "other", "W", "B", "padding", "stride", "dilation", "groups", "binary_attr", "alpha", "unary_attr",
+        "unary_scalars", "unary_algorithm",
     ),
 }  # fmt: skip
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, str]] = {
@@ -41,13 +46,25 @@ class PackedConv(nn.Module):
         self.is_packed = False
 
     def forward(self, x: Tensor) -> Tensor:
-        operators: Any = torch.ops.mkldnn
+        x = self._ready(x)
+        name, algorithm = self.activation
+        return _OPS._convolution_pointwise(x, self.weight, self.bias, *self.places, name, [], algorithm)
+
+    def residual(self, x: Tensor, shortcut: Tensor, activation: nn.Module) -> Tensor:
+        """`activation(self(x) + shortcut)`; of ReLU in one pass."""
+        if self.activation[0] != "none" or not isinstance(activation, nn.ReLU):
+            return activation(self(x) + shortcut)
+        x, shortcut = self._ready(x), shortcut.to(self.weight.dtype)
+        return _OPS._convolution_pointwise.binary(
+            x, shortcut, self.weight, self.bias, *self.places, "add", 1.0, "relu", [], None
+        )
+
+    def _ready(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
         if not self.is_packed:
-            self.weight = operators._reorder_convolution_weight(self.weight, *self.places, list(x.shape))
+            self.weight = _OPS._reorder_convolution_weight(self.weight, *self.places, list(x.shape))
             self.is_packed = True
-        name, algorithm = self.activation
-        return operators._convolution_pointwise(x, self.weight, self.bias, *self.places, name, [], algorithm)
+        return x
 
 
 def packable() -> bool:
@@ -55,8 +72,9 @@ def packable() -> bool:
     if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
         return False
     for name, arguments in _OPERATORS.items():
-        operator = getattr(torch.ops.mkldnn, name, None)
-        if operator is None or tuple(argument.name for argument in operator.default._schema.arguments) != arguments:
+        name, _, overload = name.partition(".")
+        operator = getattr(getattr(_OPS, name, None), overload or "default", None)
+        if operator is None or tuple(argument.name for argument in operator._schema.arguments) != arguments:
             return False
     return True
 

@@ -124,7 +124,8 @@ class LearnedPoints(nn.Module):
         """The first `num_queries`."""
         position, content = self.embedding.weight[:num_queries].chunk(2, -1)
         points = precise(self.point(position)).sigmoid()
-        content, position, points = (each.expand(memory.tokens.shape[0], -1, -1) for each in (content, position, points))
+        starts = (content, position, points)
+        content, position, points = (each.expand(memory.tokens.shape[0], -1, -1) for each in starts)
         return Start(content, position, points)
 
 

@@ -34,6 +34,20 @@ def network():
     )
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.SiLU()])
+def test_a_residual_is_added_in_the_same_pass(activation):
+    torch.manual_seed(0)
+    (block,) = folded(ConvNorm(8, 16, kernel=3))
+    as_was = copy.deepcopy(block)
+    pack(block)
+    x, shortcut = torch.randn(2, 8, 9, 11), torch.randn(2, 16, 9, 11)
+    given = shortcut.clone()
+    expected = activation(as_was(x) + shortcut)
+    torch.testing.assert_close(block.residual(x, shortcut, activation), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(as_was.residual(x, shortcut, activation), expected, rtol=0, atol=0)
+    assert torch.equal(shortcut, given)
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_packed_convolutions_compute_what_they_did_at_every_size(network, layout):
     as_was = copy.deepcopy(network)
