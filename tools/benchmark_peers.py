@@ -6,10 +6,12 @@ Networks have random weights, as speed does not depend on them, filled so that n
 running one must find what transformers finds, or nothing is printed; where numbers are shorter than float32 the median
 difference of a query's scores and box is shown instead. Ways take turns (A B A B ...), so what else a machine does hits
 all of them alike. What isn't installed is left out, and said.
+Ours run with freed memory kept, as in `detr`'s commands; the others with what glibc arrives at by itself.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
 import math
@@ -30,6 +32,7 @@ import click
 import torch
 from torch import Tensor, nn
 
+from detr.cli.allocation import keep_freed_memory
 from detr.engine.benchmark import processor
 from detr.engine.runner import TorchRunner
 from detr.models import Network, build_model
@@ -253,12 +256,21 @@ def alternate(ways: list[Way], images: Tensor, rounds: int) -> None:
         way.times = []
     for number in range(rounds + 1):
         for way in ways:
+            allocate_as_in(way.name)
             begun = time.perf_counter()
             way.run(images)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if number:  # the first turn warms up
                 way.times.append(1000 * (time.perf_counter() - begun))
+
+
+def allocate_as_in(name: str) -> None:
+    """When freed memory goes back to the system; on Linux with glibc."""
+    if name.startswith("detr"):
+        keep_freed_memory()
+    elif (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(-1, 64 << 20)  # M_TRIM_THRESHOLD: twice the largest block from the heap, as by default
 
 
 def table(title: str, ways: list[Way]) -> list[str]:
