@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from detr.errors import UsageError
@@ -81,12 +82,27 @@ def joined(device: torch.device) -> Iterator[Team]:
         torch.cuda.set_device(device)
     already = dist.is_initialized()
     if not already:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        _meet("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Team(rank, size, device)
     finally:
         if not already:
             dist.destroy_process_group()
+
+
+def _meet(backend: str) -> None:
+    """Begin the process group by the environment.
+
+    `torchrun` keeps its table of addresses when it starts all processes anew, so that one could take that of a dead one
+    for its successor's (pytorch/pytorch#135712); on one machine each start therefore has a table of its own. Over
+    several, starts aren't counted alike everywhere; there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 helps.
+    """
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if start == "0" or os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
+        dist.init_process_group(backend)
+        return
+    store, rank, size = next(rendezvous("env://"))
+    dist.init_process_group(backend, store=dist.PrefixStore(f"start {start}", store), rank=rank, world_size=size)
 
 
 def shared(network: nn.Module, team: Team) -> nn.Module:

@@ -61,6 +61,14 @@ def test_two_processes_train_one_network_even_if_one_has_no_boxes(small_shapes, 
     assert weights.read(out / "last.safetensors").metadata["epoch"] == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="processes are forked")
+def test_processes_started_anew_never_take_a_dead_one_for_its_successor():
+    program = Path(__file__).parent / "started_anew.py"
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0", "0", "0", "0"], done.stderr
+
+
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "xla"])
 def test_an_unknown_device_is_refused(name):
     with pytest.raises(UsageError, match="expected auto, cpu, cuda"):
