@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detr.classes import Classes
 from detr.data import Progress
@@ -131,23 +133,31 @@ def _of_reading(seen: Seen) -> Iterator[Finding]:
 def _of_classes(seen: Sequence[Seen]) -> Iterator[Finding]:
     names = seen[0].annotations.classes.names
     counts = {each.split: each.annotations.counts() for each in seen}
-    train = counts.get("train")
-    for split, count in counts.items():
-        if train is not None and split != "train":
-            unseen = [names[i] for i in np.flatnonzero((count > 0) & (train == 0))]
-            text = f"{split}: {len(unseen)} classes have boxes here and none in train: {listed(unseen)}"
-            yield from [Finding("class", "error", split, text, len(unseen))] if unseen else ()
-            absent = [names[i] for i in np.flatnonzero((count == 0) & (train > 0))]
-            text = f"{split}: {len(absent)} classes have no boxes here, so their AP is not measured: {listed(absent)}"
-            yield from [Finding("class", "warning", split, text, len(absent))] if absent else ()
-    if train is not None:
-        few = [f"{names[i]} ({train[i]})" for i in np.flatnonzero((train > 0) & (train < _FEW))]
-        text = f"train: {len(few)} classes have fewer than {_FEW} boxes: {listed(few)}"
-        yield from [Finding("few", "note", "train", text, len(few))] if few else ()
-    plain = [name.strip().casefold() for name in names]
-    alike = [name for name in names if plain.count(name.strip().casefold()) > 1]
+    if "train" in counts:
+        yield from _of_splits(names, counts.pop("train"), counts)
+    plain = Counter(name.strip().casefold() for name in names)
+    alike = [name for name in names if plain[name.strip().casefold()] > 1]
     if alike:
         yield Finding("names", "warning", "", f"class names differ in case or blanks only: {listed(alike)}", len(alike))
+
+
+def _of_splits(
+    names: Sequence[str], train: NDArray[np.int64], others: Mapping[str, NDArray[np.int64]]
+) -> Iterator[Finding]:
+    """From how many boxes of each class, [C], there are in training and elsewhere."""
+    for split, count in others.items():
+        unseen = [names[i] for i in np.flatnonzero((count > 0) & (train == 0))]
+        absent = [names[i] for i in np.flatnonzero((count == 0) & (train > 0))]
+        if unseen:
+            text = f"{split}: {len(unseen)} classes have boxes here and none in train: {listed(unseen)}"
+            yield Finding("class", "error", split, text, len(unseen))
+        if absent:
+            text = f"{split}: {len(absent)} classes have no boxes here, so their AP is not measured: {listed(absent)}"
+            yield Finding("class", "warning", split, text, len(absent))
+    few = [f"{names[i]} ({train[i]})" for i in np.flatnonzero((train > 0) & (train < _FEW))]
+    if few:
+        text = f"train: {len(few)} classes have fewer than {_FEW} boxes: {listed(few)}"
+        yield Finding("few", "note", "train", text, len(few))
 
 
 def _of_repeats(groups: Sequence[Group], seen: Sequence[Seen]) -> Iterator[Finding]:

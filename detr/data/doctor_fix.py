@@ -73,7 +73,7 @@ def _fixed(seen: Seen, leaked: set[int], changes: list[str]) -> Part:
         if count:
             changes.append(f"{seen.split}: {count:,} {what}")
     new_index = np.cumsum(images) - 1
-    boxes = np.where(cut[:, None], _cut(seen), known.boxes)[rows]
+    within = _within(seen)
     found = replace(
         known,
         image_ids=tuple(_chosen(known.image_ids, images)),
@@ -82,14 +82,14 @@ def _fixed(seen: Seen, leaked: set[int], changes: list[str]) -> Part:
         widths=seen.sizes[images, 1],
         image_indices=new_index[known.image_indices[rows]],
         labels=known.labels[rows],
-        boxes=boxes,
-        areas=np.where(cut, np.minimum(known.areas, np.prod(_cut(seen)[:, 2:], 1)), known.areas)[rows],
+        boxes=np.where(cut[:, None], within, known.boxes)[rows],
+        areas=np.where(cut, np.minimum(known.areas, np.prod(within[:, 2:], 1)), known.areas)[rows],
         crowd=known.crowd[rows],
     )
     return Part(seen.split, found, tuple(_chosen(seen.paths, images)))
 
 
-def _cut(seen: Seen) -> NDArray[np.float64]:
+def _within(seen: Seen) -> NDArray[np.float64]:
     """[A, 4] xywh within the images."""
     corners, _ = clipped(seen.annotations.boxes, seen.box_sizes[:, 0], seen.box_sizes[:, 1])
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)

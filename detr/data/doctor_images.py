@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,14 +37,14 @@ class Seen:
     paths: tuple[Path, ...]
     looks: tuple[Look, ...]
 
-    @property
+    @cached_property
     def sizes(self) -> NDArray[np.int64]:
         """[I, 2] height and width: those of the images, or as is said of one that can't be read."""
         said = np.stack([self.annotations.heights, self.annotations.widths], 1)
         own = np.array([look.size for look in self.looks], np.int64).reshape(-1, 2)
         return np.where(own > 0, own, said)
 
-    @property
+    @cached_property
     def box_sizes(self) -> NDArray[np.int64]:
         """[A, 2] height and width of each box's image."""
         return self.sizes[self.annotations.image_indices]
