@@ -146,15 +146,15 @@ def _of_splits(
 ) -> Iterator[Finding]:
     """From how many boxes of each class, [C], there are in training and elsewhere."""
     for split, count in others.items():
-        unseen = [names[i] for i in np.flatnonzero((count > 0) & (train == 0))]
-        absent = [names[i] for i in np.flatnonzero((count == 0) & (train > 0))]
+        unseen = [names[i] for i in np.flatnonzero((count > 0) & (train == 0)).tolist()]
+        absent = [names[i] for i in np.flatnonzero((count == 0) & (train > 0)).tolist()]
         if unseen:
             text = f"{split}: {len(unseen)} classes have boxes here and none in train: {listed(unseen)}"
             yield Finding("class", "error", split, text, len(unseen))
         if absent:
             text = f"{split}: {len(absent)} classes have no boxes here, so their AP is not measured: {listed(absent)}"
             yield Finding("class", "warning", split, text, len(absent))
-    few = [f"{names[i]} ({train[i]})" for i in np.flatnonzero((train > 0) & (train < _FEW))]
+    few = [f"{names[i]} ({train[i]})" for i in np.flatnonzero((train > 0) & (train < _FEW)).tolist()]
     if few:
         text = f"train: {len(few)} classes have fewer than {_FEW} boxes: {listed(few)}"
         yield Finding("few", "note", "train", text, len(few))
