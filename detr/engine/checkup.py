@@ -77,14 +77,15 @@ def _devices() -> Iterator[Line]:
 
 
 def _codecs() -> Iterator[Line]:
-    there = [name for feature, name in _CODECS.items() if features.check(feature)]
+    known = features.get_supported()
+    there = [name for feature, name in _CODECS.items() if feature in known]
     lacking = [name for name in _CODECS.values() if name not in there]
-    turbo = ", libjpeg-turbo" if features.check("libjpeg_turbo") else ""
+    turbo = ", libjpeg-turbo" if "libjpeg_turbo" in known else ""
     advice = f"no {', '.join(lacking)}: such images can't be read; a newer Pillow may" if lacking else ""
     yield Line("images", f"{', '.join(there)}{turbo}", advice)
-    known = encoders()
-    advice = "" if "libx264" in known else "videos can't be written: pip install av"
-    yield Line("video", ", ".join(known) or "no encoder", advice)
+    video = encoders()
+    advice = "" if "libx264" in video else "videos can't be written: pip install av"
+    yield Line("video", ", ".join(video) or "no encoder", advice)
 
 
 def _room() -> Iterator[Line]:

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import tempfile
@@ -212,3 +213,15 @@ def test_names_that_yaml_would_read_as_something_else_stay_names(tmp_path):
     text = "0 .5 .5 .1 .1\n"
     (tmp_path / "out" / "labels" / "train" / "a.txt").write_text(text)
     assert find_splits(tmp_path / "out")["train"].read().classes.names == tuple(odd)
+
+
+def test_where_no_links_can_be_made_copies_are_offered(tmp_path, monkeypatch):
+    def refused(source, target):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    source = write_coco(tmp_path / "set", {"train": [("a.png", [])]}, [(1, "cat")])
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(UsageError, match=r"cannot link .*a\.png \(Invalid cross-device link\); copy .* with --copy"):
+        convert(source, "coco", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    convert(source, "coco", tmp_path / "out", copy=True)
