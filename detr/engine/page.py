@@ -17,9 +17,9 @@ class Section:
     title: str
     text: str = ""
     table: Sequence[Sequence[str]] = ()  # the first row is the head
-    words: bool = False  # the table has words, and no numbers to compare
     pictures: Sequence[tuple[str, str]] = ()  # (file, caption)
     video: str | None = None
+    words: bool = False  # the table has words, and no numbers to compare
 
 
 _STYLE = """
