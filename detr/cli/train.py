@@ -35,6 +35,11 @@ STATES = ("resume.safetensors", "resume.previous.safetensors")
 @click.option("--finetune", is_flag=True, help="Schedule and augmentation for a small data set; 12 epochs unless said.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Folder of a run to go on with, exactly.")
 @click.option("--check", is_flag=True, help="With --resume: only prove, on a few steps, that it goes on bit by bit.")
+@click.option(
+    "--replay",
+    type=click.Path(path_type=Path),
+    help="Only take a step again that diverged: a file in its run's folder.",
+)
 @click.option("--allow-changes", is_flag=True, help="Resume although the data or the recipe changed since.")
 @click.option(
     "--save-every",
@@ -76,6 +81,7 @@ def command(
     finetune: bool,
     resume: Path | None,
     check: bool,
+    replay: Path | None,
     allow_changes: bool,
     save_every: str | None,
     device: str,
@@ -106,6 +112,8 @@ def command(
         raise UsageError("--check and --allow-changes are about a run to go on with: --resume RUN")
     started_again = None if resume is not None else _started_again(name, project)
     data = data or _remembered(resume)
+    if replay is not None:
+        return _replay(replay, device)
     if data is None:
         raise UsageError("train needs --data: a folder, an annotation file, or a YAML with train and val")
     words = [*settings, *_as_words(options)]
@@ -177,6 +185,13 @@ _PLACES = {
     "deterministic": "train.deterministic",
     "compile": "train.compile",
 }
+
+
+def _replay(path: Path, device: str) -> None:
+    from detr.engine.device import choose_device
+    from detr.engine.replay import replay
+
+    click.echo(replay(path, device=choose_device(device)).text)
 
 
 def _as_words(options: dict[str, Any]) -> list[str]:

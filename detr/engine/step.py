@@ -60,7 +60,7 @@ def gradients(run: Run, pieces: list[Batch]) -> tuple[dict[str, Tensor], Output]
             try:
                 terms = run.criterion(output, batch.targets)
             except FloatingPointError as problem:
-                raise Diverged(f"step {run.counters.step + 1}: {problem}") from None
+                raise Diverged(run.counters.step + 1, str(problem)) from None
             run.scaler.scale(sum(terms.values()) * share).backward()
         for name, value in terms.items():
             losses[name] = losses.get(name, 0.0) + value.detach() * share

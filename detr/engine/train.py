@@ -27,12 +27,14 @@ from detr.engine.occupied import occupied
 from detr.engine.pace import Pace
 from detr.engine.progress import progress
 from detr.engine.recipe import Recipe
+from detr.engine.replay import explained
 from detr.engine.run import Run, Say
 from detr.engine.runner import TorchRunner
 from detr.engine.sanity import LOOKS, SanityCard
 from detr.engine.second_stage import after_evaluation, begin_second_stage
 from detr.engine.step import take_step
 from detr.engine.validate import validate
+from detr.engine.watch import Diverged
 from detr.engine.words import ROWS_EVERY, fill_card, say_what_is_asked, tell_epoch, tell_steps
 from detr.files import require_writable, write_text
 from detr.records import Batch
@@ -80,7 +82,7 @@ def train(
     state is saved before the first step, after each epoch and, within one, at the pace of `save_every` (none: ten
     minutes). InputError if data or recipe are others than when it was saved, unless
     `allow_changes`. SIGINT and SIGTERM: the step is finished, the state saved, and the signal raised again.
-    Diverged: a loss or gradient is not finite; the step was not taken.
+    Diverged: a loss or gradient is not finite; the step was not taken, and is kept in `out` (`detr.engine.replay`).
     """
     out = Path(out)
     with (
@@ -117,7 +119,10 @@ def train(
         while run.counters.epoch < settings.epochs and not _is_stopped_early(run):
             began = time.monotonic()
             begin_second_stage(run)
-            losses = _train_epoch(run, train_set, workers)
+            try:
+                losses = _train_epoch(run, train_set, workers)
+            except Diverged as problem:
+                raise explained(run, train_set, problem) from None
             trained = time.monotonic()
             last_one = run.counters.epoch == settings.epochs
             if val_set is not None and (last_one or run.counters.epoch % settings.evaluate_every == 0):
@@ -172,8 +177,9 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
             bar.update()
             run.leave_if_interrupted()
             run.save_if_due()
+    means = run.watch.means()
     end_epoch(run)
-    return run.watch.means()
+    return means
 
 
 def _evaluate(run: Run, val_set: CocoDataset, workers: int) -> dict[str, float]:

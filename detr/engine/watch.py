@@ -15,6 +15,10 @@ from detr.errors import InputError
 class Diverged(InputError):
     """A loss or a gradient is NaN or infinite: training cannot go on."""
 
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(f"step {step}: {reason}")
+        self.step, self.reason = step, reason
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -90,6 +94,7 @@ class Watch:
             broken = [f"the norm of the gradients is {norm}, though every loss of this process is finite"]
         if broken:
             raise Diverged(
-                f"step {step}: {broken[0]}{f' (and {len(broken) - 1} more losses)' if len(broken) > 1 else ''}; "
-                "the step was not taken; a smaller learning rate, a longer warm-up or train.amp=off may help"
+                step,
+                f"{broken[0]}{f' (and {len(broken) - 1} more losses)' if len(broken) > 1 else ''}; "
+                "the step was not taken; a smaller learning rate, a longer warm-up or train.amp=off may help",
             )

@@ -160,6 +160,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(recipe_with, small_sets
     learned = dict(stopped.network.named_parameters())
     assert all(torch.equal(learned[name], before[name]) for name in learned)
     assert weights.read(tmp_path / FILES[2]).metadata["resume"]["epoch"] == 1
+    kept = weights.read(tmp_path / "diverged.safetensors")
+    assert kept.metadata["replay"]["step"] == 4
+    assert all(torch.equal(kept.state[f"network.{name}"], before[name]) for name in learned)
 
 
 def test_predictions_that_are_not_finite_are_said_with_the_step(recipe_with, small_sets, tmp_path, monkeypatch):
@@ -172,7 +175,8 @@ def test_predictions_that_are_not_finite_are_said_with_the_step(recipe_with, sma
         return made
 
     monkeypatch.setattr(assembly, "assemble", broken)
-    with pytest.raises(Diverged, match=r"step 1: the logits of the last decoder layer"):
+    began = r"not finite first in the parameter decoder.score_heads.1.bias"
+    with pytest.raises(Diverged, match=rf"step 1: the logits of the last decoder layer.*{began}"):
         run(recipe_with(), small_sets, tmp_path)
 
 
