@@ -24,6 +24,7 @@ from detr.engine.generations import forget, newest, set_damaged_aside
 from detr.engine.interruption import noticed
 from detr.engine.journal import Journal
 from detr.engine.occupied import occupied
+from detr.engine.origin import tell_origin
 from detr.engine.pace import Pace
 from detr.engine.progress import progress
 from detr.engine.recipe import Recipe
@@ -153,6 +154,7 @@ def _begin_folder(run: Run, resumed: Resumed | None, data: str | None) -> None:
     write_text(run.out / RECIPE, as_yaml(run.recipe.as_tree()))
     if data is not None:
         write_text(run.out / DATA, data + "\n")
+    tell_origin(run, data)
     run.journal = Journal(run.out, since_step=run.counters.step, epochs=run.counters.epoch)
     run.card = SanityCard() if run.counters.step == 0 else None
 
