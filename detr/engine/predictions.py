@@ -86,6 +86,8 @@ def read_predictions(
 ) -> DetectionArrays:
     """COCO's results file: a list of records, or an object with such a list under "annotations".
 
+    A record's image is that of its `file_name`, as `detr predict --save-json` writes it, or of its `image_id`.
+
     Categories that the data set doesn't have are left out, with a note. Images that it doesn't have are an error
     unless allowed, since the usual cause is a file of another split. UsageError where there is no such file,
     InputError naming the record for everything else that is wrong.
@@ -144,6 +146,8 @@ class _Reader:
         self.path = path
         self.annotations = annotations
         self.image_index = {id: index for index, id in enumerate(annotations.image_ids)}
+        names = [Path(name).name for name in annotations.file_names]
+        self.index_by_name = {name: index for index, name in enumerate(names)} if len(set(names)) == len(names) else {}
         self.class_index = {id: index for index, id in enumerate(annotations.classes.ids)}
         self.unknown_images: dict[Any, None] = {}
         self.unknown_categories: dict[Any, None] = {}
@@ -166,7 +170,7 @@ class _Reader:
             self._refuse_first(rows, start)
         try:
             return (
-                self._indices(images, self.image_index, self.unknown_images),
+                self._images(rows, images),
                 self._indices(categories, self.class_index, self.unknown_categories),
                 np.fromiter(chain.from_iterable(boxes), float, 4 * len(rows)).reshape(-1, 4),
                 np.fromiter(scores, float, len(rows)),
@@ -174,6 +178,16 @@ class _Reader:
         except OverflowError:
             last = start + len(rows) - 1
             raise InputError(f"{self.path}: a number in records {start} to {last} is too large") from None
+
+    def _images(self, rows: list[Any], ids: Sequence[Any]) -> NDArray[np.int64]:
+        """By the file's name where records have one that is known here (`detr predict` guesses ids), else by id."""
+        if "file_name" not in rows[0]:
+            return self._indices(ids, self.image_index, self.unknown_images)
+        by_name = [self.index_by_name.get(str(row.get("file_name")), -1) for row in rows]
+        indices = np.array(by_name, np.int64)
+        rest = np.flatnonzero(indices < 0)
+        indices[rest] = self._indices([ids[n] for n in rest.tolist()], self.image_index, self.unknown_images)
+        return indices
 
     @staticmethod
     def _indices(ids: Sequence[Any], index: Mapping[Id, int], unknown: dict[Any, None]) -> NDArray[np.int64]:

@@ -130,15 +130,18 @@ class Saver:
 
 
 def coco_rows(result: Results, name: str, classes: Classes) -> list[dict[str, Any]]:
-    """COCO's result rows. The image id is the number in the file's name, or the name where it is none."""
+    """COCO's result rows. The image id is the number in the file's name, or the name where it is none; the data set may
+    number its images otherwise, so the name of the file stands beside it, which `detr val --predictions` goes by.
+    """
     image_id = int(name) if name.isascii() and name.isdecimal() else name
+    file_name = Path(result.path).name
     rows = []
     for box, label, score in zip(
         result.boxes.xyxy.tolist(), result.boxes.cls.tolist(), result.boxes.conf.tolist(), strict=True
     ):
         x1, y1, x2, y2 = box
         corner_and_size = [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
-        labelled = {"image_id": image_id, "category_id": classes.id_of(int(label))}
+        labelled = {"image_id": image_id, "file_name": file_name, "category_id": classes.id_of(int(label))}
         rows.append({**labelled, "bbox": corner_and_size, "score": round(score, 5)})
     return rows
 

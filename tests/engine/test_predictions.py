@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -51,6 +52,18 @@ def test_records_become_arrays_in_file_order(read):
     assert found.boxes.tolist() == [[1, 2.5, 3, 4]] * 2
     assert found.scores.tolist() == [0.5, 1]
     assert found.notes == ()
+
+
+def test_the_name_of_the_file_counts_for_more_than_a_guessed_id(read):
+    """`0007.jpg` may be image 3 of the data set, and 7 another one."""
+    rows = [record(image_id=7, file_name="3.jpg"), record(image_id=3, file_name="elsewhere.jpg"), record(image_id=7)]
+    assert read(rows).image_indices.tolist() == [1, 1, 0]
+    assert read([record(image_id=7, file_name=["3.jpg"])]).image_indices.tolist() == [0]
+
+
+def test_names_that_two_images_share_tell_nothing(read):
+    twice = dataclasses.replace(annotations_with(), file_names=("a/1.jpg", "b/1.jpg"))
+    assert read([record(image_id=3, file_name="1.jpg")], twice).image_indices.tolist() == [1]
 
 
 @pytest.mark.parametrize("text", ["[]", " [ ] \n", '{"annotations": []}', "\ufeff[]"])
