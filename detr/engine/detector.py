@@ -242,8 +242,9 @@ class Detector:
                 speed={"preprocess": item.milliseconds, **shares},
                 frame=item.frame.index,
                 time=item.frame.time,
+                as_found=raw.boxes.cpu(),
             )
-            for item, one in zip(group, kept, strict=True)
+            for item, one, raw in zip(group, kept, found, strict=True)
         ]
 
     def val(

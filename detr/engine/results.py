@@ -123,6 +123,7 @@ class Results:
     speed: dict[str, float] = field(default_factory=dict)  # milliseconds of preprocess, inference, postprocess
     frame: int | None = None  # place in its video
     time: float | None = None  # seconds, in its video
+    as_found: Tensor | None = field(default=None, repr=False)  # [N, 4] xyxy before they were clipped to the image
 
     masks = obb = keypoints = probs = None  # what other kinds of models find
 
@@ -137,13 +138,14 @@ class Results:
         speed: Mapping[str, float] | None = None,
         frame: int | None = None,
         time: float | None = None,
+        as_found: Tensor | None = None,
     ) -> Results:
         columns = [detections.boxes, detections.scores[:, None], detections.labels[:, None]]
         if detections.track_ids is not None:
             columns.insert(1, detections.track_ids[:, None])
         data = torch.cat([column.to(torch.float32) for column in columns], 1)
         boxes = Boxes(data, (image.shape[0], image.shape[1]))
-        return cls(image, path, dict(names), boxes, dict(speed or {}), frame, time)
+        return cls(image, path, dict(names), boxes, dict(speed or {}), frame, time, as_found)
 
     @property
     def orig_img(self) -> RGB:
@@ -164,7 +166,8 @@ class Results:
         return len(self.boxes)
 
     def __getitem__(self, index: Index) -> Results:
-        return replace(self, boxes=self.boxes[index])
+        as_found = None if self.as_found is None else self.as_found[index].view(-1, 4)
+        return replace(self, boxes=self.boxes[index], as_found=as_found)
 
     def __iter__(self) -> Iterator[Results]:
         return (self[index] for index in range(len(self)))

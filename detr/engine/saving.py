@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+import torch
+
 from detr.classes import Classes
 from detr.engine.results import Results, write_image
 from detr.errors import InputError
@@ -130,20 +132,21 @@ class Saver:
 
 
 def coco_rows(result: Results, name: str, classes: Classes) -> list[dict[str, Any]]:
-    """COCO's result rows. The image id is the number in the file's name, or the name where it is none; the data set may
-    number its images otherwise, so the name of the file stands beside it, which `detr val --predictions` goes by.
+    """COCO's result rows with all digits, boxes as the network gave them: what `detr val` evaluates.
+
+    The image id is the number in the file's name, or the name where it is none; the data set may number its images
+    otherwise, so the name of the file stands beside it, which `detr val --predictions` goes by.
     """
     image_id = int(name) if name.isascii() and name.isdecimal() else name
     file_name = Path(result.path).name
-    rows = []
-    for box, label, score in zip(
-        result.boxes.xyxy.tolist(), result.boxes.cls.tolist(), result.boxes.conf.tolist(), strict=True
-    ):
-        x1, y1, x2, y2 = box
-        corner_and_size = [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
-        labelled = {"image_id": image_id, "file_name": file_name, "category_id": classes.id_of(int(label))}
-        rows.append({**labelled, "bbox": corner_and_size, "score": round(score, 5)})
-    return rows
+    found = result.detections
+    corners = found.boxes if result.as_found is None else result.as_found
+    boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)  # in float32, as `validate` does
+    about = {"image_id": image_id, "file_name": file_name}
+    return [
+        {**about, "category_id": classes.id_of(label), "bbox": box, "score": score}
+        for box, label, score in zip(boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
+    ]
 
 
 class _JsonList:
