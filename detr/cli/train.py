@@ -38,7 +38,7 @@ STATES = ("resume.safetensors", "resume.previous.safetensors")
 @click.option(
     "--replay",
     type=click.Path(path_type=Path),
-    help="Only take a step again that diverged: a file in its run's folder.",
+    help="Only take a step again that diverged: the run's folder, or its file.",
 )
 @click.option("--allow-changes", is_flag=True, help="Resume although the data or the recipe changed since.")
 @click.option(
@@ -106,14 +106,16 @@ def command(
       detr train rtdetr-r18 --data coco --weights resnet18-vd
       detr train --resume runs/train/train
     """
+    if replay is not None:
+        if recipe or data or weights or resume:
+            raise UsageError("--replay takes all it needs from its file; leave out recipe, --data, --weights, --resume")
+        return _replay(replay, device)
     if resume is not None and (weights or name or finetune):
         raise UsageError("--resume goes on with a run as it is; --weights, --finetune and --name belong to a new one")
     if (allow_changes or check) and resume is None:
         raise UsageError("--check and --allow-changes are about a run to go on with: --resume RUN")
     started_again = None if resume is not None else _started_again(name, project)
     data = data or _remembered(resume)
-    if replay is not None:
-        return _replay(replay, device)
     if data is None:
         raise UsageError("train needs --data: a folder, an annotation file, or a YAML with train and val")
     words = [*settings, *_as_words(options)]
@@ -189,9 +191,12 @@ _PLACES = {
 
 def _replay(path: Path, device: str) -> None:
     from detr.engine.device import choose_device
-    from detr.engine.replay import replay
+    from detr.engine.replay import FILE, replay
 
-    click.echo(replay(path, device=choose_device(device)).text)
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"--replay {path}: no such file; a training that diverges leaves {FILE} in its folder")
+    click.echo(replay(file, device=choose_device(device)).text)
 
 
 def _as_words(options: dict[str, Any]) -> list[str]:

@@ -34,7 +34,7 @@ def decoded(index: int, path: Path) -> RGB:
 
 
 def kept(place: str, sets: Sequence[Annotations]) -> list[Pixels]:
-    """For each set, in `ram` or on `disk`; UsageError where there is no room for all their images."""
+    """For each set, in `ram` or on `disk`; UsageError where there is no room, or for `ram` no word of their sizes."""
     if place not in PLACES:
         raise UsageError(f"cache {place!r}: expected one of {', '.join(PLACES)}")
     needed = sum(int((each.heights.astype(np.int64) * each.widths).sum()) * 3 for each in sets)
@@ -44,6 +44,8 @@ def kept(place: str, sets: Sequence[Annotations]) -> list[Pixels]:
         free = shutil.disk_usage(folder).free + sum(file.stat().st_size for file in folder.glob("*.npy"))
     else:
         free = _free_memory()
+    if place == "ram" and not needed and any(each.image_ids for each in sets):
+        raise UsageError("cache 'ram' needs the sizes of the images, which the annotations don't say; use 'disk'")
     if needed > free - _SPARED:
         raise UsageError(
             f"cache {place!r}: the images take {needed / 1e9:.1f} GB decoded, and {free / 1e9:.1f} GB are free, of "

@@ -30,7 +30,7 @@ from detr.engine.memory import Memory
 from detr.engine.runner import Runner
 from detr.engine.validate import validate
 from detr.errors import UsageError, did_you_mean
-from detr.image import InputConfig, padded, prepare, read_image
+from detr.image import InputConfig, as_input, padded, read_image, resized
 from detr.models import Network
 from detr.models.postprocess import select
 
@@ -212,8 +212,9 @@ def _run(runner: Runner, images: Tensor) -> None:
 @torch.inference_mode()
 def _whole(runner: Runner, case: Case) -> None:
     """The same from the bytes of a picture on."""
-    tensors = [prepare(read_image(BytesIO(_picture())), case.input) for _ in range(case.batch)]
-    images, padding = padded(tensors)
+    pictures = [resized(read_image(BytesIO(_picture())), case.input) for _ in range(case.batch)]
+    images, padding = padded(pictures)
+    images = as_input(images.to(runner.device, non_blocking=True), padding, case.input)
     for found in select(runner(images, padding), [TYPICAL] * case.batch, scoring=runner.scoring):
         found.boxes.cpu()
 

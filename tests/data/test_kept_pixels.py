@@ -99,6 +99,13 @@ def test_a_set_too_large_is_refused_before_it_is_begun(place, dataset, monkeypat
         kept(place, [dataset.annotations])
 
 
+def test_images_of_unknown_size_are_not_kept_in_memory_in_vain(dataset):
+    dataset.annotations.heights[:] = 0
+    with pytest.raises(UsageError, match="needs the sizes of the images"):
+        kept("ram", [dataset.annotations])
+    assert len(kept("disk", [dataset.annotations])) == 1
+
+
 def test_other_places_are_refused(dataset):
     with pytest.raises(UsageError, match="expected one of ram, disk"):
         kept("cloud", [dataset.annotations])

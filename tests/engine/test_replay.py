@@ -9,7 +9,7 @@ from detr.engine.checkpoint import BEST
 from detr.engine.replay import FILE, Cause, cause_of, replay
 from detr.engine.train import train
 from detr.engine.watch import Diverged
-from detr.errors import InputError
+from detr.errors import InputError, UsageError
 from detr.models import build_model
 from detr.models.presets import preset
 from detr.records import Batch, Target
@@ -90,8 +90,18 @@ def test_what_a_training_kept_is_taken_again_as_it_was(recipe_with, small_sets, 
     again = replay(tmp_path / FILE, device=CPU)
     assert again.cause is None and again.step == 5 and len(again.images) == 2
     assert seen == losses
-    said = CliRunner().invoke(command, ["--replay", str(tmp_path / FILE), "--device", "cpu"])
-    assert said.exit_code == 0 and "all numbers are finite here" in said.output
+    for path in (tmp_path, tmp_path / FILE):
+        said = CliRunner().invoke(command, ["--replay", str(path), "--device", "cpu"])
+        assert said.exit_code == 0 and "all numbers are finite here" in said.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [([], "no such file; a training that diverges leaves"), (["--data", "shapes"], "takes all it needs from its file")],
+)
+def test_a_replay_of_nothing_or_of_more_is_refused(tmp_path, words, message):
+    said = CliRunner().invoke(command, ["--replay", str(tmp_path), *words])
+    assert isinstance(said.exception, UsageError) and message in str(said.exception)
 
 
 class Listening(torch.nn.Module):
