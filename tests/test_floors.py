@@ -29,6 +29,7 @@ FLOORS = [
     ["backbones"],
     ["models", "criterion", "data", "video", "draw"],
     ["engine", "explain", "export"],
+    ["diagnose"],
     ["cli"],
     ["__main__"],
 ]

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from detr import __version__
 from detr.data.annotations import Annotations
-from detr.engine.matching import COUNTED, UNMATCHED, Found, Order, Truths, box_areas, in_range, match
+from detr.engine.matching import COUNTED, UNMATCHED, Found, Order, Truths, in_range, match
 from detr.engine.metrics import IOU_THRESHOLDS, RECALL_POINTS, Conditions, Curves, Metrics, summarise
+from detr.engine.overlaps import box_areas
 from detr.engine.predictions import DetectionArrays
 from detr.engine.scrutiny import check
 from detr.errors import UsageError

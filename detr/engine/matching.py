@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from detr.data.annotations import Annotations
 from detr.engine.metrics import AREA_RANGES, IOU_THRESHOLDS
+from detr.engine.overlaps import Pairs, pair_ious, ragged
 from detr.engine.predictions import DetectionArrays, ranks_by_id
 
 UNMATCHED, COUNTED, IGNORED = 0, 1, 2  # what a detection met: nothing, a truth that counts, one that does not
@@ -88,11 +89,6 @@ def in_range(areas: NDArray[np.float64]) -> NDArray[np.bool_]:
     return (areas[:, None] >= _LOW) & (areas[:, None] <= _HIGH)
 
 
-def box_areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(over="ignore", under="ignore"):
-        return boxes[:, 2] * boxes[:, 3]
-
-
 def match(found: Found, truths: Truths) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
     """Rows [N] of the detections that overlap a truth enough for any threshold, and what each met [N, T, A]."""
     first = np.searchsorted(truths.keys, found.keys)
@@ -117,44 +113,18 @@ def _blocks(keys: NDArray[np.int64], counts: NDArray[np.int64]) -> Iterator[slic
         yield slice(start, stop)
 
 
-@dataclass(frozen=True, eq=False)
-class _Pairs:
-    """Detections and truths of one class and image that overlap; [P] each."""
-
-    detection: NDArray[np.int64]
-    truth: NDArray[np.int64]
-    iou: NDArray[np.float64]
-
-
 def _overlapping(
     found: Found, truths: Truths, block: slice, first: NDArray[np.int64], counts: NDArray[np.int64]
-) -> _Pairs:
-    """The pairs whose IoU reaches the lowest threshold, given each detection's first truth and number of truths.
-
-    For a crowd the union is the detection's own area, so that every part of the crowd may be hit.
-    """
-    row = np.repeat(np.arange(len(counts)), counts)
-    truth = np.arange(len(row)) + np.repeat(first - np.cumsum(counts) + counts, counts)
+) -> Pairs:
+    """The pairs whose IoU reaches the lowest threshold, given each detection's first truth and number of truths."""
+    row, truth = ragged(first, counts)
     detection = row + block.start
-    near = np.ones(len(row), dtype=bool)
-    sides = []
-    with np.errstate(over="ignore", invalid="ignore"):
-        for axis in (0, 1):
-            low, size = found.boxes[detection, axis], found.boxes[detection, axis + 2]
-            other_low, other_size = truths.boxes[truth, axis], truths.boxes[truth, axis + 2]
-            sides.append(np.minimum(size + low, other_size + other_low) - np.maximum(low, other_low))
-            near &= sides[-1] > 0
-    detection, truth = detection[near], truth[near]
-    with np.errstate(all="ignore"):
-        intersection = sides[0][near] * sides[1][near]
-        area, other_area = box_areas(found.boxes[detection]), box_areas(truths.boxes[truth])
-        iou = intersection / np.where(truths.crowd[truth], area, area + other_area - intersection)
-        enough = iou >= IOU_THRESHOLDS[0]
-    return _Pairs(detection[enough], truth[enough], iou[enough])
+    near, iou = pair_ious(found.boxes[detection], truths.boxes[truth], truths.crowd[truth])
+    return Pairs(detection[near], truth[near], iou).where(iou >= IOU_THRESHOLDS[0])
 
 
 def _match_greedily(
-    found: Found, truths: Truths, pairs: _Pairs, taken: NDArray[np.bool_]
+    found: Found, truths: Truths, pairs: Pairs, taken: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
     """Give each detection, best score first, the best truth still free; for all groups, thresholds and areas at once.
 
@@ -162,11 +132,11 @@ def _match_greedily(
     never used up. Groups don't touch one another, so wave `w` takes the `w`-th detection of each group. Returns the
     rows [N] of the detections and what each met [N, T, A]; marks the truths in `taken` [G, T, A].
     """
-    rows, row = np.unique(pairs.detection, return_inverse=True)
+    rows, row = np.unique(pairs.first, return_inverse=True)
     keys = found.keys[rows]
     wave = np.arange(len(rows)) - np.searchsorted(keys, keys)
-    order = np.lexsort((pairs.truth, pairs.iou, row, wave[row]))
-    row, truth, iou = row[order], pairs.truth[order], pairs.iou[order]
+    order = np.lexsort((pairs.second, pairs.iou, row, wave[row]))
+    row, truth, iou = row[order], pairs.second[order], pairs.iou[order]
     met = np.zeros((len(rows), *taken.shape[1:]), dtype=np.int8)
     bounds = np.searchsorted(wave[row], np.arange(wave.max() + 2)).tolist()
     for start, stop in pairwise(bounds):
