@@ -65,7 +65,6 @@ def _taken(same: Pairs, num_detections: int, num_truths: int) -> tuple[NDArray[n
     near = same.where(same.iou >= ENOUGH)
     truth, found_by = np.full(num_detections, -1), np.full(num_truths, -1)
     order = np.lexsort((near.second, -near.iou, near.first))
-    truth, found_by = np.full(count, -1), np.full(len(annotations.labels), -1)
     for detection, wanted in zip(near.first[order].tolist(), near.second[order].tolist(), strict=True):
         if truth[detection] < 0 and found_by[wanted] < 0:
             truth[detection], found_by[wanted] = wanted, detection
