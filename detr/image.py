@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, ImageOps
 from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
+from detr.archives import Member
 from detr.config import Config
 from detr.errors import InputError, UsageError
 
@@ -153,7 +154,10 @@ def as_input(images: Tensor, padding: Tensor | None, config: InputConfig) -> Ten
     return values if padding is None else values.masked_fill_(padding.to(images.device)[:, None], 0)
 
 
-def read_image(source: str | os.PathLike[str] | BinaryIO, *, name: str | None = None) -> RGB:
+ImageSource = str | os.PathLike[str] | Member | BinaryIO
+
+
+def read_image(source: ImageSource, *, name: str | None = None) -> RGB:
     """The first picture in a file, as [h, w, 3] RGB: upright by its EXIF, alpha dropped, 16 bits scaled to 8.
 
     `name` is what errors call an open file. InputError says what is wrong with a file that is not a whole image, and
@@ -162,7 +166,7 @@ def read_image(source: str | os.PathLike[str] | BinaryIO, *, name: str | None = 
     return _read(source, name, None)[0]
 
 
-def read_reduced(source: str | os.PathLike[str] | BinaryIO, short: int) -> tuple[RGB, tuple[int, int]]:
+def read_reduced(source: ImageSource, short: int) -> tuple[RGB, tuple[int, int]]:
     """As `read_image`, but a large JPEG at a half, a quarter or an eighth of its size, which is several times as fast.
 
     Its shorter side stays at least `short`. The second answer is (height, width) of the whole picture.
@@ -170,10 +174,8 @@ def read_reduced(source: str | os.PathLike[str] | BinaryIO, short: int) -> tuple
     return _read(source, None, short)
 
 
-def _read(
-    source: str | os.PathLike[str] | BinaryIO, name: str | None, short: int | None
-) -> tuple[RGB, tuple[int, int]]:
-    name = name or (str(source) if isinstance(source, (str, os.PathLike)) else "image")
+def _read(source: ImageSource, name: str | None, short: int | None) -> tuple[RGB, tuple[int, int]]:
+    name = name or (str(source) if isinstance(source, (str, os.PathLike, Member)) else "image")
     try:
         with _opened(source, name) as picture:
             if picture.width * picture.height > MOST_PIXELS:
@@ -194,21 +196,21 @@ def _read(
         raise InputError(f"{name}: damaged or cut short ({reason})") from problem
 
 
-def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def read_size(path: str | os.PathLike[str] | Member) -> tuple[int, int]:
     """(height, width) that `read_image` would give, mostly from the header alone; InputError as there."""
     return _read_header(path)[0]
 
 
-def read_orientation(path: str | os.PathLike[str]) -> int:
+def read_orientation(path: str | os.PathLike[str] | Member) -> int:
     """EXIF's orientation, 1 (upright) to 8; InputError where there is no image to be turned."""
     return _read_header(path)[1]
 
 
-def _read_header(path: str | os.PathLike[str]) -> tuple[tuple[int, int], int]:
+def _read_header(path: str | os.PathLike[str] | Member) -> tuple[tuple[int, int], int]:
     name = str(path)
     try:
         with _opened(path, name) as picture:
-            if picture.format == "PNG" and _has_texts_at_its_end(Path(path)):
+            if picture.format == "PNG" and _has_texts_at_its_end(path):
                 picture.load()
             orientation = _orientation(picture)
             if orientation not in (5, 6, 7, 8):
@@ -231,9 +233,9 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
-def _has_texts_at_its_end(path: Path) -> bool:
+def _has_texts_at_its_end(path: str | os.PathLike[str] | Member) -> bool:
     """Whether a PNG has an EXIF, or texts which may hold one, behind its pixels."""
-    with path.open("rb") as stream:
+    with (path if isinstance(path, Member) else Path(path)).open("rb") as stream:
         stream.seek(8)
         is_behind = False
         while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
@@ -258,8 +260,10 @@ def to_rgb(picture: Image.Image, *, name: str = "image") -> RGB:
     return _as_rgb(_upright(picture, name), name)
 
 
-def _opened(source: str | os.PathLike[str] | BinaryIO, name: str) -> Image.Image:
+def _opened(source: ImageSource, name: str) -> Image.Image:
     try:
+        if isinstance(source, Member):
+            source = source.open()
         return Image.open(Path(source) if isinstance(source, (str, os.PathLike)) else source, formats=FORMATS)
     except Image.UnidentifiedImageError:
         raise InputError(f"{name}: not an image we can read ({_looks_like(source)})") from None
@@ -313,10 +317,12 @@ _SIGNS = (
 )
 
 
-def _looks_like(source: str | os.PathLike[str] | BinaryIO) -> str:
+def _looks_like(source: ImageSource) -> str:
     if isinstance(source, (str, os.PathLike)):
         with Path(source).open("rb") as file:
             return looks_like(file.read(512))
+    if isinstance(source, Member):
+        source = source.open()
     source.seek(0)
     return looks_like(source.read(512))
 

@@ -14,6 +14,7 @@ FLOORS = [
         "boxes",
         "classes",
         "files",
+        "archives",
         "config",
         "image",
         "weights",

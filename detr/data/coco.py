@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torchvision import tv_tensors
 
+from detr.archives import StoredFile
 from detr.classes import Classes
 from detr.data.annotations import Annotations
 from detr.data.coco_file import read_annotations
-from detr.data.folders import inside, require_images
+from detr.data.folders import ImageFolder
 from detr.data.kept_pixels import Pixels, decoded
 from detr.data.sample import Sample
 from detr.image import RGB, read_reduced
@@ -33,7 +34,8 @@ class CocoDataset:
     def __init__(self, annotations: Annotations, images: str | os.PathLike[str]) -> None:
         self.annotations = annotations
         self.images = Path(images)
-        require_images(self.images, annotations.file_names)
+        self._folder = ImageFolder(self.images)
+        self._folder.require(annotations.file_names)
         usable = np.flatnonzero(~annotations.crowd)
         order = usable[np.argsort(annotations.image_indices[usable], kind="stable")]
         self._rows = order  # of the annotations, image after image
@@ -51,19 +53,20 @@ class CocoDataset:
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`; InputError names the file if it cannot be read."""
-        path = self._path(index)
+        path = self.file(index)
         pixels = self.pixels(index, path)
         return self._sample(path, index, pixels, pixels.shape[:2])
 
     def reduced(self, index: int, short: int) -> Sample:
         """The sample with fewer pixels where that is faster to read, but a shorter side of no less than `short`."""
-        path = self._path(index)
+        path = self.file(index)
         return self._sample(path, index, *read_reduced(path, short))
 
-    def _path(self, index: int) -> Path:
-        return self.images / inside(self.annotations.file_names[index])
+    def file(self, index: int) -> StoredFile:
+        """Where image `index` is: a path, or its place in an archive."""
+        return self._folder.file(self.annotations.file_names[index])
 
-    def _sample(self, path: Path, index: int, pixels: RGB, size: tuple[int, int]) -> Sample:
+    def _sample(self, path: StoredFile, index: int, pixels: RGB, size: tuple[int, int]) -> Sample:
         """`pixels` of an image whose (height, width) on disk is `size`."""
         known = self.annotations
         self._warn_of_other_size(path, index, *size)
@@ -99,7 +102,7 @@ class CocoDataset:
             lines.append(f"{int((~kept).sum()):,} boxes lie outside of their image and are left out of training")
         return lines
 
-    def _warn_of_other_size(self, path: Path, index: int, height: int, width: int) -> None:
+    def _warn_of_other_size(self, path: StoredFile, index: int, height: int, width: int) -> None:
         said = int(self.annotations.heights[index]), int(self.annotations.widths[index])
         if 0 in said or said == (height, width) or self._has_warned.item():
             return

@@ -7,9 +7,10 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from detr.archives import archive, is_archive
 from detr.classes import Classes
 from detr.config import Config, validated
 from detr.data.annotations import SPLIT_OF_FOLDER, SPLITS, Annotations
@@ -96,18 +97,19 @@ def _in_annotations(root: Path, folder: Path) -> dict[str, CocoSource]:
 
 
 def _images_of(file: Path, root: Path, tail: str) -> Path:
-    """The folder with the images of an annotation file; of several, the one that has the first image it names."""
+    """The folder or archive with the images of an annotation file; of several, the one with the first it names."""
     tail = tail.removeprefix("instances_")
     split = next((name for name in SPLIT_OF_FOLDER if tail.startswith(name)), tail)
     names = (f"images/{tail}", tail, f"images/{split}", split, f"{split}/images", "images", ".")
     usual = list(dict.fromkeys([*(root / name for name in names), file.parent]))
+    usual += [root / f"{name}.tar" for name in names[:-1] if (root / f"{name}.tar").is_file()]
     first = _first_file_name(file)
     if first is None:
         return next(folder for folder in usual if folder.is_dir())
     for folder in usual:
-        if (folder / first).is_file():
+        if _has(folder, first):
             return folder
-    elsewhere = [folder for folder in (*root.glob("*/"), *root.glob("*/*/")) if (folder / first).is_file()]
+    elsewhere = [folder for folder in (*root.glob("*/"), *root.glob("*/*/")) if _has(folder, first)]
     if len(elsewhere) == 1:
         return elsewhere[0]
     looked = ", ".join(str(folder) for folder in usual)
@@ -117,7 +119,13 @@ def _images_of(file: Path, root: Path, tail: str) -> Path:
     raise UsageError(f"no image folder for {file}: its image {str(first)!r} is in none of {looked}")
 
 
-def _first_file_name(file: Path) -> Path | None:
+def _has(images: Path, name: PurePosixPath) -> bool:
+    if is_archive(images):
+        return archive(images).find(name) is not None
+    return (images / name).is_file()
+
+
+def _first_file_name(file: Path) -> PurePosixPath | None:
     """The first name of an image near the start of the file; None when there is none, or none that can be used."""
     try:
         with file.open("rb") as stream:
@@ -127,7 +135,7 @@ def _first_file_name(file: Path) -> Path | None:
     if match is None:
         return None
     try:
-        return Path(inside(json.loads(match[1])))
+        return inside(json.loads(match[1]))
     except (InputError, ValueError):  # reading the whole file will say what is wrong with it, and where
         return None
 

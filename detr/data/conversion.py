@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from detr.archives import Member, StoredFile
 from detr.classes import Classes
 from detr.data import Progress
 from detr.data.annotations import Source
 from detr.data.coco import clipped
-from detr.data.folders import inside, require_images
+from detr.data.folders import ImageFolder, inside
 from detr.data.sources import find_splits
 from detr.data.threads import on_all_cores
 from detr.data.writing import FORMATS, Format, Part
@@ -44,8 +45,9 @@ def convert(
 ) -> Converted:
     """Write all splits of a data set to the folder `out`, in the format `to`: "coco", "yolo" or "voc".
 
-    Images are hard links to those of `data`, or copies. Classes keep their order and names; what the format can't say
-    is left out with a note. UsageError where `out` holds something; InputError where `data` can't be read whole.
+    Images are hard links to those of `data`, or copies, as those of an archive always are. Classes keep their order
+    and names; what the format can't say is left out with a note. UsageError where `out` holds something; InputError
+    where `data` can't be read whole.
     """
     if to not in FORMATS:
         raise UsageError(f"format {to!r}: expected one of {', '.join(FORMATS)}{did_you_mean(to, FORMATS)}")
@@ -89,8 +91,9 @@ def _parts(splits: dict[str, Source], notes: list[str], progress: Progress | Non
         done.append(source)
         read = source.read(classes=classes)
         classes = classes or read.classes
-        require_images(source.images, read.file_names)
-        paths = [source.images / inside(name) for name in read.file_names]
+        folder = ImageFolder(source.images)
+        folder.require(read.file_names)
+        paths = [folder.file(name) for name in read.file_names]
         sizes = np.array(on_all_cores(read_size, paths, progress, f"sizes of {split}"), np.int64).reshape(-1, 2)
         said = np.stack([read.heights, read.widths], 1)
         other = int(((said != sizes) & (said > 0)).any(1).sum())
@@ -162,8 +165,11 @@ def _free(name: str, taken: set[str], key: Callable[[str], str]) -> str:
     return name
 
 
-def _place(source: Path, target: Path, copy: bool) -> None:
+def _place(source: StoredFile, target: Path, copy: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(source, Member):
+        target.write_bytes(source.open().read())
+        return
     if copy:
         shutil.copyfile(source, target)
         return

@@ -19,7 +19,7 @@ from detr.data.doctor_boxes import SMALLEST, faults, input_sides
 from detr.data.doctor_findings import Finding, Shown, of_images, of_rows
 from detr.data.doctor_images import Seen, look_at
 from detr.data.doctor_repeats import repeats
-from detr.data.folders import inside, missing_images
+from detr.data.folders import ImageFolder
 from detr.data.sources import find_splits
 from detr.data.threads import on_all_cores
 from detr.errors import listed
@@ -83,8 +83,9 @@ def _seen(splits: dict[str, Source], progress: Progress | None) -> Iterator[Seen
             done.append(source)
             known = source.read(classes=classes)
             classes = classes or known.classes
-            missing_images(source.images, known.file_names)  # refuses what leads out of the set
-            paths = tuple(source.images / inside(name) for name in known.file_names)
+            folder = ImageFolder(source.images)
+            folder.missing(known.file_names)  # refuses what leads out of the set
+            paths = tuple(folder.file(name) for name in known.file_names)
             yield Seen(split, known, paths, tuple(on_all_cores(look_at, paths, progress, f"looking at {split}")))
 
 

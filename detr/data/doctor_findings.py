@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detr.archives import StoredFile
 from detr.data.doctor_images import Seen
 
 Level = Literal["error", "warning", "note"]
@@ -37,7 +37,7 @@ class Finding:
     count: int
     shown: tuple[Shown, ...] = ()
 
-    def to_json(self, paths: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+    def to_json(self, paths: Mapping[str, Sequence[StoredFile]]) -> dict[str, Any]:
         images = [
             {"image": str(paths[each.split][each.image]), "rows": list(each.rows), "what": each.caption}
             for each in self.shown[:_MOST_NAMED]

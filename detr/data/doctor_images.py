@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from detr.archives import StoredFile
 from detr.data.annotations import Annotations
 from detr.errors import InputError
 from detr.image import RGB, read_image, read_orientation
@@ -34,7 +34,7 @@ class Seen:
 
     split: str
     annotations: Annotations
-    paths: tuple[Path, ...]
+    paths: tuple[StoredFile, ...]
     looks: tuple[Look, ...]
 
     @cached_property
@@ -50,7 +50,7 @@ class Seen:
         return self.sizes[self.annotations.image_indices]
 
 
-def look_at(path: Path) -> Look:
+def look_at(path: StoredFile) -> Look:
     try:
         pixels = read_image(path)
         orientation = read_orientation(path)

@@ -1,4 +1,4 @@
-"""Images on disk: all there before the work begins, and none outside of its folder."""
+"""Images on disk: all there before the work begins, and none outside of its folder or archive."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from detr.archives import StoredFile, archive, is_archive
 from detr.errors import InputError, UsageError
 
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -24,35 +25,45 @@ def inside(file_name: str) -> PurePosixPath:
     return path
 
 
-def require_images(folder: Path, file_names: Iterable[str]) -> None:
-    """All images are in the folder: InputError counts the missing ones and names the first five.
+class ImageFolder:
+    """The images of a data set: those in a folder, or in a tar file, or in the tar files of a folder."""
 
-    UsageError if there is no such folder, or nothing in it.
-    """
-    missing = missing_images(folder, file_names)
-    if missing:
-        more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
-        raise InputError(f"{len(missing):,} images are missing in {folder}: {', '.join(missing[:5])}{more}")
+    def __init__(self, place: Path) -> None:
+        """UsageError for a folder that isn't there, or has nothing in it; InputError for a damaged archive."""
+        self.place = place
+        self.archive = archive(place) if is_archive(place) else None
+        if self.archive is not None:
+            return
+        if not place.is_dir():
+            raise UsageError(f"image folder {place}: {'is a file' if place.exists() else 'no such folder'}")
+        if not any(place.iterdir()):
+            raise UsageError(f"image folder {place} is empty")
 
-
-def missing_images(folder: Path, file_names: Iterable[str]) -> list[str]:
-    """The paths below the folder that are not there.
-
-    UsageError if there is no such folder, or nothing in it; InputError for names and links that lead out of it.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"image folder {folder}: {'is a file' if folder.exists() else 'no such folder'}")
-    if not any(folder.iterdir()):
-        raise UsageError(f"image folder {folder} is empty")
-    names_in: dict[PurePosixPath, list[str]] = defaultdict(list)
-    for file_name in file_names:
+    def file(self, file_name: str) -> StoredFile:
+        """The file of that name, which need not be there; InputError for a name that leads out of the folder."""
         path = inside(file_name)
-        names_in[path.parent].append(path.name)
-    root = folder.resolve()
-    missing: list[str] = []
-    for parent, names in names_in.items():
-        missing += _missing(root, parent, names)
-    return missing
+        return (self.archive.find(path) if self.archive else None) or self.place / path
+
+    def require(self, file_names: Iterable[str]) -> None:
+        """All images are there: InputError counts the missing ones and names the first five."""
+        missing = self.missing(file_names)
+        if missing:
+            more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
+            raise InputError(f"{len(missing):,} images are missing in {self.place}: {', '.join(missing[:5])}{more}")
+
+    def missing(self, file_names: Iterable[str]) -> list[str]:
+        """The paths below the folder that are not there; InputError for names and links that lead out of it."""
+        paths = [inside(file_name) for file_name in file_names]
+        if self.archive is not None:
+            return [str(path) for path in paths if self.archive.find(path) is None]
+        names_in: dict[PurePosixPath, list[str]] = defaultdict(list)
+        for path in paths:
+            names_in[path.parent].append(path.name)
+        root = self.place.resolve()
+        missing: list[str] = []
+        for parent, names in names_in.items():
+            missing += _missing(root, parent, names)
+        return missing
 
 
 def _missing(root: Path, parent: PurePosixPath, names: list[str]) -> list[str]:

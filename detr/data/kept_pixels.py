@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from detr.archives import StoredFile, state_of
 from detr.data.annotations import Annotations
 from detr.errors import InputError, UsageError
 from detr.files import home, require_writable, written_aside
@@ -25,10 +26,10 @@ _SPARED = 1 << 30  # bytes that are left to everybody else
 class Pixels(Protocol):
     """Where the pixels of image `index`, in the file `path`, come from; InputError where they can't be read."""
 
-    def __call__(self, index: int, path: Path) -> RGB: ...
+    def __call__(self, index: int, path: StoredFile) -> RGB: ...
 
 
-def decoded(index: int, path: Path) -> RGB:
+def decoded(index: int, path: StoredFile) -> RGB:
     """From the file, each time."""
     return read_image(path)
 
@@ -67,7 +68,7 @@ class InMemory:
         self.pixels = torch.empty(self.starts[-1], dtype=torch.uint8).share_memory_()
         self.is_there = torch.zeros(len(sizes), dtype=torch.bool).share_memory_()
 
-    def __call__(self, index: int, path: Path) -> RGB:
+    def __call__(self, index: int, path: StoredFile) -> RGB:
         place = self.pixels[self.starts[index] : self.starts[index + 1]]
         if self.is_there[index]:
             return place.numpy().reshape(self.shapes[index]).copy()
@@ -84,12 +85,11 @@ class OnDisk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __call__(self, index: int, path: Path) -> RGB:
+    def __call__(self, index: int, path: StoredFile) -> RGB:
         try:
-            state = path.stat()
+            key = repr(state_of(path))
         except OSError as problem:
             raise InputError(f"{path}: {problem.strerror}") from None
-        key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
         file = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
         try:
             return np.load(file, allow_pickle=False)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from detr.data import Progress
 from detr.data.coco import CocoDataset
-from detr.data.folders import inside
 from detr.data.threads import on_all_cores
 from detr.errors import InputError
 from detr.image import read_image
@@ -42,7 +40,7 @@ def problems_of_images(
 def problem_when_decoded(dataset: CocoDataset, index: int) -> str | None:
     """What is wrong with an image: damage, or another size than the annotation file says."""
     known = dataset.annotations
-    path = path_of(dataset, index)
+    path = dataset.file(index)
     try:
         height, width = read_image(path).shape[:2]
     except InputError as problem:
@@ -53,12 +51,8 @@ def problem_when_decoded(dataset: CocoDataset, index: int) -> str | None:
     return f"{path}: is {width} x {height} pixels, the annotation file says {said[1]} x {said[0]}"
 
 
-def path_of(dataset: CocoDataset, index: int) -> Path:
-    return dataset.images / inside(dataset.annotations.file_names[index])
-
-
 def _problem_at_the_ends(dataset: CocoDataset, index: int) -> str | None:
-    path = path_of(dataset, index)
+    path = dataset.file(index)
     try:
         with path.open("rb") as stream:
             start = stream.read(8)

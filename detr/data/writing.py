@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from detr.archives import StoredFile
 from detr.classes import Classes
 from detr.data.annotations import Annotations
 from detr.errors import InputError
@@ -26,7 +27,7 @@ class Part:
 
     split: str
     annotations: Annotations
-    sources: tuple[Path, ...]  # the image files
+    sources: tuple[StoredFile, ...]  # the image files
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detr.archives import state_of
 from detr.data.coco import CocoDataset
 from detr.data.transforms import to_network
 from detr.errors import InputError
@@ -44,9 +45,7 @@ class Calibration:
     @property
     def key(self) -> str:
         """Differs where the images do: by their names, sizes and times of change."""
-        paths = [self.dataset.images / self.dataset.annotations.file_names[index] for index in self.indices]
-        states = [path.stat() for path in paths]
-        return repr([(str(path), it.st_size, it.st_mtime_ns) for path, it in zip(paths, states, strict=True)])
+        return repr([state_of(self.dataset.file(index)) for index in self.indices])
 
     def feeds(self, about: About) -> Iterator[dict[str, NDArray[Any]]]:
         for index in self.indices:

@@ -1,10 +1,15 @@
 import json
+import tarfile
 
 import pytest
 from PIL import Image
 
-from detr.data.opening import notes_for_training, open_for_training
+from detr.data.coco_layout import CocoSource
+from detr.data.conversion import convert
+from detr.data.doctor import Plan, examine
+from detr.data.opening import notes_for_training, open_for_training, open_split
 from detr.errors import InputError, UsageError
+from detr.image import InputConfig
 
 
 def write(root, split, names=("a.jpg", "b.png"), category="cat", bbox=(0, 0, 5, 5)):
@@ -73,3 +78,38 @@ def test_clipped_boxes_are_said(tmp_path):
     assert notes_for_training(*open_for_training(tmp_path)) == [
         "1 boxes reach over the edge of their image and are clipped for training"
     ]
+
+
+@pytest.mark.parametrize("layout", ["images/train.tar", "train.tar", "images/train/shard-000000.tar"])
+def test_a_set_whose_images_are_in_tar_files_is_the_same_set(tmp_path, layout):
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    for root in (plain, packed):
+        write(root, "train")
+    folder = packed / "images" / "train"
+    files = sorted(folder.iterdir())
+    archive = packed / layout
+    with tarfile.open(tmp_path / "aside.tar", "w") as tar:
+        for file in files:
+            tar.add(file, file.name)
+            file.unlink()
+    if archive.parent != folder:
+        folder.rmdir()
+    (tmp_path / "aside.tar").rename(archive)
+    (train_set, _), (packed_set, _) = open_for_training(plain), open_for_training(packed)
+    assert len(packed_set) == 2
+    for index in range(2):
+        assert (packed_set[index].image == train_set[index].image).all()
+        assert (packed_set.reduced(index, 4).image == train_set.reduced(index, 4).image).all()
+    written = convert(packed, "voc", tmp_path / "voc")
+    assert written.images == {"train": 2}
+    report = examine(packed, Plan("rtdetr-tiny", InputConfig(), 300, 16, 16, 1e-4))
+    assert not [finding for finding in report.findings if finding.kind in ("unreadable", "size")]
+
+
+def test_images_that_an_archive_lacks_are_counted_and_named(tmp_path):
+    write(tmp_path, "train")
+    file = tmp_path / "images" / "train" / "a.jpg"
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        tar.add(file, "a.jpg")
+    with pytest.raises(InputError, match=r"1 images are missing in .*train\.tar: b\.png"):
+        open_split(CocoSource(tmp_path / "annotations" / "instances_train.json", tmp_path / "train.tar"))
