@@ -63,6 +63,14 @@ def read_recipe(
     return tree
 
 
+def tree_of_words(words: Iterable[str]) -> dict[str, Any]:
+    """`key.sub=value` words alone, as a tree; UsageError for what is not such a word."""
+    tree: dict[str, Any] = {}
+    for word in words:
+        tree = merged(tree, _branch(word))
+    return tree
+
+
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The keys and values of a YAML file, read as YAML 1.2's core schema; UsageError for anything else in it.
 

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from detr.config import Config
+from detr.engine.rates import Scaling
 from detr.models.network import DetectionNetwork
 
 Role = Literal[
@@ -35,8 +36,14 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 class OptimizerConfig(Config):
-    """AdamW. The switches on rates and weight decay are what the published recipes differ in."""
+    """AdamW. The switches on rates and weight decay are what the published recipes differ in.
 
+    At another batch than the recipe's own its rates are multiplied when it is read (`detr.engine.rates`), but not those
+    given in words; `scaled_from` then says which batch they were for.
+    """
+
+    scaling: Scaling = "sqrt"
+    scaled_from: int | None = Field(default=None, ge=1)
     lr: float = Field(default=1e-4, gt=0)
     backbone_lr: float = Field(default=1e-5, gt=0)
     sampling_lr: float | None = Field(default=None, gt=0)  # where deformable attention looks; none: as the rest
@@ -56,6 +63,7 @@ class ScheduleConfig(Config):
     shape: Literal["constant", "multistep", "cosine", "flat-cosine"] = "constant"
     peak: float = Field(default=1.0, gt=0, le=1)  # the factor after the warm-up; everything is relative to it
     warmup: int = Field(default=0, ge=0)  # steps
+    warmup_share: float | None = Field(default=None, gt=0, le=1)  # at most, of all steps: see `detr.engine.fitting`
     rise: Literal["linear", "quadratic"] = "linear"  # of the warm-up
     milestones: tuple[int, ...] = ()  # multistep: the epochs at which the rate is multiplied by gamma
     gamma: float = Field(default=0.1, gt=0, le=1)

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from detr.config import Config, merged, read_recipe, validated
+from detr.config import Config, merged, read_recipe, tree_of_words, validated
 from detr.criterion import FAMILIES, CriterionConfig
 from detr.data.transforms import AugmentConfig
 from detr.engine.average import AverageConfig
 from detr.engine.optimizer import OptimizerConfig, ScheduleConfig
+from detr.engine.rates import with_scaled_rates
 from detr.engine.settings import input_of_size
 from detr.image import MOST_SIDE, STRIDE
 from detr.models import ModelConfig
@@ -80,9 +81,16 @@ class Recipe(Config):
 def load_recipe(name_or_path: str | PathLike[str], overrides: Iterable[str] = (), *, finetune: bool = False) -> Recipe:
     """A recipe of ours or a file, with `key.sub=value` words on top; UsageError for whatever is not right in it.
 
-    `finetune`: with the schedule and augmentation of `configs/plans/finetune.yaml`, for small data sets.
+    `finetune`: with the schedule and augmentation of `configs/plans/finetune.yaml`, for small data sets. At another
+    batch than the recipe's own the learning rates are scaled: see `detr.engine.rates`.
     """
-    tree = read_recipe(name_or_path, overrides, plan="finetune" if finetune else None)
+    overrides, plan = list(overrides), "finetune" if finetune else None
+    tree = with_scaled_rates(
+        read_recipe(name_or_path, overrides, plan=plan),
+        own=[read_recipe(name_or_path), read_recipe(name_or_path, plan=plan)],
+        said=tree_of_words(overrides),
+        defaults=TrainConfig().model_dump(mode="json"),
+    )
     return validated(Recipe, _with_the_losses_of_its_paper(tree), str(name_or_path))
 
 

@@ -20,6 +20,7 @@ from detr.engine.determinism import same_bits
 from detr.engine.device import choose_device, default_workers
 from detr.engine.distributed import joined
 from detr.engine.epoch import begin_epoch, end_epoch, set_rates_at
+from detr.engine.fitting import fitted
 from detr.engine.generations import forget, newest, set_damaged_aside
 from detr.engine.interruption import noticed
 from detr.engine.journal import Journal
@@ -92,8 +93,9 @@ def train(
         noticed() as interruption,
         ExitStack() as held,
     ):
-        settings = recipe.train
         say = say if team.leads else _say_nothing
+        recipe = recipe if resume else fitted(recipe, images=len(train_set), say=say)
+        settings = recipe.train
         require_writable(out)
         workers = default_workers(team.size) if workers is None else workers
         held.enter_context(occupied(out) if team.leads else nullcontext())

@@ -10,6 +10,7 @@ from detr.data.coco import CocoDataset
 from detr.data.opening import notes_for_training
 from detr.engine import plots
 from detr.engine.distributed import Team
+from detr.engine.fitting import words_on_rates
 from detr.engine.recipe import Recipe, never_reached
 from detr.engine.run import Run, Say
 from detr.engine.sanity import LOOKS, matched_iou
@@ -38,6 +39,8 @@ def say_what_is_asked(
     if late := never_reached(recipe):
         say(f"warning: in {recipe.train.epochs} epochs these are never reached: {', '.join(late)}; "
             "--finetune has a schedule for small data sets")  # fmt: skip
+    if (scaled := words_on_rates(recipe.train.optimizer, recipe.train.batch)) is not None:
+        say(scaled)
     for note in notes_for_training(train_set, val_set):
         say(f"note: {note}")
     processes = f", {team.size} processes" if team.size > 1 else ""

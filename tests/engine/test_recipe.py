@@ -114,5 +114,6 @@ def test_a_short_training_knows_what_it_never_reaches():
 def test_every_recipe_can_be_finetuned(name):
     recipe = load_recipe(name, ["train.epochs=3"], finetune=True)
     assert (recipe.train.epochs, recipe.train.batch) == (3, 4)
-    assert recipe.model == load_recipe(name).model and recipe.train.optimizer == load_recipe(name).train.optimizer
+    own = load_recipe(name)
+    assert recipe.model == own.model and recipe.train.optimizer == own.train.optimizer
     assert recipe.augment.stop_epoch is None and recipe.train.second_stage is None
