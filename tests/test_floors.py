@@ -28,7 +28,7 @@ FLOORS = [
     ],
     ["layers"],
     ["backbones"],
-    ["models", "criterion", "data", "video", "draw"],
+    ["models", "criterion", "data", "video", "draw", "slicing"],
     ["engine", "explain", "export"],
     ["diagnose"],
     ["cli"],

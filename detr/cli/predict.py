@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detr.cli.backend import backend_options, exported_runner
+from detr.cli.slices import slice_options, slicing_asked
 from detr.errors import InputError, UsageError
 from detr.files import new_run, require_writable
 
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 @click.option("--half", is_flag=True, help="Compute in 16 bits: float16 on a GPU, bfloat16 on the CPU.")
 @click.option("--compile", is_flag=True, help="Compile the network first: a minute, then faster. For long videos.")
 @backend_options
-@click.option("--batch", type=click.IntRange(min=1), default=1, help="Pictures the network sees at once.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, help="Pictures, or tiles, the network sees at once.")
+@slice_options
 @click.option("--save-json", is_flag=True, help="Images: predictions.json, as COCO has it. Videos: NAME.jsonl.")
 @click.option("--save-txt", is_flag=True, help="labels/*.txt, YOLO's lines.")
 @click.option("--save-conf", is_flag=True, help="Scores in those lines.")
@@ -75,6 +77,9 @@ def command(
     int8: bool,
     calibrate: str | None,
     batch: int,
+    tile: str | None,
+    overlap: float | None,
+    tiles_only: bool,
     save_json: bool,
     save_txt: bool,
     save_conf: bool,
@@ -104,6 +109,7 @@ def command(
     """
     threshold = _share("--conf", conf)
     size = None if imgsz is None else _sides(imgsz)
+    slicing = slicing_asked(tile, overlap, tiles_only, batch=batch)
     if iou is not None:
         click.echo("--iou has no effect: the model gives each object once, and nothing is suppressed", err=True)
 
@@ -141,7 +147,12 @@ def command(
         detector = Detector(weights, **network) if runner is None else Detector(runner)
         words = [word for words in classes for word in words.split(",") if word.strip()]
         settings = detector.settings(
-            conf=threshold, classes=words if classes else None, max_det=max_det, imgsz=size, half=half
+            conf=threshold,
+            classes=words if classes else None,
+            max_det=max_det,
+            imgsz=size,
+            half=half,
+            slicing=slicing,
         )
         say = _say_nothing if quiet else _to_stderr if as_json else _to_stdout
         summary = predict(

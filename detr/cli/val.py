@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detr.cli.backend import backend_options, exported_runner
+from detr.cli.slices import slice_options, slicing_asked
 from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty, require_writable, write_text
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("--half", is_flag=True, help="Half precision: float16 on a GPU, bfloat16 on a CPU.")
 @click.option("--compile", is_flag=True, help="Compile the network first: a minute, then faster.")
 @backend_options
+@slice_options
 @click.option("--conf", default=0.0, help="Leave out scores below; 0 as COCO does.")
 @click.option("--max-dets", default=100, type=click.IntRange(min=1), help="Detections that count per class and image.")
 @click.option("--evaluator", type=click.Choice(["detr", "pycocotools"]), default="detr")
@@ -68,11 +70,14 @@ def command(weights: str | None, predictions: Path | None, data: Path | None, **
         raise UsageError("val needs either --weights or --predictions")
     if not 0 <= options["conf"] <= 1:  # NaN is not either
         raise UsageError(f"--conf {options['conf']}: expected a number from 0 to 1")
+    slices = slicing_asked(options.pop("tile"), options["overlap"], options["tiles_only"], batch=options["batch"])
     if predictions is not None:
+        if slices is not None:
+            raise UsageError("--slice is for a model that looks at pictures; leave it out with --predictions")
         _measure_predictions(predictions, data, **options)
     else:
         assert weights is not None
-        _measure_model(weights, data, **options)
+        _measure_model(weights, data, slicing=slices, **options)
 
 
 def _measure_predictions(predictions: Path, data: Path, **options: Any) -> None:
@@ -138,12 +143,14 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
             max_dets=options["max_dets"],
             evaluator=options["evaluator"],
             input=input,
+            slicing=options["slicing"],
         )
     seconds = time.perf_counter() - start
     if not team.leads:
         return
     kept = ("split", "batch", "imgsz", "half", "conf", "layers", "queries")
     settings = {key: options[key] for key in kept} | {"device": str(runner.device), "runner": runner.name}
+    settings["slicing"] = None if options["slicing"] is None else vars(options["slicing"])
     report = {"weights": weights, "data": str(data), "run": settings, "seconds": seconds, **metrics.to_json()}
     _show(metrics, report, as_json=options["as_json"])
     for path in filter(None, (folder / "predictions.json", options["save_json"])):

@@ -18,13 +18,15 @@ from detr.engine.device import choose_device, default_workers
 from detr.engine.given import Channels, Picture, given_frames
 from detr.engine.results import Results
 from detr.engine.runner import Runner, TorchRunner
-from detr.engine.settings import Settings, at_least_1, class_indices, input_of_size, set_effort, share
+from detr.engine.settings import Settings, at_least_1, class_indices, input_of_size, set_effort, share, slicing_of
+from detr.engine.tiles import find_in_tiles
 from detr.errors import InputError, UsageError
-from detr.image import as_input, padded, resized
+from detr.image import RGB, as_input, padded, resized
 from detr.models import load_model
 from detr.models.inspection import preset_of
 from detr.models.postprocess import select
 from detr.records import Detections
+from detr.slicing import Slicing
 from detr.video import Frame
 from detr.weights import RELEASES
 
@@ -143,6 +145,9 @@ class Detector:
         channels: Channels = "bgr",
         batch: int = 1,
         vid_stride: int = 1,
+        slice: int | Sequence[int] | None = None,
+        overlap: float = 0.2,
+        tiles_only: bool = False,
     ) -> list[Results] | Iterator[Results]:
         """Find objects in each picture of `source`.
 
@@ -158,14 +163,26 @@ class Detector:
         channels: order in [h, w, 3] uint8 arrays. They are taken as BGR, as OpenCV reads files; say "rgb" for others.
             Tensors are RGB: [3, h, w] or [B, 3, h, w], uint8 or floats in [0, 1].
         vid_stride: of videos, every so manieth frame.
+        slice: look at tiles of so many pixels of the picture, a side or (height, width), and at the whole picture: for
+            objects that are small in large pictures. Objects on seams are put together (see `detr.slicing.merging`);
+            `batch` is that of tiles. A picture that fits into one tile is seen as without.
+        overlap: share of a tile that its neighbour sees as well; best larger than the small objects are.
+        tiles_only: leave out the look at the whole picture.
 
         Boxes are in the pixels of the picture as given (upright), and inside it.
         """
         if device is not None:
             self.to(device)
-        settings = self.settings(conf=conf, classes=classes, max_det=max_det, imgsz=imgsz, half=half)
+        settings = self.settings(
+            conf=conf,
+            classes=classes,
+            max_det=max_det,
+            imgsz=imgsz,
+            half=half,
+            slicing=slicing_of(slice, overlap=overlap, tiles_only=tiles_only, batch=at_least_1("batch", batch)),
+        )
         pictures = given_frames(source, channels=channels, stride=at_least_1("vid_stride", vid_stride))
-        results = self.results(pictures, settings, batch=at_least_1("batch", batch))
+        results = self.results(pictures, settings, batch=batch)
         return results if stream else list(results)
 
     predict = __call__
@@ -178,6 +195,7 @@ class Detector:
         max_det: int = 300,
         imgsz: int | Sequence[int] | None = None,
         half: bool = False,
+        slicing: Slicing | None = None,
     ) -> Settings:
         """Checked settings; UsageError for a value that makes no sense."""
         return Settings(
@@ -186,10 +204,12 @@ class Detector:
             max_det=at_least_1("max_det", max_det),
             input=input_of_size(self.config.input, imgsz),
             half=half,
+            slicing=slicing,
         )
 
     def results(self, pictures: Iterable[Frame], settings: Settings, *, batch: int = 1) -> Iterator[Results]:
         """A result for each frame, in order. Reading and preparing run ahead in a thread."""
+        batch = settings.frames_at_once(batch)
         prepared = ahead((self.prepared(frame, settings) for frame in pictures), depth=2 * batch)
         group: list[Prepared] = []
         try:
@@ -204,6 +224,9 @@ class Detector:
             prepared.close()
 
     def prepared(self, frame: Frame, settings: Settings) -> Prepared:
+        """The frame as the network takes it; what is sliced is prepared tile by tile later, to keep memory small."""
+        if settings.slicing is not None:
+            return Prepared(frame, None, 0.0)
         start = time.perf_counter()
         tensor = resized(frame.image, settings.input)
         return Prepared(frame, tensor, 1000 * (time.perf_counter() - start))
@@ -211,12 +234,32 @@ class Detector:
     @torch.inference_mode()
     def detect(self, group: Sequence[Prepared], settings: Settings) -> list[Results]:
         """One pass of the network; images of different size are padded. InputError where it answers with NaN."""
-        start = time.perf_counter()
-        images, padding = padded([item.tensor for item in group])
+        if settings.slicing is not None:
+            return [self._sliced(item, settings, settings.slicing) for item in group]
         sizes = [(item.frame.image.shape[0], item.frame.image.shape[1]) for item in group]
+        watch = _Watch()
+        found = self._look([cast(Tensor, item.tensor) for item in group], sizes, settings, watch)
+        return [self._result(item, one, watch.shares(len(group))) for item, one in zip(group, found, strict=True)]
+
+    def _sliced(self, item: Prepared, settings: Settings, slicing: Slicing) -> Results:
+        start, watch = time.perf_counter(), _Watch()
+
+        def look(images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
+            return self._look(images, sizes, settings, watch)
+
+        found = find_in_tiles(item.frame.image, slicing, look, input=settings.input, most=settings.max_det)
+        watch.postprocess += 1000 * (time.perf_counter() - start) - watch.inference - watch.postprocess
+        return self._result(item, found, watch.shares(1))
+
+    def _look(
+        self, images: list[Tensor], sizes: list[tuple[int, int]], settings: Settings, watch: _Watch
+    ) -> list[Detections]:
+        """What is in each image, in the pixels of its size, on the CPU."""
+        start = time.perf_counter()
+        batch, padding = padded(images)
         runner = self.runner(half=settings.half)
-        images = as_input(images.to(runner.device, non_blocking=True), padding, settings.input)
-        output = runner(images, padding)
+        batch = as_input(batch.to(runner.device, non_blocking=True), padding, settings.input)
+        output = runner(batch, padding)
         last = output.layers[-1]
         if not bool(torch.isfinite(last.logits).all() & torch.isfinite(last.boxes).all()):
             advice = "; try it without half" if settings.half else ": its weights are damaged"
@@ -230,22 +273,22 @@ class Detector:
             max_det=settings.max_det,
             classes=settings.classes,
         )
-        kept = [_inside(one, size) for one, size in zip(found, sizes, strict=True)]
-        end = time.perf_counter()
-        shares = {"inference": 1000 * (middle - start) / len(group), "postprocess": 1000 * (end - middle) / len(group)}
-        return [
-            Results.of(
-                item.frame.image,
-                one,
-                path=item.frame.path,
-                names=self.names,
-                speed={"preprocess": item.milliseconds, **shares},
-                frame=item.frame.index,
-                time=item.frame.time,
-                as_found=raw.boxes.cpu(),
-            )
-            for item, one, raw in zip(group, kept, found, strict=True)
-        ]
+        here = [Detections(one.boxes.cpu(), one.scores.cpu(), one.labels.cpu()) for one in found]
+        watch.inference += 1000 * (middle - start)
+        watch.postprocess += 1000 * (time.perf_counter() - middle)
+        return here
+
+    def _result(self, item: Prepared, found: Detections, speed: dict[str, float]) -> Results:
+        return Results.of(
+            item.frame.image,
+            _inside(found, item.frame.image),
+            path=item.frame.path,
+            names=self.names,
+            speed={"preprocess": item.milliseconds, **speed},
+            frame=item.frame.index,
+            time=item.frame.time,
+            as_found=found.boxes,
+        )
 
     def val(
         self,
@@ -260,11 +303,15 @@ class Detector:
         conf: float = 0.0,
         max_det: int = 100,
         evaluator: Evaluator = "detr",
+        slice: int | Sequence[int] | None = None,
+        overlap: float = 0.2,
+        tiles_only: bool = False,
         quiet: bool = False,
     ) -> Metrics:
         """COCO's numbers on a split of a data set, as `detr val` measures them; `.table()` shows them.
 
         max_det: detections that count per class and image. images: the image folder of a single annotation file.
+        slice, overlap, tiles_only: in tiles, as in `predict`.
         """
         from detr.data.opening import open_split
         from detr.data.sources import find_split
@@ -279,6 +326,7 @@ class Detector:
             max_dets=max_det,
             evaluator=evaluator,
             input=input_of_size(self.config.input, imgsz),
+            slicing=slicing_of(slice, overlap=overlap, tiles_only=tiles_only, batch=batch),
             quiet=quiet,
         )
         return metrics
@@ -379,8 +427,19 @@ class Prepared:
     """A frame and what the network sees of it."""
 
     frame: Frame
-    tensor: Tensor  # [3, h, w] uint8
+    tensor: Tensor | None  # [3, h, w] uint8; None where it is sliced
     milliseconds: float  # to prepare it
+
+
+@dataclass(eq=False)
+class _Watch:
+    """Milliseconds that went by."""
+
+    inference: float = 0.0
+    postprocess: float = 0.0
+
+    def shares(self, count: int) -> dict[str, float]:
+        return {"inference": self.inference / count, "postprocess": self.postprocess / count}
 
 
 def _versions(network: nn.Module) -> tuple[object, ...]:
@@ -390,9 +449,8 @@ def _versions(network: nn.Module) -> tuple[object, ...]:
     return (id(config), *((id(each), each.data_ptr(), 0 if each.is_inference() else each._version) for each in tensors))
 
 
-def _inside(found: Detections, size: tuple[int, int]) -> Detections:
-    """On the CPU, clipped to the image of (height, width)."""
-    height, width = size
-    boxes = found.boxes.cpu()
-    limits = boxes.new_tensor((width, height, width, height))
-    return Detections(boxes.clamp(min=0).minimum(limits), found.scores.cpu(), found.labels.cpu())
+def _inside(found: Detections, image: RGB) -> Detections:
+    """Clipped to the image."""
+    height, width = image.shape[:2]
+    limits = found.boxes.new_tensor((width, height, width, height))
+    return Detections(found.boxes.clamp(min=0).minimum(limits), found.scores, found.labels)

@@ -89,8 +89,10 @@ def predict(
     summary = Summary(folder)
     started = time.perf_counter()
     window = Window("detr") if show else None
-    reading = ahead(_prepared(sources, detector, settings, stride), depth=2 * batch + 2)
-    found = ahead(_detected(reading, detector, settings, batch), depth=2)
+    batch = settings.frames_at_once(batch)
+    kept_ready = (2 * batch + 2, 2) if settings.slicing is None else (1, 1)  # what is sliced may be large
+    reading = ahead(_prepared(sources, detector, settings, stride), depth=kept_ready[0])
+    found = ahead(_detected(reading, detector, settings, batch), depth=kept_ready[1])
     bar = progress(total=None, description="predict", unit="frame", quiet=quiet)
     begun = time.perf_counter(), 0, 0
     with Saver(folder, wanted, detector.classes) as saver, closing(bar), closing(found):

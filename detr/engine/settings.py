@@ -9,6 +9,7 @@ from detr.classes import Classes
 from detr.errors import UsageError, did_you_mean, listed
 from detr.image import MOST_SIDE, STRIDE, InputConfig
 from detr.models.network import DetectionNetwork
+from detr.slicing import Slicing
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class Settings:
     max_det: int
     input: InputConfig
     half: bool
+    slicing: Slicing | None = None
+
+    def frames_at_once(self, batch: int) -> int:
+        """How many are held for the network: one where it is sliced, as it may be large and fills batches alone."""
+        return batch if self.slicing is None else 1
 
 
 def set_effort(network: DetectionNetwork, *, layers: int | None = None, queries: int | None = None) -> None:
@@ -28,6 +34,16 @@ def set_effort(network: DetectionNetwork, *, layers: int | None = None, queries:
         network.set_layers(layers)
     if queries is not None:
         network.set_queries(queries)
+
+
+def slicing_of(slice: int | Sequence[int] | None, *, overlap: float, tiles_only: bool, batch: int) -> Slicing | None:
+    """Tiles of a side, or (height, width), `batch` at once; None where nothing is to be sliced."""
+    if slice is None:
+        return None
+    sides = tuple(slice) if isinstance(slice, Sequence) else (slice,)
+    if len(sides) not in (1, 2) or not all(isinstance(side, int) for side in sides):
+        raise UsageError(f"slice {slice!r}: expected a side in pixels, or a height and a width")
+    return Slicing(sides[0], sides[-1], overlap=overlap, whole=not tiles_only, batch=batch)
 
 
 def share(name: str, value: float) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -14,15 +15,19 @@ from detr.classes import Classes
 from detr.data.annotations import Annotations
 from detr.data.coco import CocoDataset
 from detr.data.loader import val_loader
+from detr.engine.ahead import ahead
 from detr.engine.evaluate import Evaluator, evaluate
 from detr.engine.metrics import Metrics
 from detr.engine.predictions import DetectionArrays
 from detr.engine.progress import progress
 from detr.engine.runner import Runner
+from detr.engine.tiles import Look as LookAtTiles
+from detr.engine.tiles import find_in_tiles
 from detr.errors import InputError, listed
-from detr.image import InputConfig, as_input
+from detr.image import InputConfig, as_input, padded
 from detr.models.postprocess import select
 from detr.records import Batch, Detections, Output
+from detr.slicing import Slicing
 
 KEPT_PER_IMAGE = 300  # detections, over all classes, as in the official post-processing
 
@@ -45,6 +50,7 @@ def validate(
     max_dets: int | Sequence[int] = (1, 10, 100),
     evaluator: Evaluator = "detr",
     input: InputConfig | None = None,
+    slicing: Slicing | None = None,
     quiet: bool = False,
 ) -> tuple[Metrics, DetectionArrays]:
     """Run over the data set and evaluate what is found.
@@ -52,7 +58,9 @@ def validate(
     Under `torchrun` every process takes its share of the batches and all get the same answer, to the last bit: the
     batches are those of one process, and no image is seen twice. (On a CPU the last bits of a network also depend on
     the number of threads, which `torchrun` sets to one.) `batch_size` is that of one process; `input` overrides the
-    model's own. The classes are matched by name; OtherClasses where the data has boxes of classes that the model
+    model's own; with `slicing` each image is looked at in tiles.
+
+    The classes are matched by name; OtherClasses where the data has boxes of classes that the model
     doesn't know, InputError naming the image where an output is not finite.
     """
     annotations = dataset.annotations
@@ -61,32 +69,65 @@ def validate(
     known = None if (data_index >= 0).all() else np.flatnonzero(data_index >= 0).tolist()
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     input = input or runner.config.input
-    loader = val_loader(
-        dataset,
-        input=input,
-        batch_size=batch_size,
-        workers=workers,
-        rank=rank,
-        world_size=size,
-    )
-    image_index = {id: index for index, id in enumerate(annotations.image_ids)}
-    parts: list[_Part] = []
+
+    def look(images: Tensor, padding: Tensor | None, sizes: Sequence[tuple[int, int]], ids: Ids) -> list[Detections]:
+        output = _finite(runner(as_input(images, padding, input), padding), ids)
+        return select(output, sizes, scoring=runner.scoring, conf=conf, max_det=most, classes=known)
+
     with torch.inference_mode():
-        for batch in progress(loader, total=len(loader), description="val", unit="batch", quiet=quiet or rank > 0):
-            batch = batch.to(runner.device, non_blocking=True)
-            output = runner(as_input(batch.images, batch.padding, input), batch.padding)
-            found = select(
-                _finite(output, batch),
-                [target.size for target in batch.targets],
-                scoring=runner.scoring,
-                conf=conf,
-                max_det=most,
-                classes=known,
+        if slicing is None:
+            loader = val_loader(
+                dataset, input=input, batch_size=batch_size, workers=workers, rank=rank, world_size=size
             )
-            for target, one in zip(batch.targets, found, strict=True):
-                parts.append(_part(image_index[target.image_id], one, data_index))
+            batches = progress(loader, total=len(loader), description="val", unit="batch", quiet=quiet or rank > 0)
+            found = _in_batches(batches, look, runner.device)
+        else:
+            mine = range(rank, len(dataset), size)
+            indices = progress(mine, total=len(mine), description="val", unit="image", quiet=quiet or rank > 0)
+            found = _in_tiles(indices, dataset, look, runner.device, slicing, input, most)
+        image_index = {id: index for index, id in enumerate(annotations.image_ids)}
+        parts = [_part(image_index[id], one, data_index) for id, one in found]
     detections = _gathered(parts, annotations, notes, size)
     return evaluate(annotations, detections, max_dets=max_dets, evaluator=evaluator), detections
+
+
+Ids = Sequence[int | str]
+Look = Callable[[Tensor, Tensor | None, Sequence[tuple[int, int]], Ids], list[Detections]]
+"""Images and padding, the (height, width) in which boxes are wanted, and what errors call them -> what is in each."""
+
+
+def _in_batches(batches: Iterable[Batch], look: Look, device: torch.device) -> Iterator[tuple[int | str, Detections]]:
+    for batch in batches:
+        batch = batch.to(device, non_blocking=True)
+        ids = [target.image_id for target in batch.targets]
+        yield from zip(ids, look(batch.images, batch.padding, [t.size for t in batch.targets], ids), strict=True)
+
+
+def _in_tiles(
+    indices: Iterable[int],
+    dataset: CocoDataset,
+    look: Look,
+    device: torch.device,
+    slicing: Slicing,
+    input: InputConfig,
+    most: int,
+) -> Iterator[tuple[int | str, Detections]]:
+    """Image by image, as one may be larger than any batch; the next is read meanwhile."""
+
+    with closing(ahead((dataset[index] for index in indices), depth=1)) as samples:
+        for sample in samples:
+            image = sample.image.permute(1, 2, 0).contiguous().numpy()
+            look_at = _at_tiles(look, device, sample.image_id)
+            yield sample.image_id, find_in_tiles(image, slicing, look_at, input=input, most=most)
+
+
+def _at_tiles(look: Look, device: torch.device, id: int | str) -> LookAtTiles:
+    def look_at(tiles: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
+        images, padding = padded(tiles)
+        found = look(images.to(device), None if padding is None else padding.to(device), sizes, [id] * len(tiles))
+        return [Detections(one.boxes.cpu(), one.scores.cpu(), one.labels.cpu()) for one in found]
+
+    return look_at
 
 
 def matched_classes(model: Classes, annotations: Annotations) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -117,12 +158,12 @@ _Part = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray
 _NOTHING: _Part = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 4)), np.empty(0))
 
 
-def _finite(output: Output, batch: Batch) -> Output:
+def _finite(output: Output, ids: Ids) -> Output:
     """The output; InputError where a number of it isn't finite."""
     last = output.layers[-1]
     finite = _finite_rows(last.logits) & _finite_rows(last.boxes)
     if not finite.all():
-        image = batch.targets[int(finite.logical_not().nonzero()[0])].image_id
+        image = ids[int(finite.logical_not().nonzero()[0])]
         raise InputError(f"the network's output for image {image!r} is not finite: its weights are damaged or diverged")
     return output
 
