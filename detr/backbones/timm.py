@@ -84,8 +84,8 @@ class TimmBackbone(nn.Module):
 
     def _undivided(self) -> str:
         return (
-            f"the parts of timm's {self.config.name} can't be frozen one by one; expected train.freeze to be "
-            "nothing, backbone or 'all but heads'"
+            f"the parts of timm's {self.config.name} can't be told apart: expected train.freeze to be nothing, "
+            "backbone or 'all but heads', and no train.optimizer.layer_decay"
         )
 
 

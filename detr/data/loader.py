@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
+from detr.data.balance import repeat_factors, repeated
 from detr.data.coco import CocoDataset
 from detr.data.mixing import mix
 from detr.data.mosaic import mosaic, part_side
@@ -40,19 +41,25 @@ def train_loader(
     world_size: int = 1,
     scales: Sequence[int] | int = (),
     first_step: int = 0,
+    balance: float | None = None,
 ) -> DataLoader[Batch]:
     """The batches of one epoch: `batch_size` images on each of `world_size` processes, in an order drawn for the epoch.
 
     The last, smaller batch is left out, as in the official recipe; where there is only that one, it is used. `scales`
     are sides of the input, one drawn for each step (nearest interpolation, as upstream), or how often its own stands
     among those of `spread_sides`; none after `augment.stop_epoch`. Inputs that keep the aspect are padded; scales,
-    mixup and copy-blend are not for them. `first_step` goes on within an epoch. InputError if no image has a box.
+    mixup and copy-blend are not for them. `first_step` goes on within an epoch. `balance`: images of rare classes come
+    more than once an epoch (see `detr.data.balance`). InputError if no image has a box.
     """
     if not len(dataset.annotations.boxes) or dataset.annotations.crowd.all():
         raise InputError(f"none of the {len(dataset):,} training images has a box")
+    views = None if balance is None else repeated(repeat_factors(dataset.annotations, balance), seed, epoch)
     steps = steps_of_epoch(
-        len(dataset), batch_size=batch_size, seed=seed, epoch=epoch, rank=rank, world_size=world_size
-    )
+        len(dataset) if views is None else len(views),
+        batch_size=batch_size, seed=seed, epoch=epoch, rank=rank, world_size=world_size,
+    )  # fmt: skip
+    if views is not None:
+        steps = [[int(views[place]) for place in step] for step in steps]
     sides = spread_sides(input, scales) if isinstance(scales, int) else tuple(scales)
     drawn = sides if augment.draws_scales(epoch) else ()
     batches = _TrainingBatches(dataset, input, augment, seed, epoch, rank, drawn)
@@ -130,33 +137,35 @@ class _TrainingBatches(Dataset[Batch]):
             images = interpolate(images, size=input_size(self.input, int(scale)))
         return Batch(images, padding, targets)
 
-    def _prepared(self, index: int) -> tuple[Tensor, Target]:
-        sample = self._mosaic(index)
+    def _prepared(self, view: int) -> tuple[Tensor, Target]:
+        """The image of a view, which is its index, and for its n-th repetition that and n times the number of images:
+        draws are by view, so that an image seen twice is not seen alike."""
+        sample = self._mosaic(view)
         seen = augment(
-            self.dataset[index] if sample is None else sample,
+            self.dataset[view % len(self.dataset)] if sample is None else sample,
             self.augment,
             seed=self.seed,
             epoch=self.epoch,
-            index=index,
+            index=view,
             is_mosaic=sample is not None,
         )
-        return to_network(seen, self._input(index), min_size=self.augment.min_size)
+        return to_network(seen, self._input(view), min_size=self.augment.min_size)
 
-    def _mosaic(self, index: int) -> Sample | None:
+    def _mosaic(self, view: int) -> Sample | None:
         """The image with three others, where it is to be one of four."""
         if self.mosaic is None:
             return None
-        with drawing_from(self.seed, self.epoch, index, _MOSAIC):
+        with drawing_from(self.seed, self.epoch, view, _MOSAIC):
             if uniform(0, 1) >= self.mosaic.probability:
                 return None
-            indices = [index, *(whole(0, len(self.dataset) - 1) for _ in range(3))]
+            indices = [view % len(self.dataset), *(whole(0, len(self.dataset) - 1) for _ in range(3))]
             side = part_side(self.mosaic, self.input)
             return mosaic([self.dataset.reduced(each, side) for each in indices], self.mosaic, self.input)
 
-    def _input(self, index: int) -> InputConfig:
+    def _input(self, view: int) -> InputConfig:
         if self.sizes is None:
             return self.input
-        with drawing_from(self.seed, self.epoch, index, _SIZE):
+        with drawing_from(self.seed, self.epoch, view, _SIZE):
             return drawn_input(self.input, self.sizes)
 
 

@@ -32,6 +32,7 @@ def begin_epoch(run: Run, train_set: CocoDataset, workers: int) -> tuple[int, It
         world_size=team.size,
         scales=settings.scales,
         first_step=counters.step_in_epoch * settings.accumulate,
+        balance=settings.balance,
     )
     steps = counters.step_in_epoch + math.ceil(len(loader) / settings.accumulate)
     if counters.step_in_epoch:  # what is told of an epoch gone on with is true even if none of its steps was left

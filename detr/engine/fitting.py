@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from detr.data.annotations import Annotations
+from detr.data.balance import epoch_length
 from detr.engine.optimizer import OptimizerConfig
 from detr.engine.rates import factor
 from detr.engine.recipe import Recipe
 
 
-def fitted(recipe: Recipe, *, images: int, say: Callable[[str], None]) -> Recipe:
-    """The recipe as it trains on so many images an epoch; `say` hears what became of it.
+def fitted(recipe: Recipe, annotations: Annotations, *, say: Callable[[str], None]) -> Recipe:
+    """The recipe as it trains on those images; `say` hears what became of it.
 
     `train.schedule.warmup_share` limits the warm-up to that share of all steps. `train.average.share` likewise limits
     the steps that the average is over, 1 / (1 - decay), and its own warm-up to half as many: an average that began
     before most of the training is one of weights that knew little.
     """
     train = recipe.train
-    steps = train.epochs * max(1, images // train.batch)
+    steps = train.epochs * max(1, epoch_length(annotations, train.balance) // train.batch)
     schedule, average = train.schedule, train.average
     changes = []
     if schedule.warmup_share is not None and (most := _steps(schedule.warmup_share * steps)) < schedule.warmup:

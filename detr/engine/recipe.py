@@ -47,6 +47,9 @@ class TrainConfig(Config):
     """Longer sides of the inputs, one drawn for each batch. A number n: three quarters of the model's own side to five
     quarters, in steps of 32, the own side n times among them (D-FINE). None: the model's own input."""
     freeze: Frozen = "nothing"
+    balance: float | None = Field(default=None, gt=0, le=1)
+    """Images with a class that less than this part of all images has come more than once an epoch: `data/balance.py`.
+    """
     channels_last: bool = False
     deterministic: bool = False  # only algorithms that give the same bits each time
     compile: bool = False  # backbone and encoder by `torch.compile`, a minute for each size of the input

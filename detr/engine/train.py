@@ -94,7 +94,7 @@ def train(
         ExitStack() as held,
     ):
         say = say if team.leads else _say_nothing
-        recipe = recipe if resume else fitted(recipe, images=len(train_set), say=say)
+        recipe = recipe if resume else fitted(recipe, train_set.annotations, say=say)
         settings = recipe.train
         require_writable(out)
         workers = default_workers(team.size) if workers is None else workers

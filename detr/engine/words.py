@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from detr.data.balance import words_on_balance
 from detr.data.coco import CocoDataset
 from detr.data.opening import notes_for_training
 from detr.engine import plots
@@ -39,6 +40,8 @@ def say_what_is_asked(
     if late := never_reached(recipe):
         say(f"warning: in {recipe.train.epochs} epochs these are never reached: {', '.join(late)}; "
             "--finetune has a schedule for small data sets")  # fmt: skip
+    if recipe.train.balance is not None:
+        say(words_on_balance(annotations, recipe.train.balance))
     if (scaled := words_on_rates(recipe.train.optimizer, recipe.train.batch)) is not None:
         say(scaled)
     for note in notes_for_training(train_set, val_set):

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from detr.boxes import cxcywh_to_xyxy
+from detr.classes import Classes
 from detr.data.coco import CocoDataset, read_annotations
 from detr.data.loader import input_size, steps_of_epoch, train_loader, val_loader
 from detr.data.mixing import CopyBlendConfig, MixUpConfig
@@ -131,6 +133,36 @@ def test_a_batch_larger_than_the_data_set_is_the_whole_data_set(dataset):
 def test_one_image_is_enough(tmp_path):
     batches = list(loader(data_set(tmp_path, count=1, empty=()), batch_size=4))
     assert len(batches) == 1 and len(batches[0].targets) == 1
+
+
+def rare(tmp_path):
+    """Nine images with boxes, the first of them with a class that no other has."""
+    dataset = data_set(tmp_path, empty=())
+    known = dataset.annotations
+    labels = np.where(known.image_indices == 0, 1, 0)
+    return CocoDataset(replace(known, classes=Classes.from_names(["thing", "rare"]), labels=labels), dataset.images)
+
+
+def test_balanced_images_come_more_than_once_and_never_alike(tmp_path):
+    """sqrt(1 / (1 / 9)) = 3 times, the others sqrt(9 / 8) = 1.06 times: 11.49 images an epoch."""
+    batches = list(loader(rare(tmp_path), batch_size=11, balance=1.0, scales=()))
+    shown = [target.image_id for batch in batches for target in batch.targets]
+    assert len(batches) == 1 and len(shown) == 11 and shown.count(100) in (2, 3)
+    seen = [
+        image for image, target in zip(batches[0].images, batches[0].targets, strict=True) if target.image_id == 100
+    ]
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_a_balanced_epoch_goes_on_within_and_is_shared_by_processes(tmp_path):
+    dataset = rare(tmp_path)
+    whole = list(loader(dataset, balance=1.0))
+    assert len(whole) == 5
+    for one, other in zip(whole[2:], loader(dataset, balance=1.0, first_step=2), strict=True):
+        assert same(one, other)
+    halves = [list(loader(dataset, balance=1.0, batch_size=1, rank=rank, world_size=2)) for rank in range(2)]
+    for step, (first, second) in zip(ids(whole), zip(*map(ids, halves), strict=True), strict=True):
+        assert sorted(step) == sorted(first + second)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])

@@ -1,14 +1,27 @@
+import numpy as np
 import pytest
 
+from detr.classes import Classes
 from detr.config import recipe_names
+from detr.data.annotations import Annotations
 from detr.engine.fitting import fitted
 from detr.engine.recipe import load_recipe
 
 
 def fit(images, words=(), *, finetune=True):
     said = []
-    recipe = fitted(load_recipe("rtdetr-r18", words, finetune=finetune), images=images, say=said.append)
+    recipe = fitted(load_recipe("rtdetr-r18", words, finetune=finetune), annotations(images), say=said.append)
     return recipe.train, said
+
+
+def annotations(images):
+    """One box in each image; the first is of a class of its own."""
+    return Annotations(
+        classes=Classes.from_names("ab"), image_ids=tuple(range(images)), file_names=("",) * images,
+        heights=np.ones(images), widths=np.ones(images), image_indices=np.arange(images),
+        labels=np.minimum(np.arange(images), 1), boxes=np.ones((images, 4)), areas=np.ones(images),
+        crowd=np.zeros(images, dtype=bool),
+    )  # fmt: skip
 
 
 def test_fifty_images_warm_up_in_a_tenth_of_their_steps():
@@ -37,9 +50,14 @@ def test_a_longer_training_is_fitted_to_its_own_steps():
     assert train.schedule.warmup == 29 and "288 steps" in said[0]
 
 
+def test_balanced_epochs_are_longer():
+    said = fit(50, ["train.balance=1"])[1]  # sqrt(50) times the first, sqrt(50 / 49) times the others: 56 images
+    assert "fitted to 168 steps" in said[0]
+
+
 def test_fitting_twice_changes_nothing():
-    once = fitted(load_recipe("rtdetr-r18", finetune=True), images=50, say=lambda line: None)
-    assert fitted(once, images=50, say=pytest.fail) == once
+    once = fitted(load_recipe("rtdetr-r18", finetune=True), annotations(50), say=lambda line: None)
+    assert fitted(once, annotations(50), say=pytest.fail) == once
 
 
 def test_a_training_without_average_has_only_a_warm_up_to_fit():
@@ -50,4 +68,4 @@ def test_a_training_without_average_has_only_a_warm_up_to_fit():
 @pytest.mark.parametrize("name", recipe_names())
 def test_published_recipes_stay_as_they_are(name):
     recipe = load_recipe(name)
-    assert fitted(recipe, images=3, say=pytest.fail) == recipe
+    assert fitted(recipe, annotations(3), say=pytest.fail) == recipe

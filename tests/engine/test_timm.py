@@ -39,7 +39,7 @@ def test_a_frozen_backbone_does_not_learn_and_everything_else_does():
 @pytest.mark.parametrize("part", ["stem", "stage2"])
 def test_a_part_of_it_cannot_be_frozen(part):
     network = build_model(load_recipe("rtdetr-tiny", WORDS).model)
-    with pytest.raises(UsageError, match="test_convnext can't be frozen one by one"):
+    with pytest.raises(UsageError, match="test_convnext can't be told apart"):
         freeze(network, part)
 
 
