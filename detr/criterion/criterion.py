@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from detr.criterion.heads import RTDETR_SUFFIXES, Head, Suffixes, matched_heads, noised_heads, precise_enough
+from detr.criterion.heads import RTDETR_SUFFIXES, Head, Suffixes, finite, matched_heads, noised_heads, precise_enough
 from detr.criterion.matcher import Pairs, cheapest, costs, match, on_device, union
 from detr.criterion.terms import Assignment, BoxLosses, ClassLoss, CriterionConfig, EdgeLosses, Part
 from detr.criterion.truth import Truth, faults, in_one_row, refuse
@@ -34,6 +35,8 @@ class Criterion(nn.Module):
     definition is absent: the last layer is its own teacher and has no `loss_ddf`.
 
     InputError: targets that cannot be right. FloatingPointError: a prediction is NaN or infinite; says of which head.
+    With `poisoned` all losses are NaN in place of that error: processes that train together then stay together, as
+    each goes through the same backward pass.
     """
 
     def __init__(
@@ -63,9 +66,9 @@ class Criterion(nn.Module):
             self.box_losses.append(EdgeLosses(config, scale=edge_scale, up=edge_up))
         self._said_too_many = False
 
-    def forward(self, output: Output, targets: Sequence[Target]) -> dict[str, Tensor]:
+    def forward(self, output: Output, targets: Sequence[Target], *, poisoned: bool = False) -> dict[str, Tensor]:
         with torch.autocast(output.layers[-1].boxes.device.type, enabled=False):
-            return self._forward(output, targets)
+            return self._forward(output, targets, poisoned=poisoned)
 
     @torch.no_grad()
     def matched(self, output: Output, targets: Sequence[Target]) -> tuple[Truth, Pairs]:
@@ -74,7 +77,7 @@ class Criterion(nn.Module):
         last = self._matched_heads(output, truth)[:1]
         return truth, match(last, truth, self.config.matcher, epoch=self.epoch)[0]
 
-    def _forward(self, output: Output, targets: Sequence[Target]) -> dict[str, Tensor]:
+    def _forward(self, output: Output, targets: Sequence[Target], *, poisoned: bool) -> dict[str, Tensor]:
         truth = self._truth(output, targets)
         matched = self._matched_heads(output, truth)
         noised = noised_heads(output, self.suffixes, truth.boxes.dtype)
@@ -85,18 +88,28 @@ class Criterion(nn.Module):
             )
 
         result: dict[str, Tensor] = {}
-        for head, for_class, for_boxes in self._assigned(matched, noised, truth, output.denoising):
+        pairs, together, broken = self._match(matched, noised, truth)
+        if broken is not None:
+            if not poisoned:
+                raise broken
+            matched, noised = [finite(head) for head in matched], [finite(head) for head in noised]
+        for head, for_class, for_boxes in self._assigned(matched, noised, truth, output.denoising, pairs, together):
             terms = self.class_loss(head, for_class)
             for part in self.box_losses:
                 terms |= part(head, for_boxes)
             result |= {name + head.suffix: value for name, value in terms.items()}
-        return result
+        return result if broken is None else {name: value * math.nan for name, value in result.items()}
 
     def _assigned(
-        self, matched: list[Head], noised: list[Head], truth: Truth, denoising: Denoising | None
+        self,
+        matched: list[Head],
+        noised: list[Head],
+        truth: Truth,
+        denoising: Denoising | None,
+        pairs: list[Pairs],
+        together: list[Pairs],
     ) -> list[tuple[Head, Assignment, Assignment]]:
         """Each head with what its classes and what its boxes are held against."""
-        pairs, together = self._match(matched, noised, truth)
         known = _known_pairs(denoising, truth)
         every = [*pairs, *together, known]
         num_targets, *nums = _means_over_processes([len(truth), *(len(each) for each in every)], truth.boxes)
@@ -116,9 +129,11 @@ class Criterion(nn.Module):
             rows += [(head, of_known, of_known) for head in noised]
         return rows
 
-    def _match(self, matched: list[Head], noised: list[Head], truth: Truth) -> tuple[list[Pairs], list[Pairs]]:
-        """The pairs of each head, and their union if asked for, after a look at everything that could poison them: one
-        transfer for all.
+    def _match(
+        self, matched: list[Head], noised: list[Head], truth: Truth
+    ) -> tuple[list[Pairs], list[Pairs], FloatingPointError | None]:
+        """The pairs of each head, their union if asked for, and what is wrong with the predictions, after a look at
+        everything that could poison them: one transfer for all. Broken predictions are matched anyhow.
         """
         num_classes = matched[0].logits.shape[-1] if self.slots is None else len(self.slots)
         parts = [(head, part) for head in matched + noised for part in head.parts()]
@@ -129,11 +144,12 @@ class Criterion(nn.Module):
         )
         if wrong.any():
             raise refuse(truth, int(wrong.argmax()), num_classes)
-        if broken.any():
-            raise _broken(*parts[int(broken.argmax())], truth)
+        problem = _broken(*parts[int(broken.argmax())], truth) if broken.any() else None
+        if problem is not None:
+            cost = np.nan_to_num(cost, nan=0.0, posinf=0.0, neginf=0.0)
         found = cheapest(cost, [head.boxes.shape[1] for head in matched], truth)
         pairs = on_device([*found, union(found)] if self.config.union else found, truth)
-        return pairs[: len(matched)], pairs[len(matched) :]
+        return pairs[: len(matched)], pairs[len(matched) :], problem
 
     def _costs(self, heads: list[Head], truth: Truth) -> Tensor:
         return costs(heads, truth, self.config.matcher, epoch=self.epoch)

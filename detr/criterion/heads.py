@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -72,6 +72,13 @@ def noised_heads(output: Output, suffixes: Suffixes, dtype: torch.dtype) -> list
     return heads
 
 
+def finite(head: Head) -> Head:
+    """The same with zeros wherever a number is not finite."""
+    teacher = None if head.teacher is None else Predictions(*_without_holes(head.teacher))
+    logits, boxes, edges = _without_holes(head)
+    return replace(head, logits=logits, boxes=boxes, edges=edges, teacher=teacher)
+
+
 def precise_enough(output: Output) -> torch.dtype:
     """float32, or better where the network is better."""
     last = output.layers[-1]
@@ -83,3 +90,14 @@ def _precise(predictions: Predictions, dtype: torch.dtype) -> tuple[Tensor, Tens
     if edges is not None:
         edges = Edges(edges.logits.to(dtype), edges.start.to(dtype))
     return predictions.logits.to(dtype), predictions.boxes.to(dtype), edges
+
+
+def _without_holes(predictions: Predictions) -> tuple[Tensor, Tensor, Edges | None]:
+    edges = predictions.edges
+    if edges is not None:
+        edges = Edges(_zeroed(edges.logits), _zeroed(edges.start))
+    return _zeroed(predictions.logits), _zeroed(predictions.boxes), edges
+
+
+def _zeroed(values: Tensor) -> Tensor:
+    return values.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)

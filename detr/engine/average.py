@@ -43,7 +43,8 @@ class Average(Generic[Network]):
         self.config = self.config.model_copy(update={"decay": decay})
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
+    def update(self, network: nn.Module, *, unless: Tensor | None = None) -> None:
+        """One step towards `network`; none, but counted all the same, if `unless` [] is true, which nobody waits for."""
         self.updates += 1
         decay = decay_after(self.updates, self.config)
         floating, following, counts = [], [], []
@@ -54,8 +55,13 @@ class Average(Generic[Network]):
                 following.append(value)
             else:
                 counts.append((ours[name], value))
-        torch._foreach_mul_(floating, decay)
-        torch._foreach_add_(floating, following, alpha=1 - decay)
+        if unless is None:
+            torch._foreach_mul_(floating, decay)
+            torch._foreach_add_(floating, following, alpha=1 - decay)
+        else:
+            own, other = (floating[0].new_full((), part) for part in (decay, 1 - decay))
+            torch._foreach_mul_(floating, own.masked_fill(unless, 1.0))
+            torch._foreach_add_(floating, torch._foreach_mul(following, other.masked_fill(unless, 0.0)))
         for mine, theirs in counts:
             mine.copy_(theirs)
 

@@ -85,12 +85,13 @@ def save_resume(
     counters: Counters,
     recipe: Recipe,
     sums: Mapping[str, tuple[float, int]],
+    skipped: tuple[int, int],
     circumstances: Mapping[str, Any],
 ) -> None:
     """All that the next step depends on. `names` are those of the optimizer's parameters, in its order.
 
-    `sums` are those of the losses of the epoch under way (`Watch.sums`), `circumstances` what the run depends on
-    besides. There is no generator among it: a step's draws follow from seed, step and rank.
+    `sums` are those of the losses of the epoch under way (`Watch.sums`), `skipped` how many steps were left out, in all
+    and in a row, `circumstances` what the run depends on besides. There is no generator among it: a step's draws follow from seed, step and rank.
     """
     weights.write(
         path,
@@ -103,6 +104,7 @@ def save_resume(
             "average_updates": average.updates if average else 0,
             "scaler": scaler.state_dict(),
             "sums": [[name, total, count] for name, (total, count) in sums.items()],  # the order counts in adding up
+            "skipped": list(skipped),
             "circumstances": dict(circumstances),
         },
     )

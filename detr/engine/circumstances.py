@@ -16,7 +16,7 @@ from detr.engine.distributed import Team
 from detr.engine.recipe import Recipe
 from detr.errors import InputError
 
-FREE = ("train.epochs", "train.patience")
+FREE = ("train.epochs", "train.patience", "train.skip_at_most")
 """Settings that say when to stop; changing them is what going on is often for."""
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -47,6 +47,22 @@ class Team:
         shared = torch.tensor(value, device=self.device, dtype=torch.float64)
         dist.all_reduce(shared)
         return float(shared)
+
+    def any(self, flag: Tensor) -> Tensor:
+        """Whether it is true in one of the processes, [] bool on the device; nobody waits to know."""
+        if self.size == 1:
+            return flag
+        shared = flag.float()
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return shared > 0
+
+    def gathered(self, value: Anything) -> list[Anything]:
+        """The value of each process, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def agreed(self, decide: Callable[[], Anything]) -> Anything:
         """What the leading process decides, in all."""

@@ -45,6 +45,10 @@ class Journal:
         self.epochs.append(row)
         self._write_sheet()
 
+    def skipped(self, step: int, about: Mapping[str, Any]) -> None:
+        """A step that was left out."""
+        self._add({"event": "skipped", "step": step, **about})
+
     def close(self) -> None:
         if self.board is not None:
             self.board.close()

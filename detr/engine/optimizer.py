@@ -188,7 +188,7 @@ def build_optimizer(groups: list[Group], config: OptimizerConfig) -> torch.optim
         lr=config.lr,
         betas=config.betas,
         weight_decay=config.weight_decay,
-        fused=True,  # the fused kernel also leaves out a step that is not finite (`Watch.blocked`)
+        fused=True,  # the fused kernel also leaves out a step that is not finite (`Watch.note`)
     )
 
 

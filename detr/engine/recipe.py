@@ -39,6 +39,7 @@ class TrainConfig(Config):
     accumulate: int = Field(default=1, ge=1)  # pieces a process computes its share in, when memory is short
     amp: Literal["off", "auto", "bf16", "fp16"] = "off"  # auto: bf16 on a GPU that has it, else fp16; off on a CPU
     clip: float = Field(default=0.1, ge=0)  # largest norm of all gradients together; 0: as they are
+    skip_at_most: int = Field(default=10, ge=0)  # steps in a row left out as not finite; one more ends the training
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     average: AverageConfig | None = AverageConfig()

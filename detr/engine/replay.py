@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +14,15 @@ from torch import Tensor, nn
 from detr import weights
 from detr.config import validated
 from detr.criterion import Criterion, criterion_for
-from detr.data.coco import CocoDataset
 from detr.engine.checkpoint import load_same
-from detr.engine.epoch import begin_epoch
 from detr.engine.recipe import Recipe
 from detr.engine.run import Run, precision_of
 from detr.engine.step import seed_of_step
-from detr.engine.watch import Diverged
 from detr.errors import InputError
 from detr.image import as_input
 from detr.models import build_model
 from detr.models.network import DetectionNetwork
-from detr.records import Batch, Target
+from detr.records import Batch, Output, Target
 
 FILE = "diverged.safetensors"
 
@@ -50,18 +47,24 @@ class Replayed:
     step: int
     images: tuple[int | str, ...]
     cause: Cause | None  # None: all is finite this time
+    taken: int  # steps that the network had taken when it was kept
 
     @property
     def text(self) -> str:
         ids = ", ".join(str(each) for each in self.images)
-        start = f"step {self.step}, images {ids}: "
+        since = self.taken - self.step
+        later = f" (with the network of {since} steps later)" if since > 0 else ""
+        start = f"step {self.step}, images {ids}{later}: "
         if self.cause is None:
             return f"{start}all numbers are finite here; it takes the device or precision of the run to see it again"
         return f"{start}not finite first in {self.cause}"
 
 
-def keep(run: Run, pieces: Sequence[Batch]) -> Path:
-    """Write the batch of the step under way, and the network, which a step that was not taken has left as it was."""
+def keep(run: Run, pieces: Sequence[Batch], step: int) -> Path:
+    """Write the batch of a step that was not taken, and the network, in place of what was kept before.
+
+    The network is that of now: as the step had it, unless other steps were taken since.
+    """
     tensors = {f"network.{name}": value for name, value in run.network.state_dict().items()}
     for place, piece in enumerate(pieces):
         tensors |= {f"{place}.images": piece.images}
@@ -77,9 +80,10 @@ def keep(run: Run, pieces: Sequence[Batch]) -> Path:
         classes=run.network.classes,
         metadata={
             "replay": {
-                "step": run.counters.step + 1,
+                "step": step,
+                "taken": run.counters.step,
                 "epoch": run.counters.epoch,
-                "seed": seed_of_step(run.recipe.train.seed, run.counters.step, run.team.rank),
+                "seed": seed_of_step(run.recipe.train.seed, step - 1, run.team.rank),
                 "images": [[target.image_id for target in piece.targets] for piece in pieces],
                 "sizes": [[list(target.size) for target in piece.targets] for piece in pieces],
             },
@@ -89,25 +93,20 @@ def keep(run: Run, pieces: Sequence[Batch]) -> Path:
     return path
 
 
-def explained(run: Run, train_set: CocoDataset, problem: Diverged) -> Diverged:
-    """The same with where it began, after the step was kept; the run can't be gone on with after that.
+def cause_of_step(run: Run, pieces: Sequence[Batch], step: int) -> Cause | None:
+    """Where in a step of this process the first number was not finite. All processes of the team at once.
 
-    Several processes only keep theirs: they would have to take the step together, and not all may know of it.
+    Several processes look as far as the forward passes: not all may go on from there, and they can only do it together.
     """
-    run.counters.step_in_epoch -= run.counters.step - (problem.step - 1)
-    run.counters.step = problem.step - 1
-    pieces = [piece.to(run.team.device) for piece in next(begin_epoch(run, train_set, workers=0)[1])]
-    try:
-        path = keep(run, pieces)
-    except InputError as unwritable:
-        return Diverged(problem.step, f"{problem.reason}; {unwritable}")
-    cause = None
+    seed = seed_of_step(run.recipe.train.seed, step - 1, run.team.rank)
+    dtype = precision_of(run.recipe.train.amp, run.team.device)
     if run.team.size == 1:
-        seed = seed_of_step(run.recipe.train.seed, run.counters.step, run.team.rank)
-        dtype = precision_of(run.recipe.train.amp, run.team.device)
-        cause = cause_of(run.network, pieces, run.criterion, dtype=dtype, seed=seed)
-    began = "" if cause is None else f"; not finite first in {cause}"
-    return Diverged(problem.step, f"{problem.reason}{began}; take the step again with: detr train --replay {path}")
+        return cause_of(run.network, pieces, run.criterion, dtype=dtype, seed=seed)
+
+    def anywhere(found: Cause | None) -> bool:
+        return bool(run.team.largest(found is not None))
+
+    return cause_of(run.network, pieces, None, dtype=dtype, seed=seed, is_enough=anywhere)
 
 
 def replay(path: Path, *, device: torch.device) -> Replayed:
@@ -131,15 +130,27 @@ def replay(path: Path, *, device: torch.device) -> Replayed:
         dtype=precision_of(recipe.train.amp, device),
         seed=about["seed"],
     )
-    return Replayed(about["step"], tuple(id for ids in about["images"] for id in ids), cause)
+    images = tuple(id for ids in about["images"] for id in ids)
+    return Replayed(about["step"], images, cause, about.get("taken", about["step"]))
+
+
+def _is_known(found: Cause | None) -> bool:
+    return found is not None
 
 
 def cause_of(
-    network: DetectionNetwork, pieces: Sequence[Batch], criterion: Criterion, *, dtype: torch.dtype | None, seed: int
+    network: DetectionNetwork,
+    pieces: Sequence[Batch],
+    criterion: Criterion | None,
+    *,
+    dtype: torch.dtype | None,
+    seed: int,
+    is_enough: Callable[[Cause | None], bool] = _is_known,
 ) -> Cause | None:
     """The first of parameters, images, modules, losses and gradients that is not finite, in the order of a step.
 
-    Forward and backward are computed, in mixed precision with `dtype`, and gradients and averages of norms are left.
+    Forward and, with a criterion, backward are computed, in mixed precision with `dtype`, and gradients and averages
+    of norms are left. `is_enough` says, after each forward pass, whether what was found ends the search.
     """
     for name, value in network.named_parameters():
         if not value.isfinite().all():
@@ -148,23 +159,29 @@ def cause_of(
     device = next(network.parameters()).device
     for piece in pieces:
         images = as_input(piece.images, piece.padding, network.config.input)
-        if bad := _rows(images, piece):
-            return Cause("the input", bad)
+        bad = _rows(images, piece)
         with _listening(network, piece) as heard, torch.autocast(device.type, dtype) if dtype else nullcontext():
             output = network(images, piece.padding, piece.targets)
-        if heard:
-            return heard[0]
-        try:
-            losses = criterion(output, piece.targets)
-        except FloatingPointError as problem:
-            return Cause(str(problem))
-        for name, value in losses.items():
-            if not value.isfinite():
-                return Cause(f"the loss {name}")
-        sum(losses.values(), torch.zeros((), device=device)).backward()
+        found = Cause("the input", bad) if bad else heard[0] if heard else None
+        if is_enough(found):
+            return found
+        if criterion is not None and (found := _cause_in_losses(criterion, output, piece)):
+            return found
     for name, value in reversed(list(network.named_parameters())):  # the backward pass begins at the end
         if value.grad is not None and not value.grad.isfinite().all():
             return Cause(f"the gradient of {name}")
+    return None
+
+
+def _cause_in_losses(criterion: Criterion, output: Output, piece: Batch) -> Cause | None:
+    try:
+        losses = criterion(output, piece.targets)
+    except FloatingPointError as problem:
+        return Cause(str(problem))
+    for name, value in losses.items():
+        if not value.isfinite():
+            return Cause(f"the loss {name}")
+    sum(losses.values(), output.layers[-1].boxes.new_zeros(())).backward()
     return None
 
 

@@ -79,6 +79,7 @@ class Run:
                 counters=self.counters,
                 recipe=self.recipe,
                 sums=self.watch.sums(),
+                skipped=(self.watch.skipped, self.watch.in_a_row),
                 circumstances=self.circumstances,
             )
 
@@ -97,7 +98,9 @@ class Run:
         """Where a run that was saved left off."""
         self.restore(state)
         self.counters = state.counters
-        self.watch.go_on({name: (total, count) for name, total, count in state.extras.get("sums", [])})
+        skipped, in_a_row = state.extras.get("skipped", (0, 0))
+        sums = {name: (total, count) for name, total, count in state.extras.get("sums", [])}
+        self.watch.go_on(sums, skipped=skipped, in_a_row=in_a_row)
         if self.average is not None and self.counters.decay is not None:
             self.average.set_decay(self.counters.decay)
         done, steps = self.counters.epoch, self.counters.step_in_epoch
@@ -105,16 +108,21 @@ class Run:
         self.say(f"going on after epoch {done}{also} ({self.counters.step} steps)")
 
     def save_if_due(self) -> None:
-        """Within an epoch, as often as was asked for."""
+        """Within an epoch, as often as was asked for; not while steps are being left out, which may be the end."""
         if self.pace.is_due(self.counters.step):
-            self.save_state()
+            self.watch.look()
+            if not self.watch.in_a_row:
+                self.save_state()
 
-    def leave_if_interrupted(self) -> None:
-        """After a SIGINT or SIGTERM to any process of the team: save in all, then let the signal do what it does."""
-        number = round(self.team.largest(self.interruption.number))
+    def interrupted(self) -> int:
+        """The SIGINT or SIGTERM that came to any process of the team, 0 if none did; asked by all at once."""
+        return round(self.team.largest(self.interruption.number))
+
+    def leave_if_interrupted(self, number: int | None = None) -> None:
+        """After a signal (by default `interrupted`): save the state, then let it do what it does."""
+        number = self.interrupted() if number is None else number
         if not number:
             return
-        self.watch.look()
         self.save_state()
         self.team.wait()
         self.say(f"stopped after step {self.counters.step}; go on with: detr train --resume {self.out}")
@@ -148,7 +156,7 @@ def assemble(
         names=[name for group in groups for name in group.names],
         scaler=scaler,
         precision=nullcontext if dtype is None else lambda: torch.autocast(team.device.type, dtype),
-        watch=Watch(team.device, gradients_may_overflow=scaler.is_enabled()),
+        watch=Watch(team, gradients_may_overflow=scaler.is_enabled()),
         interruption=interruption,
         say=say,
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from detr.engine.distributed import Team
 from detr.engine.pictures import draw_batch
 from detr.engine.run import Run
-from detr.engine.watch import Diverged
+from detr.engine.statistics import Statistics
 from detr.errors import UsageError
 from detr.image import as_input
 from detr.records import Batch, Output
@@ -21,25 +21,31 @@ PICTURES = 3  # batches that are drawn at the start
 
 
 def take_step(run: Run, pieces: list[Batch]) -> Output:
-    """One step of the optimizer, and the output for its last piece."""
+    """One step of the optimizer, and the output for its last piece.
+
+    Where a loss or gradient is not finite it is left out: weights, optimizer, average and the norms' statistics stay as
+    they were, and only the number of steps goes on, in every process alike. `Watch` remembers it.
+    """
     counters, settings = run.counters, run.recipe.train
     torch.manual_seed(seed_of_step(settings.seed, counters.step, run.team.rank))
     if counters.step < PICTURES and run.journal is not None:
         draw_batch(pieces[0], run.network.config.input, run.network.classes, run.out / f"batch{counters.step}.jpg")
+    statistics = Statistics(run.network)
     losses, output = gradients(run, pieces)
     run.scaler.unscale_(run.optimizer)
     parameters = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf)
     counters.step += 1
     counters.step_in_epoch += 1
-    run.watch.note(counters.step, losses, norm)
+    broken = run.watch.note(counters.step, losses, norm, run.scaler.scale(torch.ones_like(norm)))
     if not run.scaler.is_enabled():
-        run.optimizer.found_inf = run.watch.blocked  # type: ignore[attr-defined]  # what a scaler would set
+        run.optimizer.found_inf = broken.float()  # type: ignore[attr-defined]  # what a scaler would set
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
+    statistics.put_back(broken)
     if run.average is not None:
-        run.average.update(run.network)
+        run.average.update(run.network, unless=broken)
     return output
 
 
@@ -57,14 +63,16 @@ def gradients(run: Run, pieces: list[Batch]) -> tuple[dict[str, Tensor], Output]
         with nullcontext() if is_last or run.team.size == 1 else run.learner.no_sync():
             with run.precision():
                 output = run.learner(images, batch.padding, batch.targets)
-            try:
-                terms = run.criterion(output, batch.targets)
-            except FloatingPointError as problem:
-                raise Diverged(run.counters.step + 1, str(problem)) from None
-            run.scaler.scale(sum(terms.values()) * share).backward()
+            terms = run.criterion(output, batch.targets, poisoned=True)
+            run.scaler.scale(_to_all(sum(terms.values()) * share)).backward()
         for name, value in terms.items():
             losses[name] = losses.get(name, 0.0) + value.detach() * share
     return losses, output
+
+
+def _to_all(loss: Tensor) -> Tensor:
+    """The same; but if it is not finite, each gradient that comes from it will be NaN, in all processes."""
+    return loss * (1 + 0 * loss.detach())
 
 
 def shares_of_pieces(counts: list[int], team: Team) -> list[float]:

@@ -29,14 +29,13 @@ from detr.engine.origin import tell_origin
 from detr.engine.pace import Pace
 from detr.engine.progress import progress
 from detr.engine.recipe import Recipe
-from detr.engine.replay import explained
 from detr.engine.run import Run, Say
 from detr.engine.runner import TorchRunner
 from detr.engine.sanity import LOOKS, SanityCard
 from detr.engine.second_stage import after_evaluation, begin_second_stage
+from detr.engine.skipping import answer_for_skipped
 from detr.engine.step import take_step
 from detr.engine.validate import validate
-from detr.engine.watch import Diverged
 from detr.engine.words import ROWS_EVERY, fill_card, say_what_is_asked, tell_epoch, tell_steps
 from detr.files import require_writable, write_text
 from detr.records import Batch
@@ -55,6 +54,7 @@ class Summary:
     best_epoch: int
     metrics: dict[str, float]  # of the last evaluation
     stopped_early: bool
+    skipped: int  # steps left out because a number was not finite
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -84,7 +84,8 @@ def train(
     state is saved before the first step, after each epoch and, within one, at the pace of `save_every` (none: ten
     minutes). InputError if data or recipe are others than when it was saved, unless
     `allow_changes`. SIGINT and SIGTERM: the step is finished, the state saved, and the signal raised again.
-    Diverged: a loss or gradient is not finite; the step was not taken, and is kept in `out` (`detr.engine.replay`).
+    A step whose loss or gradient is not finite is left out, and kept in `out` (`detr.engine.replay`). Diverged: more
+    than `train.skip_at_most` in a row, or a weight that is not finite.
     """
     out = Path(out)
     with (
@@ -122,10 +123,7 @@ def train(
         while run.counters.epoch < settings.epochs and not _is_stopped_early(run):
             began = time.monotonic()
             begin_second_stage(run)
-            try:
-                losses = _train_epoch(run, train_set, workers)
-            except Diverged as problem:
-                raise explained(run, train_set, problem) from None
+            losses = _train_epoch(run, train_set, workers)
             trained = time.monotonic()
             last_one = run.counters.epoch == settings.epochs
             if val_set is not None and (last_one or run.counters.epoch % settings.evaluate_every == 0):
@@ -143,7 +141,7 @@ def train(
         counters = run.counters
         return Summary(
             out, counters.epoch, counters.step, counters.best, counters.best_epoch, metrics, _is_stopped_early(run),
-            time.monotonic() - started,
+            run.watch.skipped, time.monotonic() - started,
         )  # fmt: skip
 
 
@@ -173,14 +171,18 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
             began = time.monotonic()
             set_rates_at(run, counters.step, steps)
             output = take_step(run, pieces)
-            if counters.step % looks == 0 or counters.step in LOOKS:
+            signal = run.interrupted()
+            if signal or counters.step % looks == 0 or counters.step in LOOKS:
                 tell_steps(run, run.watch.look(), steps, bar)
+                answer_for_skipped(run, train_set)
             if run.card is not None:
                 run.card.time(data=waited, step=time.monotonic() - began)
                 fill_card(run, output, pieces[-1])
             bar.update()
-            run.leave_if_interrupted()
+            run.leave_if_interrupted(signal)
             run.save_if_due()
+    run.watch.look()
+    answer_for_skipped(run, train_set)
     means = run.watch.means()
     end_epoch(run)
     return means

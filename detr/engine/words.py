@@ -54,9 +54,10 @@ def say_what_is_asked(
 
 def tell_steps(run: Run, seen: list[Seen], steps: int, bar: Any) -> None:
     """A step's row in the journal, and the loss beside the bar."""
-    if not seen or not run.team.leads:
+    taken = [one for one in seen if not one.skipped]
+    if not taken or not run.team.leads:
         return
-    last = seen[-1]
+    last = taken[-1]
     loss = sum(last.losses.values())
     bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
     if last.step % ROWS_EVERY == 0 or last.step == 1:
@@ -71,10 +72,9 @@ def fill_card(run: Run, output: Output, batch: Batch) -> None:
     card, step = run.card, run.counters.step
     if card is None or step not in LOOKS:
         return
-    assert run.watch.last is not None
-    losses = run.watch.last.losses
-    matched = matched_iou(output, batch.targets, run.criterion)
-    card.look(step, losses, matched, [group["lr"] for group in run.optimizer.param_groups])
+    if run.watch.last is not None and run.watch.last.step == step:
+        matched = matched_iou(output, batch.targets, run.criterion)
+        card.look(step, run.watch.last.losses, matched, [group["lr"] for group in run.optimizer.param_groups])
     if step == LOOKS[-1]:
         write_text(run.out / "sanity.txt", card.text() + "\n")
         run.say(card.text())
@@ -95,7 +95,9 @@ def tell_epoch(run: Run, losses: dict[str, float], metrics: dict[str, float], se
     run.say(said)
     if run.journal is not None:
         rounded = {name: round(value, 2) for name, value in seconds.items()}
-        run.journal.epoch(counters.step, counters.epoch, {"loss": loss, "lr": rate, **losses, **metrics, **rounded})
+        skipped = {"skipped": run.watch.skipped} if run.watch.skipped else {}
+        values = {"loss": loss, "lr": rate, **losses, **metrics, **skipped, **rounded}
+        run.journal.epoch(counters.step, counters.epoch, values)
 
 
 def in_words(seconds: float) -> str:

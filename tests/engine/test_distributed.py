@@ -57,8 +57,18 @@ def test_two_processes_train_one_network_even_if_one_has_no_boxes(small_shapes, 
     said = [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert said[0]["digest"] == said[1]["digest"]
     assert said[0]["steps"] == said[1]["steps"] > 0
-    assert said[0]["lines"] > 3 and said[1]["lines"] == 0
+    assert len(said[0]["lines"]) > 3 and not said[1]["lines"]
     assert weights.read(out / "last.safetensors").metadata["epoch"] == 1
+
+
+def test_both_processes_leave_out_the_step_that_is_broken_in_one(small_shapes, tmp_path):
+    out = together(tmp_path / "run", small_shapes, 2, "broken")
+    said = [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
+    assert said[0]["digest"] == said[1]["digest"]
+    assert said[0]["skipped"] == said[1]["skipped"] == 2  # of three steps
+    lines = [line for line in said[0]["lines"] if "left out" in line]
+    assert len(lines) == 2 and all("not finite first in encoder.bottom_up.0" in line for line in lines)
+    assert "diverged-1.safetensors" in lines[0] and (out / "diverged-1.safetensors").is_file()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="processes are forked")

@@ -1,4 +1,4 @@
-"""What each process of `test_distributed.py` runs: DATA OUT gradient|train."""
+"""What each process of `test_distributed.py` runs: DATA OUT gradient|train|broken."""
 
 import hashlib
 import json
@@ -28,12 +28,18 @@ runs, lines = [], []
 original = step.gradients
 
 
+def overflow(module, given, answer):
+    answer[0, 1] = float("inf")
+
+
 def watched(run, pieces):
     runs.append(run)
     if mode == "gradient":  # norms that don't look at the batch
         for module in run.network.modules():
             module.training = not isinstance(module, torch.nn.BatchNorm2d)
         pieces = [replace(pieces[0], images=pieces[0].images.double())]
+    elif mode == "broken" and run.team.rank == 1 and run.counters.step == 1:
+        run.network.encoder.bottom_up[0].register_forward_hook(overflow)
     elif run.team.rank == 1 and run.counters.step == 1:
         empty = [replace(t, labels=t.labels[:0], boxes=t.boxes[:0]) for t in pieces[0].targets]
         pieces = [replace(pieces[0], targets=empty)]
@@ -55,5 +61,5 @@ result = train(recipe, **sets, out=out, device="cpu", workers=0, say=lines.appen
 tensors = [*runs[-1].network.parameters(), *runs[-1].evaluated.state_dict().values()]
 digest = hashlib.sha256(b"".join(value.detach().numpy().tobytes() for value in tensors))
 (out / f"rank{runs[-1].team.rank}.json").write_text(
-    json.dumps({"digest": digest.hexdigest(), "steps": result.steps, "lines": len(lines)})
+    json.dumps({"digest": digest.hexdigest(), "steps": result.steps, "lines": lines, "skipped": result.skipped})
 )
