@@ -44,7 +44,7 @@ class Average(Generic[Network]):
 
     @torch.no_grad()
     def update(self, network: nn.Module, *, unless: Tensor | None = None) -> None:
-        """One step towards `network`; none, but counted all the same, if `unless` [] is true, which nobody waits for."""
+        """One step towards `network`; none, though it counts, if `unless` [] is true, which nobody waits to know."""
         self.updates += 1
         decay = decay_after(self.updates, self.config)
         floating, following, counts = [], [], []

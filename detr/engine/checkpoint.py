@@ -91,7 +91,8 @@ def save_resume(
     """All that the next step depends on. `names` are those of the optimizer's parameters, in its order.
 
     `sums` are those of the losses of the epoch under way (`Watch.sums`), `skipped` how many steps were left out, in all
-    and in a row, `circumstances` what the run depends on besides. There is no generator among it: a step's draws follow from seed, step and rank.
+    and in a row, `circumstances` what the run depends on besides. There is no generator among it: a step's draws
+    follow from seed, step and rank.
     """
     weights.write(
         path,
