@@ -15,12 +15,16 @@ from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty
 
 if TYPE_CHECKING:
+    from detr.data.coco import CocoDataset
+    from detr.engine.distributed import Team
     from detr.engine.recipe import Recipe
+    from detr.engine.run import Say
     from detr.engine.train import Summary
 
 # As in detr.engine.checkpoint, which would load torch.
 BEST, RECIPE, DATA = "best.safetensors", "recipe.yaml", "data.txt"
 STATES = ("resume.safetensors", "resume.previous.safetensors")
+AUTO = "auto"
 
 
 @click.command(context_settings={"show_default": True})
@@ -48,7 +52,10 @@ STATES = ("resume.safetensors", "resume.previous.safetensors")
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="[default: the recipe's]")
 @click.option(
-    "--batch", type=click.IntRange(min=1), help="Images of one step, over all processes.  [default: the recipe's]"
+    "--batch",
+    metavar="N|auto",
+    callback=lambda context, option, value: _batch(value),
+    help="Images of one step, over all processes; auto: as many as fit in memory.  [default: the recipe's]",
 )
 @click.option("--accumulate", type=click.IntRange(min=1), help="Pieces to compute a batch in, when memory is short.")
 @click.option(
@@ -118,7 +125,10 @@ def command(
     data = data or _remembered(resume)
     if data is None:
         raise UsageError("train needs --data: a folder, an annotation file, or a YAML with train and val")
-    words = [*settings, *_as_words(options)]
+    automatic = options["batch"] == AUTO
+    if automatic and resume is not None:
+        raise UsageError("--batch auto is for a new run; one that goes on keeps its batch")
+    words = [*settings, *_as_words({**options, "batch": None} if automatic else options)]
     if recipe is not None and "=" in recipe:  # with --resume the recipe may be left out
         words, recipe = [recipe, *words], None
     if recipe is None and resume is None:
@@ -143,6 +153,9 @@ def command(
         train_set, val_set = open_for_training(data, progress=progress)
         if cache is not None:
             keep_pixels(cache, [each for each in (train_set, val_set) if each is not None])
+        if automatic:
+            words.append(f"train.batch={_automatic_batch(chosen, train_set, team, say)}")
+            chosen = _recipe(recipe, resume, words, imgsz, finetune=finetune)
         if check:
             assert resume is not None
             proof = repeat(
@@ -187,6 +200,24 @@ _PLACES = {
     "deterministic": "train.deterministic",
     "compile": "train.compile",
 }
+
+
+def _batch(value: str | None) -> int | str | None:
+    if value is None or value == AUTO:
+        return value
+    if not value.isdecimal() or int(value) < 1:
+        raise UsageError(f"--batch {value}: expected a whole number from 1, or {AUTO}")
+    return int(value)
+
+
+def _automatic_batch(recipe: Recipe, train_set: CocoDataset, team: Team, say: Say) -> int:
+    from detr.engine.auto_batch import choose_batch
+
+    if team.size > 1:
+        raise UsageError(f"--batch {AUTO} tries batches in one process; with {team.size}, say --batch")
+    chosen = choose_batch(recipe, train_set, team.device)
+    say(chosen.text)
+    return chosen.batch
 
 
 def _replay(path: Path, device: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 from pathlib import Path
 
 import torch
 
 _STATUS, _PEAKS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_MACHINE, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 class Memory:
@@ -45,3 +47,25 @@ def _said(name: str) -> int:
         if line.startswith(f"{name}:"):
             return 1024 * int(line.split()[1])
     return 0
+
+
+def free_memory() -> int | None:
+    """Bytes of main memory that programs may still take, within the limit of a container; None where none tells."""
+    if not _MACHINE.exists():
+        return None
+    found = re.search(
+        r"^MemAvailable:\s+(\d+) kB", _MACHINE.read_text(encoding="ascii", errors="replace"), re.MULTILINE
+    )
+    free = [] if found is None else [1024 * int(found[1])]
+    limit, used = (_number(_GROUP / name) for name in ("memory.max", "memory.current"))
+    if limit is not None and used is not None:
+        free.append(max(0, limit - used))
+    return min(free, default=None)
+
+
+def _number(path: Path) -> int | None:
+    """What a file of the kernel says, if that is a number."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

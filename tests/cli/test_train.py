@@ -132,3 +132,15 @@ def test_weights_that_are_none_leave_no_empty_run(small, data, tmp_path):
     with pytest.raises(UsageError, match="nothing-here"):
         detr_train(small, "--data", data, "--project", str(tmp_path / "runs"), "--weights", "nothing-here")
     assert list((tmp_path / "runs").rglob("*")) in ([], [tmp_path / "runs" / "train"])
+
+
+def test_an_automatic_batch_is_said_and_trained_with(small, data, tmp_path):
+    done = detr_train(small, "--data", data, "--batch", "auto", "--workers", "0", "--project", str(tmp_path))
+    assert "batch 1: " in done.output  # four images: more would make still fewer steps an epoch
+    assert "batch: 1\n" in (tmp_path / "train" / "train" / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize("batch", ["0", "-1", "many", "1.5"])
+def test_a_batch_is_a_number_or_auto(small, data, batch):
+    with pytest.raises(UsageError, match="expected a whole number from 1, or auto"):
+        detr_train(small, "--data", data, f"--batch={batch}")
