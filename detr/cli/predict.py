@@ -100,7 +100,7 @@ def command(
     the number of a camera, or - for a stream on standard input.
 
     Drawn pictures and videos go to runs/predict/NAME. Sources that can't be read are listed at the end; the others are
-    done all the same.
+    done all the same. torchrun --nproc-per-node N -m detr predict ... shares the sources out, and leaves the same.
 
     \b
       detr predict street.jpg walk.mp4
@@ -115,13 +115,17 @@ def command(
 
     from detr.engine.detector import Detector
     from detr.engine.device import choose_device
+    from detr.engine.distributed import joined
     from detr.engine.predict import predict
     from detr.engine.saving import Wanted
+    from detr.engine.shares import put_together, share_of
     from detr.video import find_sources
 
     found = find_sources(sources)
-    choose_device(device)
-    folder = new_run("predict", name, project=project, overwrite=overwrite)
+    team = click.get_current_context().with_resource(joined(choose_device(device)))
+    if team.size > 1 and (show or any(source.kind == "pipe" for source in found)):
+        raise UsageError("several processes can neither show pictures (--show) nor read one stream (-)")
+    folder = team.agreed(lambda: new_run("predict", name, project=project, overwrite=overwrite))
     require_writable(folder)
     wanted = Wanted(
         images=not no_save,
@@ -136,7 +140,7 @@ def command(
     try:
         network: dict[str, Any] = {
             "model": model,
-            "device": device,
+            "device": device if team.size == 1 else str(team.device),
             "layers": layers,
             "queries": queries,
             "compile": compile,
@@ -157,7 +161,7 @@ def command(
         say = _say_nothing if quiet else _to_stderr if as_json else _to_stdout
         summary = predict(
             detector,
-            found,
+            share_of(found, rank=team.rank, of=team.size, batch=batch),
             settings,
             folder,
             wanted=wanted,
@@ -165,13 +169,15 @@ def command(
             stride=vid_stride,
             batch=batch,
             fail_fast=fail_fast,
-            quiet=quiet,
+            quiet=quiet or not team.leads,
             say=say,
         )
+        summary = put_together(summary, found, team, json=save_json)
     except BaseException as problem:
         _keep_or_remove(folder, problem)
         raise
-    _report(summary, len(found), as_json=as_json)
+    if team.leads:
+        _report(summary, len(found), as_json=as_json)
 
 
 def _report(summary: Summary, num_sources: int, *, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from detr.engine.progress import progress
 from detr.engine.results import Results
 from detr.engine.saving import Saver, Wanted
 from detr.engine.settings import Settings
+from detr.engine.shares import Share, share_of
 from detr.errors import InputError
 from detr.video import Frame, FrameReader, Source
 
@@ -69,7 +70,7 @@ class _Found:
 
 def predict(
     detector: Detector,
-    sources: list[Source],
+    sources: list[Source] | Share,
     settings: Settings,
     folder: Path,
     *,
@@ -83,23 +84,26 @@ def predict(
 ) -> Summary:
     """Run the detector over all sources and leave what is wanted in `folder`.
 
-    A source that can't be read is noted in the summary, and the others go on, unless `fail_fast`. Ctrl-C and SIGTERM
+    `sources` may be one process's share of them; the shares are put together by `detr.engine.shares`. A source that
+    can't be read is noted in the summary, and the others go on, unless `fail_fast`. Ctrl-C and SIGTERM
     leave videos and lists finished, with the frames so far. InputError where results can't be written.
     """
+    share = sources if isinstance(sources, Share) else share_of(sources)
     summary = Summary(folder)
     started = time.perf_counter()
     window = Window("detr") if show else None
     batch = settings.frames_at_once(batch)
     kept_ready = (2 * batch + 2, 2) if settings.slicing is None else (1, 1)  # what is sliced may be large
-    reading = ahead(_prepared(sources, detector, settings, stride), depth=kept_ready[0])
+    reading = ahead(_prepared(share.sources, detector, settings, stride), depth=kept_ready[0])
     found = ahead(_detected(reading, detector, settings, batch), depth=kept_ready[1])
     bar = progress(total=None, description="predict", unit="frame", quiet=quiet)
     begun = time.perf_counter(), 0, 0
-    with Saver(folder, wanted, detector.classes) as saver, closing(bar), closing(found):
+    number = 0  # of the source under way
+    with Saver(folder, wanted, detector.classes, share) as saver, closing(bar), closing(found):
         for item in found:
             if isinstance(item, _Begun):
                 _announce(item, bar)
-                saver.begin(item.source)
+                saver.begin(number)
                 begun = time.perf_counter(), summary.frames, summary.detections
             elif isinstance(item, _Found):
                 saver.add(item.result, item.frame)
@@ -110,6 +114,7 @@ def predict(
                     break
             else:
                 saver.end()
+                number += 1
                 _conclude(item, summary, begun, bar.write if not bar.disable else say)
                 if item.problem is not None and fail_fast:
                     break

@@ -12,9 +12,10 @@ from typing import IO, Any
 import torch
 
 from detr.classes import Classes
+from detr.engine.json_list import JsonList
 from detr.engine.results import Results, write_image
+from detr.engine.shares import ListPart, Share
 from detr.errors import InputError
-from detr.files import written_aside
 from detr.video import Frame, Source, VideoWriter
 
 _DRAWN_AS_THEY_WERE = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
@@ -36,17 +37,19 @@ class Wanted:
 class Saver:
     """Puts results into a folder, source after source, in a `with` block: however that ends, what there is stays."""
 
-    def __init__(self, folder: Path, wanted: Wanted, classes: Classes) -> None:
+    def __init__(self, folder: Path, wanted: Wanted, classes: Classes, share: Share) -> None:
         self.folder = folder
         self.notes: list[str] = []
         self._wanted = wanted
         self._classes = classes
-        self._taken: set[str] = set()
-        self._name = ""
+        self._share = share
+        self._name, self._place = "", 0
         self._source: Source | None = None
         self._video: VideoWriter | None = None
         self._lines: IO[str] | None = None
-        self._list = _JsonList(folder / "predictions.json") if wanted.json else None
+        self._list: JsonList | ListPart | None = None
+        if wanted.json:
+            self._list = JsonList(folder / "predictions.json") if share.of == 1 else ListPart(folder, share.rank)
 
     def __enter__(self) -> Saver:
         return self
@@ -62,15 +65,10 @@ class Saver:
             if self._video is not None:
                 stack.callback(self._video.close, to_the_end=problem is None)
 
-    def begin(self, source: Source) -> None:
-        """A new source; files made from it get its name, or `name-2` where that is taken."""
-        self._source = source
-        number, name = 1, source.name
-        while name.casefold() in self._taken:
-            number += 1
-            name = f"{source.name}-{number}"
-        self._taken.add(name.casefold())
-        self._name = name
+    def begin(self, number: int) -> None:
+        """The source of that number in the share; files made from it get its name there."""
+        self._source = self._share.sources[number]
+        self._name, self._place = self._share.names[number], self._share.places[number]
 
     def add(self, result: Results, frame: Frame) -> None:
         """The next frame of the source. InputError where it can't be written."""
@@ -101,7 +99,7 @@ class Saver:
             kept = suffix if suffix in _DRAWN_AS_THEY_WERE else ".jpg"
             write_image(self.folder / f"{self._name}{kept}", self._drawn(result))
         if self._list is not None:
-            self._list.add(coco_rows(result, self._name, self._classes))
+            self._list.add(coco_rows(result, self._name, self._classes), self._place)
 
     def _add_to_video(self, result: Results, frame: Frame) -> None:
         assert self._source is not None
@@ -147,38 +145,3 @@ def coco_rows(result: Results, name: str, classes: Classes) -> list[dict[str, An
         {**about, "category_id": classes.id_of(label), "bbox": box, "score": score}
         for box, label, score in zip(boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
     ]
-
-
-class _JsonList:
-    """A JSON list written row by row, in constant memory; whole under its name once it is closed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._aside = ExitStack()
-        self._file: IO[str] | None = None
-        self._empty = True
-
-    def add(self, rows: list[dict[str, Any]]) -> None:
-        """Rows of one more image, maybe none; the file exists once there was an image."""
-        try:
-            if self._file is None:
-                aside = self._aside.enter_context(written_aside(self._path))
-                # A file name that is no UTF-8 becomes \\udc.., which JSON reads as the same name.
-                self._file = aside.open("w", encoding="utf-8", errors="backslashreplace")
-                self._file.write("[")
-            for row in rows:
-                self._file.write(("\n" if self._empty else ",\n") + json.dumps(row, ensure_ascii=False))
-                self._empty = False
-        except OSError as problem:
-            raise InputError(f"{self._path}: cannot be written ({problem.strerror})") from problem
-
-    def close(self) -> None:
-        if self._file is None:
-            return
-        file, self._file = self._file, None
-        with self._aside:
-            try:
-                with file:
-                    file.write("\n]\n")
-            except OSError as problem:
-                raise InputError(f"{self._path}: cannot be written ({problem.strerror})") from problem
