@@ -1,0 +1,95 @@
+"""What a detector's detections looked at: one pass, recorded as it happens."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from detr.boxes import cxcywh_to_xyxy
+from detr.engine.runner import TorchRunner
+from detr.engine.settings import Settings
+from detr.errors import InputError, UsageError
+from detr.explain import Explanation, explanations, recording
+from detr.image import RGB, as_input, resized
+from detr.records import Detections
+from detr.video import Frame, Source
+
+if TYPE_CHECKING:
+    from detr.engine.detector import Detector
+    from detr.engine.results import Results
+
+
+def explain(detector: Detector, frame: Frame, settings: Settings) -> tuple[Results, list[Explanation]]:
+    """What is found in a picture, just as without explaining, and what each of it looked at.
+
+    UsageError for a detector that can't be looked into: an exported file, or a compiled network.
+    """
+    runner = runner_of(detector, settings)
+    with recording(runner.network) as recorded:
+        [result] = detector.detect([detector.prepared(frame, settings)], settings)
+    found = result.detections
+    assert result.as_found is not None
+    found = Detections(result.as_found, found.scores, found.labels)
+    return result, explanations(recorded, detector.network, result.image, found, result.names)
+
+
+def runner_of(detector: Detector, settings: Settings) -> TorchRunner:
+    runner = detector.runner(half=settings.half)
+    if not isinstance(runner, TorchRunner):
+        raise UsageError(f"{runner.name} gives its answer only; explain the weights that it was exported from")
+    if runner.compile:
+        raise UsageError("a compiled network can't be looked into; explain without compile")
+    return runner
+
+
+def answering(detector: Detector, settings: Settings) -> Callable[[Sequence[RGB]], list[tuple[Tensor, Tensor]]]:
+    """Pictures of one size -> all that the network says of each: boxes [Q, 4] xyxy in pixels, and scores [Q, C]."""
+    runner = runner_of(detector, settings)
+
+    @torch.inference_mode()
+    def answer(pictures: Sequence[RGB]) -> list[tuple[Tensor, Tensor]]:
+        images = torch.stack([resized(picture, settings.input) for picture in pictures]).to(runner.device)
+        last = runner(as_input(images, None, settings.input)).layers[-1]
+        height, width = pictures[0].shape[:2]
+        boxes = cxcywh_to_xyxy(last.boxes) * last.boxes.new_tensor([width, height, width, height])
+        return list(zip(boxes.cpu(), runner.scoring(last.logits).cpu(), strict=True))
+
+    return answer
+
+
+class Explainer:
+    """Who found a result, and how it was asked: as long as that detector lives. It doesn't keep it alive."""
+
+    def __init__(self, detector: Detector | None, settings: Settings) -> None:
+        self._detector: Callable[[], Detector | None] = _nobody if detector is None else weakref.ref(detector)
+        self._settings = settings
+
+    def __call__(self, result: Results, index: int) -> Explanation:
+        detector = self._detector()
+        if detector is None:
+            raise InputError(
+                "the detector that found this is gone, and with it what would explain it; keep it in a variable"
+            )
+        if not -len(result) <= index < len(result):
+            raise UsageError(f"detection {index}: there are {len(result)}, counted from 0")
+        runner, one = runner_of(detector, self._settings), result[index]
+        with recording(runner.network) as recorded:
+            detector.detect([detector.prepared(Frame(result.image, Source("image", result.path)), self._settings)],
+                            self._settings)  # fmt: skip
+        found = one.detections
+        boxes = found.boxes if one.as_found is None else one.as_found
+        chosen = Detections(boxes, found.scores, found.labels)
+        [explanation] = explanations(recorded, detector.network, result.image, chosen, result.names)
+        return explanation
+
+    def __reduce__(self) -> Any:
+        """A copy that travels to another process knows nobody there."""
+        return Explainer, (None, self._settings)
+
+
+def _nobody() -> None:
+    return None
