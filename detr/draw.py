@@ -6,14 +6,16 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageFont
+from PIL import Image, ImageFont
 
 from detr.errors import InputError
+from detr.files import write_bytes
 from detr.image import RGB
 from detr.records import Detections
 
@@ -197,3 +199,18 @@ def file_safe(name: str) -> str:
     """A class name as the name of a folder: no separators, nothing hidden, never empty."""
     plain = "".join(c if c.isalnum() or c in " -_.()" else "_" for c in name).strip(" .")
     return Path(plain).name[:100] or "class"
+
+
+def write_image(path: Path, image: RGB) -> None:
+    """Write RGB pixels in the format the ending of `path` names; whole or not at all."""
+    Image.init()
+    form = Image.EXTENSION.get(path.suffix.lower())
+    if form not in Image.SAVE:
+        raise InputError(f"{path}: {path.suffix or 'no ending'} is no image format we can write; try .jpg or .png")
+    try:
+        stream = BytesIO()
+        options = {"quality": 95} if form == "JPEG" else {}
+        Image.fromarray(image).save(stream, format=form, **options)
+        write_bytes(path, stream.getvalue())
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be written ({problem.strerror or problem})") from problem

@@ -20,6 +20,7 @@ VERBS = {
     "train": "Train a model, from scratch or from weights.",
     "val": "Measure a model, or a file of predictions, on a data set.",
     "predict": "Find objects in images, videos, cameras and streams.",
+    "explain": "Show what each detection looked at.",
     "data": "Make, look at and convert data sets.",
     "doctor": "Find what is wrong with a data set, or with this machine.",
     "weights": "List, download, inspect and convert weights.",
@@ -27,7 +28,7 @@ VERBS = {
     "benchmark": "Time models, and what their layers and queries buy.",
 }
 ALIASES = {"eval": "val"}
-COMPUTING = {"demo", "train", "val", *ALIASES, "predict", "benchmark"}
+COMPUTING = {"demo", "train", "val", *ALIASES, "predict", "explain", "benchmark"}
 
 _ONLY_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # before 8.2, click shows help and leaves with 0
 

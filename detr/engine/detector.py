@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from detr.classes import Classes
 from detr.engine.ahead import ahead
 from detr.engine.device import choose_device, default_workers
+from detr.engine.explaining import Explainer
 from detr.engine.given import Channels, Picture, given_frames
 from detr.engine.results import Results
 from detr.engine.runner import Runner, TorchRunner
@@ -239,7 +240,8 @@ class Detector:
         sizes = [(item.frame.image.shape[0], item.frame.image.shape[1]) for item in group]
         watch = _Watch()
         found = self._look([cast(Tensor, item.tensor) for item in group], sizes, settings, watch)
-        return [self._result(item, one, watch.shares(len(group))) for item, one in zip(group, found, strict=True)]
+        shares = watch.shares(len(group))
+        return [self._result(item, one, shares, settings) for item, one in zip(group, found, strict=True)]
 
     def _sliced(self, item: Prepared, settings: Settings, slicing: Slicing) -> Results:
         start, watch = time.perf_counter(), _Watch()
@@ -249,7 +251,7 @@ class Detector:
 
         found = find_in_tiles(item.frame.image, slicing, look, input=settings.input, most=settings.max_det)
         watch.postprocess += 1000 * (time.perf_counter() - start) - watch.inference - watch.postprocess
-        return self._result(item, found, watch.shares(1))
+        return self._result(item, found, watch.shares(1), settings)
 
     def _look(
         self, images: list[Tensor], sizes: list[tuple[int, int]], settings: Settings, watch: _Watch
@@ -278,7 +280,7 @@ class Detector:
         watch.postprocess += 1000 * (time.perf_counter() - middle)
         return here
 
-    def _result(self, item: Prepared, found: Detections, speed: dict[str, float]) -> Results:
+    def _result(self, item: Prepared, found: Detections, speed: dict[str, float], settings: Settings) -> Results:
         return Results.of(
             item.frame.image,
             _inside(found, item.frame.image),
@@ -288,6 +290,7 @@ class Detector:
             frame=item.frame.index,
             time=item.frame.time,
             as_found=found.boxes,
+            explainer=Explainer(self, settings),
         )
 
     def val(

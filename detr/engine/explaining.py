@@ -31,10 +31,7 @@ def explain(detector: Detector, frame: Frame, settings: Settings) -> tuple[Resul
     runner = runner_of(detector, settings)
     with recording(runner.network) as recorded:
         [result] = detector.detect([detector.prepared(frame, settings)], settings)
-    found = result.detections
-    assert result.as_found is not None
-    found = Detections(result.as_found, found.scores, found.labels)
-    return result, explanations(recorded, detector.network, result.image, found, result.names)
+    return result, explanations(recorded, detector.network, result.image, _as_found(result), result.names)
 
 
 def runner_of(detector: Detector, settings: Settings) -> TorchRunner:
@@ -76,19 +73,22 @@ class Explainer:
             )
         if not -len(result) <= index < len(result):
             raise UsageError(f"detection {index}: there are {len(result)}, counted from 0")
-        runner, one = runner_of(detector, self._settings), result[index]
-        with recording(runner.network) as recorded:
-            detector.detect([detector.prepared(Frame(result.image, Source("image", result.path)), self._settings)],
-                            self._settings)  # fmt: skip
-        found = one.detections
-        boxes = found.boxes if one.as_found is None else one.as_found
-        chosen = Detections(boxes, found.scores, found.labels)
+        frame = Frame(result.image, Source("image", result.path))
+        with recording(runner_of(detector, self._settings).network) as recorded:
+            detector.detect([detector.prepared(frame, self._settings)], self._settings)
+        chosen = _as_found(result[index])
         [explanation] = explanations(recorded, detector.network, result.image, chosen, result.names)
         return explanation
 
     def __reduce__(self) -> Any:
         """A copy that travels to another process knows nobody there."""
         return Explainer, (None, self._settings)
+
+
+def _as_found(result: Results) -> Detections:
+    """With boxes that are not clipped to the picture."""
+    found = result.detections
+    return found if result.as_found is None else Detections(result.as_found, found.scores, found.labels)
 
 
 def _nobody() -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,11 +21,14 @@ from PIL import Image
 from torch import Tensor
 
 from detr.boxes import xyxy_to_cxcywh
-from detr.draw import crop, draw, file_safe
+from detr.draw import crop, draw, file_safe, write_image
 from detr.errors import InputError
-from detr.files import write_bytes, write_text
+from detr.files import write_text
 from detr.image import RGB
 from detr.records import Detections
+
+if TYPE_CHECKING:
+    from detr.explain import Explanation
 
 Values: TypeAlias = Tensor | NDArray[Any]
 Index: TypeAlias = int | slice | list[int] | Tensor | NDArray[Any]
@@ -124,6 +126,7 @@ class Results:
     frame: int | None = None  # place in its video
     time: float | None = None  # seconds, in its video
     as_found: Tensor | None = field(default=None, repr=False)  # [N, 4] xyxy before they were clipped to the image
+    explainer: Callable[[Results, int], Explanation] | None = field(default=None, repr=False)  # who found it
 
     masks = obb = keypoints = probs = None  # what other kinds of models find
 
@@ -139,13 +142,14 @@ class Results:
         frame: int | None = None,
         time: float | None = None,
         as_found: Tensor | None = None,
+        explainer: Callable[[Results, int], Explanation] | None = None,
     ) -> Results:
         columns = [detections.boxes, detections.scores[:, None], detections.labels[:, None]]
         if detections.track_ids is not None:
             columns.insert(1, detections.track_ids[:, None])
         data = torch.cat([column.to(torch.float32) for column in columns], 1)
         boxes = Boxes(data, (image.shape[0], image.shape[1]))
-        return cls(image, path, dict(names), boxes, dict(speed or {}), frame, time, as_found)
+        return cls(image, path, dict(names), boxes, dict(speed or {}), frame, time, as_found, explainer)
 
     @property
     def orig_img(self) -> RGB:
@@ -211,6 +215,16 @@ class Results:
         write_image(target, self.plot(**plot, channels="rgb"))
         return str(target)
 
+    def explain(self, index: int) -> Explanation:
+        """What one of its boxes looked at: points and maps, layer by layer, and where the box came from.
+
+        The picture goes through the network once more. InputError where the detector that found it is gone, has
+        changed, or saw another picture than this one.
+        """
+        if self.explainer is None:
+            raise InputError("these boxes weren't found by a detector here, so nothing is known of what they looked at")
+        return self.explainer(self, index)
+
     def show(self, **plot: Any) -> None:
         """Open the drawn image in the system's picture viewer."""
         Image.fromarray(self.plot(**plot, channels="rgb")).show(title=self.path)
@@ -270,18 +284,3 @@ class Results:
         except ImportError:
             raise InputError("to_supervision() needs supervision: pip install supervision") from None
         return Supervised.from_ultralytics(self)
-
-
-def write_image(path: Path, image: RGB) -> None:
-    """Write RGB pixels in the format the ending of `path` names; whole or not at all."""
-    Image.init()
-    form = Image.EXTENSION.get(path.suffix.lower())
-    if form not in Image.SAVE:
-        raise InputError(f"{path}: {path.suffix or 'no ending'} is no image format we can write; try .jpg or .png")
-    try:
-        stream = BytesIO()
-        options = {"quality": 95} if form == "JPEG" else {}
-        Image.fromarray(image).save(stream, format=form, **options)
-        write_bytes(path, stream.getvalue())
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be written ({problem.strerror or problem})") from problem

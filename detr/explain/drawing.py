@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -11,11 +13,9 @@ from PIL import Image, ImageDraw
 
 from detr.draw import Colour, colour_of, draw
 from detr.explain.levels import Array
-from detr.explain.records import Explanation
+from detr.explain.records import Explanation, Show
 from detr.image import RGB
 from detr.records import Detections
-
-Show = Literal["both", "map", "points"]
 
 LEVEL_COLOURS: tuple[Colour, ...] = ((86, 180, 233), (255, 235, 80), (240, 110, 60), (235, 130, 200), (90, 220, 160))
 """Of the levels, fine to coarse."""
@@ -23,56 +23,72 @@ LEVEL_COLOURS: tuple[Colour, ...] = ((86, 180, 233), (255, 235, 80), (240, 110, 
 _HEAT = np.array([(30, 20, 90), (130, 30, 130), (220, 60, 80), (252, 160, 50), (252, 250, 170)], np.float32)
 """From little to much: lighter with each step, so that it is read without colours too."""
 
-_SMALLEST = 900  # longer side of what is drawn on; smaller pictures are enlarged by whole numbers
+Window: TypeAlias = tuple[int, int, int, int]  # xyxy in pixels of the picture
+
+_SMALLEST = 800  # longer side of what is drawn on, at least
+_MARGIN = 12.0  # pixels of the picture around a box, at least
 _LARGEST_WEIGHTS = 400  # points that are drawn, at most
 _FINE = 2  # times as many pixels while points are drawn, for smooth edges
-_TILE, _COLUMNS, _TILES, _GAP = 560, 3, 12, 8
+_TILE, _COLUMNS, _TILES, _GAP = 520, 4, 12, 10
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """A part of a picture, enlarged: pixels of the picture -> pixels of what is drawn."""
+
+    left: float
+    top: float
+    scale: float
+
+    def __call__(self, values: Sequence[float], *, finer: int = 1) -> list[float]:
+        """x, y, x, y, ..."""
+        starts = (self.left, self.top)
+        return [(value - starts[number % 2]) * self.scale * finer for number, value in enumerate(values)]
 
 
 def draw_explanation(
     explanation: Explanation, *, layer: int | None = None, head: int | None = None, show: Show = "both"
 ) -> RGB:
-    """The picture, enlarged where it is small: map, points, and box with its name; dashed the box it began as.
+    """The box and what is around it: map, points, the box with its name, and dashed the box it began as.
 
     Points are as large as their weight, coloured by level. The cross is the position that proposed the query.
     """
-    picture, scale = _enlarged(explanation.image)
+    window = _around(explanation)
+    picture, sight = _seen(explanation.image, window)
     if show in ("both", "map"):
-        picture = heated(picture, explanation.map(layer=layer, head=head, size=picture.shape[:2]))
-    layer_of_marks = Image.new("RGBA", (picture.shape[1] * _FINE, picture.shape[0] * _FINE))
-    pen = ImageDraw.Draw(layer_of_marks)
+        picture = heated(picture, _cut(explanation.map(layer=layer, head=head), window, picture))
+    marks = Image.new("RGBA", (picture.shape[1] * _FINE, picture.shape[0] * _FINE))
+    pen = ImageDraw.Draw(marks)
     if show in ("both", "points") and explanation.points is not None:
-        _points(pen, explanation, layer, head, scale * _FINE)
-    _origin(pen, explanation, scale * _FINE)
-    picture = _laid_over(picture, layer_of_marks)
-    return draw(picture, _detections([explanation], scale), {explanation.label: explanation.name})
+        _points(pen, explanation, layer, head, sight)
+    _origin(pen, explanation, sight)
+    return draw(_laid_over(picture, marks), _detections([explanation], sight), {explanation.label: explanation.name})
 
 
 def draw_together(found: Sequence[Explanation], image: RGB) -> RGB:
     """The picture with what all of its detections looked at: the map of each as strong as the others."""
-    picture, scale = _enlarged(image)
-    size = (picture.shape[0], picture.shape[1])
-    maps = [each.map(size=size) for each in found]
-    if maps:
-        picture = heated(picture, np.max([each / max(float(each.max()), 1e-9) for each in maps], 0))
-    return draw(picture, _detections(found, scale), {each.label: each.name for each in found})
+    picture, sight = _seen(image, (0, 0, image.shape[1], image.shape[0]))
+    if found:
+        together = np.max([each.map() / max(float(each.map().max()), 1e-9) for each in found], 0)
+        picture = heated(picture, _cut(together, (0, 0, image.shape[1], image.shape[0]), picture))
+    return draw(picture, _detections(found, sight), {each.label: each.name for each in found})
 
 
-def contact_sheet(found: Sequence[Explanation], image: RGB, **how: int | None) -> RGB:
+def contact_sheet(
+    found: Sequence[Explanation], image: RGB, *, layer: int | None = None, head: int | None = None
+) -> RGB:
     """All of them together, then each by itself, the best first; at most a dozen pictures."""
-    pictures = [draw_together(found, image), *(draw_explanation(each, **how) for each in found[: _TILES - 1])]
-    height, width = image.shape[:2]
-    factor = _TILE / max(height, width)
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    tiles = [np.asarray(Image.fromarray(each).resize(size, Image.Resampling.LANCZOS)) for each in pictures]
-    columns = min(_COLUMNS, len(tiles))
-    rows = -(-len(tiles) // columns)
-    across, down = size[0] + _GAP, size[1] + _GAP
-    sheet = np.full((rows * down + _GAP, columns * across + _GAP, 3), 250, np.uint8)
-    for number, tile in enumerate(tiles):
-        top, left = number // columns * down + _GAP, number % columns * across + _GAP
-        sheet[top : top + size[1], left : left + size[0]] = tile
-    return sheet
+    pictures = [draw_together(found, image)]
+    pictures += [draw_explanation(each, layer=layer, head=head) for each in found[: _TILES - 1]]
+    columns = min(_COLUMNS, len(pictures))
+    rows, step = -(-len(pictures) // columns), _TILE + _GAP
+    sheet = Image.new("RGB", (columns * step + _GAP, rows * step + _GAP), (24, 26, 30))
+    for number, picture in enumerate(pictures):
+        tile = Image.fromarray(picture)
+        tile.thumbnail((_TILE, _TILE), Image.Resampling.LANCZOS)
+        left, top = number % columns * step + _GAP, number // columns * step + _GAP
+        sheet.paste(tile, (left + (_TILE - tile.width) // 2, top + (_TILE - tile.height) // 2))
+    return np.array(sheet)
 
 
 def heated(picture: RGB, map: Array) -> RGB:
@@ -88,7 +104,7 @@ def heated(picture: RGB, map: Array) -> RGB:
 
 
 def _points(
-    pen: ImageDraw.ImageDraw, explanation: Explanation, layer: int | None, head: int | None, scale: float
+    pen: ImageDraw.ImageDraw, explanation: Explanation, layer: int | None, head: int | None, sight: _Sight
 ) -> None:
     points = explanation.points
     assert points is not None
@@ -97,31 +113,31 @@ def _points(
     heads = slice(None) if head is None else [head]
     xy, weights = points.xy[layers][:, heads], points.weights[layers][:, heads]
     levels = np.broadcast_to(np.array(points.levels), weights.shape).reshape(-1)
-    xy, weights = xy.reshape(-1, 2) * scale, weights.reshape(-1)
+    xy, weights = xy.reshape(-1, 2), weights.reshape(-1)
     largest = max(float(weights.max()), 1e-9)
-    order = np.argsort(weights, kind="stable")[-_LARGEST_WEIGHTS:].tolist()
-    for index in order:  # the largest last, on top
-        x, y = xy[index].tolist()
+    for index in np.argsort(weights, kind="stable")[-_LARGEST_WEIGHTS:].tolist():  # the largest last, on top
+        x, y = sight(xy[index].tolist(), finer=_FINE)
         radius = _FINE * (1.2 + 5.5 * float(weights[index] / largest) ** 0.5)
         colour = LEVEL_COLOURS[levels[index] % len(LEVEL_COLOURS)]
         opacity = round(90 + 150 * float(weights[index] / largest))
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), (*colour, opacity), (20, 20, 20, opacity), _FINE)
 
 
-def _origin(pen: ImageDraw.ImageDraw, explanation: Explanation, scale: float) -> None:
+def _origin(pen: ImageDraw.ImageDraw, explanation: Explanation, sight: _Sight) -> None:
     """The cross where the query was proposed, and what the first layer began with."""
     white, black = (255, 255, 255, 235), (0, 0, 0, 200)
     if explanation.proposal is not None:
-        x, y = (each * scale for each in explanation.proposal.xy)
+        x, y = sight(explanation.proposal.xy, finer=_FINE)
         for width, colour in ((5 * _FINE, black), (2 * _FINE, white)):
             arm = 8 * _FINE + width / 2
             pen.line((x - arm, y, x + arm, y), colour, width)
             pen.line((x, y - arm, x, y + arm), colour, width)
     if explanation.start is not None and len(explanation.start) == 4:
-        left, top, right, bottom = (each * scale for each in explanation.start)
-        for ends in ((left, top, right, top), (right, top, right, bottom), (right, bottom, left, bottom),
-                     (left, bottom, left, top)):  # fmt: skip
-            _dashes(pen, *ends)
+        left, top, right, bottom = sight(explanation.start, finer=_FINE)
+        for side in ((left, top, right, top), (left, bottom, right, bottom)):
+            _dashes(pen, *side)
+        for side in ((left, top, left, bottom), (right, top, right, bottom)):
+            _dashes(pen, *side)
 
 
 def _dashes(pen: ImageDraw.ImageDraw, x: float, y: float, to_x: float, to_y: float) -> None:
@@ -139,16 +155,39 @@ def _laid_over(picture: RGB, marks: Image.Image) -> RGB:
     return np.array(Image.alpha_composite(under, small).convert("RGB"))
 
 
-def _enlarged(image: RGB) -> tuple[RGB, float]:
-    factor = max(1, round(_SMALLEST / max(image.shape[:2])))
-    if factor == 1:
-        return image, 1.0
-    size = (image.shape[1] * factor, image.shape[0] * factor)
-    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)), float(factor)
+def _around(explanation: Explanation) -> Window:
+    """The box with three quarters of its size on each side, and the cross, within the picture."""
+    height, width = explanation.image.shape[:2]
+    left, top, right, bottom = explanation.box
+    across, down = max(0.75 * (right - left), _MARGIN), max(0.75 * (bottom - top), _MARGIN)
+    ends = [left - across, right + across], [top - down, bottom + down]
+    if explanation.proposal is not None:
+        for axis, value in zip(ends, explanation.proposal.xy, strict=True):
+            axis[:] = [min(axis[0], value - _MARGIN), max(axis[1], value + _MARGIN)]
+    (left, right), (top, bottom) = ends
+    low = max(0, min(int(left), width - 1)), max(0, min(int(top), height - 1))
+    return (*low, max(low[0] + 1, min(math.ceil(right), width)), max(low[1] + 1, min(math.ceil(bottom), height)))
 
 
-def _detections(found: Sequence[Explanation], scale: float) -> Detections:
-    boxes = torch.tensor([each.box for each in found], dtype=torch.float32).view(-1, 4) * scale
+def _seen(image: RGB, window: Window) -> tuple[RGB, _Sight]:
+    """A window of a picture, enlarged where it is small."""
+    left, top, right, bottom = window
+    part = image[top:bottom, left:right]
+    scale = max(1.0, _SMALLEST / max(part.shape[:2]))
+    size = max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale))
+    enlarged = np.array(Image.fromarray(part).resize(size, Image.Resampling.BICUBIC)) if scale > 1 else part
+    return enlarged, _Sight(left, top, scale)
+
+
+def _cut(map: Array, window: Window, picture: RGB) -> Array:
+    """What a map at the picture's size shows of the window, at the size it is drawn in."""
+    left, top, right, bottom = window
+    part = Image.fromarray(np.ascontiguousarray(map[top:bottom, left:right]))
+    return np.maximum(np.array(part.resize((picture.shape[1], picture.shape[0]), Image.Resampling.BILINEAR)), 0)
+
+
+def _detections(found: Sequence[Explanation], sight: _Sight) -> Detections:
+    boxes = torch.tensor([sight(each.box) for each in found], dtype=torch.float32).view(-1, 4)
     scores, labels = torch.tensor([each.score for each in found]), torch.tensor([each.label for each in found])
     return Detections(boxes, scores, labels.long())
 

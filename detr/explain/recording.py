@@ -127,13 +127,15 @@ def _attention_hooks(module: nn.Module, keep: Callable[[Any], None]) -> Iterator
     elif isinstance(module, CrossAttention):
 
         def cross(module: Any, given: tuple[Any, ...], output: Tensor) -> None:
-            keep(DenseCall(module, *given[:3], given[3] if len(given) > 3 else None, output))
+            query, key, value, mask = given
+            keep(DenseCall(module, query, key, value, mask, output))
 
         yield module.register_forward_hook(cross)
     else:
 
         def own(module: Any, given: tuple[Any, ...], output: Tensor) -> None:
-            x, position = given[:2]
-            keep(DenseCall(module, x + position, x + position, x, given[2] if len(given) > 2 else None, output))
+            x, position, mask = given
+            placed = x + position
+            keep(DenseCall(module, placed, placed, x, mask, output))
 
         yield module.register_forward_hook(own)

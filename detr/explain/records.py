@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
 import torch
 
+from detr.draw import write_image
 from detr.errors import UsageError
 from detr.explain.attention import weights_of
 from detr.explain.levels import Array, Level
 from detr.explain.maps import spread_out
 from detr.explain.recording import DenseCall
 from detr.image import RGB
+
+Show = Literal["both", "map", "points"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,13 +147,26 @@ class Explanation:
         chosen = self.levels if level is None else [self.levels[level]]
         return spread_out(self.chosen(layer=layer, head=head), chosen, size or self.image.shape[:2])
 
-    def plot(self, *, layer: int | None = None, head: int | None = None, show: str = "both") -> RGB:
-        """The picture with the map, the points and the box, [h, w, 3] RGB."""
+    def plot(self, *, layer: int | None = None, head: int | None = None, show: Show = "both") -> RGB:
+        """The picture with the map, the points and the box, [h, w, 3] RGB; small pictures are enlarged."""
         from detr.explain.drawing import draw_explanation
 
         return draw_explanation(self, layer=layer, head=head, show=show)
 
+    def save(
+        self,
+        filename: str | os.PathLike[str],
+        *,
+        layer: int | None = None,
+        head: int | None = None,
+        show: Show = "both",
+    ) -> str:
+        """Write `plot()`; the ending says how."""
+        write_image(Path(filename), self.plot(layer=layer, head=head, show=show))
+        return str(filename)
 
-def by_weight(weights: Array, most: int) -> Sequence[int]:
-    """The places of the largest weights, ascending, so that the largest is drawn last."""
-    return np.argsort(weights, kind="stable")[-most:].tolist()
+    def to_json(self) -> dict[str, Any]:
+        """All of its numbers."""
+        from detr.explain.plain import as_plain
+
+        return as_plain(self)

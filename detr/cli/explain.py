@@ -1,0 +1,133 @@
+"""`detr explain`: what each box looked at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from detr.cli.predict import _share, _sides, _to_stderr, _to_stdout
+from detr.errors import InputError, UsageError
+from detr.files import new_run, removed_if_empty, require_writable
+
+if TYPE_CHECKING:
+    from detr.engine.explained import Summary
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--weights", default="rtdetr-tiny", help="A release (see `detr weights list`), or a file of weights.")
+@click.option("--model", help="The preset, where a file of weights doesn't say what it is.")
+@click.option("--conf", "--threshold", default="0.25", help="Leave out detections scored below, from 0 to 1.")
+@click.option("--classes", multiple=True, metavar="NAME|N", help="Only these classes; several with commas or repeated.")
+@click.option("--max-det", type=click.IntRange(min=1), default=20, help="At most so many detections per picture.")
+@click.option("--every", type=click.IntRange(min=1), default=30, help="Of videos, every so manieth frame.")
+@click.option("--layer", type=click.IntRange(min=1), help="Decoder layer that pictures show.  [default: all, the mean]")
+@click.option("--head", type=click.IntRange(min=1), help="Attention head that pictures show.  [default: all, the mean]")
+@click.option("--imgsz", metavar="N|H,W", help="Size of the input, multiples of 32.  [default: the model's]")
+@click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run.")
+@click.option("--queries", type=click.IntRange(min=1), help="Queries that run.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--half", is_flag=True, help="Compute in 16 bits: float16 on a GPU, bfloat16 on the CPU.")
+@click.option("--name", help="Name of the run.  [default: explain, explain-2, ...]")
+@click.option("--project", default="runs", help="Folder that holds the runs.")
+@click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
+@click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout, all else on stderr.")
+@click.option("--quiet", is_flag=True, help="No progress bar, and no line for each source.")
+def command(
+    sources: tuple[str, ...],
+    weights: str,
+    model: str | None,
+    conf: str,
+    classes: tuple[str, ...],
+    max_det: int,
+    every: int,
+    layer: int | None,
+    head: int | None,
+    imgsz: str | None,
+    layers: int | None,
+    queries: int | None,
+    device: str,
+    half: bool,
+    name: str | None,
+    project: str,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Show what each detection in SOURCE looked at: images, videos, folders and whatever else `detr predict` takes.
+
+    Detections are those of `detr predict`. For each: the points or the attention map of every decoder layer and head,
+    how the box moved from layer to layer, the position of the encoder that proposed it, and for D-FINE and DEIMv2 how
+    sure it is of each side. In runs/explain/NAME are a page to click through (index.html, works offline), pictures, and
+    all numbers as JSON; of a video a drawn one.
+
+    \b
+      detr explain street.jpg
+      detr explain photos/ --weights deimv2-atto --classes person --layer 3
+      detr explain walk.mp4 --every 5
+    """
+    threshold, size = _share("--conf", conf), None if imgsz is None else _sides(imgsz)
+    from detr.engine.detector import Detector
+    from detr.engine.device import choose_device
+    from detr.engine.explained import explain_sources
+    from detr.export import is_exported
+    from detr.video import find_sources
+
+    if is_exported(weights):
+        raise UsageError(f"{weights} gives its answer only; explain the weights that it was exported from")
+    found = find_sources(sources)
+    choose_device(device)
+    folder = new_run("explain", name, project=project, overwrite=overwrite)
+    require_writable(folder)
+    with removed_if_empty(folder):
+        detector = Detector(weights, model=model, device=device, layers=layers, queries=queries)
+        _require_there(detector.network, layer, head)
+        words = [word for words in classes for word in words.split(",") if word.strip()]
+        settings = detector.settings(
+            conf=threshold, classes=words if classes else None, max_det=max_det, imgsz=size, half=half
+        )
+        summary = explain_sources(
+            detector,
+            found,
+            settings,
+            folder,
+            every=every,
+            layer=None if layer is None else layer - 1,
+            head=None if head is None else head - 1,
+            quiet=quiet,
+            say=(lambda line: None) if quiet else _to_stderr if as_json else _to_stdout,
+        )
+    _report(summary, len(found), as_json=as_json)
+
+
+def _require_there(network: Any, layer: int | None, head: int | None) -> None:
+    """UsageError for a layer or head that the decoder doesn't have."""
+    counts = {
+        "layer": (layer, network.decoder.eval_layers),
+        "head": (head, network.decoder.layers[0].cross_attention.heads),
+    }
+    for what, (given, count) in counts.items():
+        if given is not None and given > count:
+            raise UsageError(f"--{what} {given}: this model's decoder has {count} {what}s")
+
+
+def _report(summary: Summary, num_sources: int, *, as_json: bool) -> None:
+    """What was done and what was lost; InputError where a source failed."""
+    for note in summary.notes:
+        _to_stderr(f"note: {note}")
+    if as_json:
+        _to_stdout(json.dumps(summary.to_json(), ensure_ascii=False))
+    if summary.pictures:
+        click.echo(f"{summary.text}; look at {summary.page}", err=as_json)
+    elif not any(Path(summary.folder).iterdir()):
+        summary.folder.rmdir()
+    if not summary.failures:
+        return
+    if num_sources == 1:
+        raise InputError(summary.failures[0][1])
+    for _, error in summary.failures:
+        _to_stderr(f"failed: {' '.join(error.split())}")
+    raise InputError(f"{len(summary.failures)} of {num_sources} sources failed")

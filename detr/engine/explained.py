@@ -1,0 +1,165 @@
+"""Explanations of images and videos, written into a folder: pictures, numbers, and a page to click through."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detr.draw import file_safe, write_image
+from detr.engine.explaining import explain
+from detr.engine.progress import progress
+from detr.engine.settings import Settings
+from detr.errors import InputError
+from detr.explain import Explanation
+from detr.explain.drawing import contact_sheet, draw_together
+from detr.explain.page import Page
+from detr.files import write_text
+from detr.image import RGB
+from detr.video import Frame, FrameReader, Source, VideoWriter
+
+if TYPE_CHECKING:
+    from detr.engine.detector import Detector
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """A picture, and what its detections looked at."""
+
+    name: str  # of its files, without an ending
+    frame: Frame
+    image: RGB
+    found: list[Explanation]
+
+
+@dataclass(eq=False)
+class Summary:
+    """What was done."""
+
+    folder: Path
+    page: Path
+    pictures: int = 0  # images, and frames of videos
+    detections: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)  # source, what was wrong
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """`2 pictures, 7 detections explained`"""
+        return f"{_counted(self.pictures, 'picture')}, {_counted(self.detections, 'detection')} explained"
+
+    def to_json(self) -> dict[str, Any]:
+        failures = [{"source": source, "error": error} for source, error in self.failures]
+        return {**vars(self), "folder": str(self.folder), "page": str(self.page), "failures": failures}
+
+
+def explain_sources(
+    detector: Detector,
+    sources: list[Source],
+    settings: Settings,
+    folder: Path,
+    *,
+    every: int = 30,
+    layer: int | None = None,
+    head: int | None = None,
+    quiet: bool = False,
+    say: Say = print,
+) -> Summary:
+    """Explain every image, and of videos every `every`-th frame; `layer` and `head` count from 0, None is the mean.
+
+    An image leaves NAME.png with all of its detections, one picture for each in NAME/, and the numbers in NAME.json; a
+    video NAME.mp4, with the times it had, and NAME.jsonl. index.html shows them all, as far as it holds them. A source
+    that can't be read is noted, and the others go on.
+    """
+    page = Page(detector.source, detector.names, layer=layer, head=head)
+    summary = Summary(folder, folder / "index.html")
+    taken: set[str] = set()
+    with progress(total=None, description="explain", unit="picture", quiet=quiet) as bar:
+        for source in sources:
+            before = summary.pictures, summary.detections
+            try:
+                with ExitStack() as stack:
+                    name = _free(source.name, taken)
+                    write = _writer_of(source, folder / name, layer, head, stack)
+                    for explained in _explained(detector, source, settings, name, every, summary.notes):
+                        write(explained)
+                        page.add(explained.name, explained.image, explained.found, time=explained.frame.time)
+                        summary.pictures += 1
+                        summary.detections += len(explained.found)
+                        bar.update()
+            except InputError as problem:
+                summary.failures.append((source.path, str(problem)))
+                continue
+            count = _counted(summary.pictures - before[0], "frame") + ", " if source.kind != "image" else ""
+            say(f"{source.path}: {count}{_counted(summary.detections - before[1], 'detection')}")
+    if summary.pictures:
+        page.write(summary.page)
+        summary.notes += page.notes
+    return summary
+
+
+def _explained(
+    detector: Detector, source: Source, settings: Settings, name: str, every: int, notes: list[str]
+) -> Iterator[Explained]:
+    with FrameReader(source, stride=1 if source.kind == "image" else every) as reader:
+        for frame in reader:
+            result, found = explain(detector, frame, settings)
+            yield Explained(name if frame.index is None else f"{name}_{frame.index}", frame, result.image, found)
+        notes += [f"{source.path}: {note}" for note in reader.notes]
+
+
+def _writer_of(
+    source: Source, path: Path, layer: int | None, head: int | None, stack: ExitStack
+) -> Callable[[Explained], None]:
+    """Writes the pictures of a source, one after the other."""
+    if source.kind == "image":
+        return lambda explained: _write_image(explained, path, layer, head)
+    video: list[VideoWriter] = []
+    lines = stack.enter_context(path.with_name(f"{path.name}.jsonl").open("w", encoding="utf-8"))
+
+    def write(explained: Explained) -> None:
+        frame = explained.frame
+        if not video:
+            writer = VideoWriter(path.with_name(f"{path.name}.mp4"), rate=frame.rate or 25, time_base=frame.time_base)
+            video.append(stack.enter_context(writer))
+        video[0].write(draw_together(explained.found, explained.image), pts=frame.pts)
+        row = {"frame": frame.index, "time": frame.time, "detections": [each.to_json() for each in explained.found]}
+        lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    return write
+
+
+def _write_image(explained: Explained, path: Path, layer: int | None, head: int | None) -> None:
+    write_image(
+        path.with_name(f"{path.name}.png"), contact_sheet(explained.found, explained.image, layer=layer, head=head)
+    )
+    for number, each in enumerate(explained.found):
+        picture = path / f"{number:02d}-{file_safe(each.name)}.png"
+        write_image(picture, each.plot(layer=layer, head=head))
+    height, width = explained.image.shape[:2]
+    numbers = {
+        "source": explained.frame.path,
+        "width": width,
+        "height": height,
+        "detections": [each.to_json() for each in explained.found],
+    }
+    write_text(path.with_name(f"{path.name}.json"), json.dumps(numbers, ensure_ascii=False) + "\n")
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, or `name-2`, `name-3`, ... where it is taken; `index` is the page's."""
+    number, free = 1, name
+    while free.casefold() in taken | {"index"}:
+        number += 1
+        free = f"{name}-{number}"
+    taken.add(free.casefold())
+    return free
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,139 @@
+"""A page to click through: what every detection looked at, in one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from detr.explain.drawing import LEVEL_COLOURS, chip
+from detr.explain.levels import Level
+from detr.explain.plain import as_plain
+from detr.explain.records import EncoderAttention, Explanation
+from detr.files import write_text
+from detr.image import RGB
+
+MOST_PICTURES = 60
+"""That a page holds: each is half a megabyte or so."""
+
+_SIDE = 1400  # longer side of a picture, at most
+_MOST_POSITIONS = 1024  # of the encoder's map: more would be too many pairs
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+class Page:
+    """Gathers pictures, then writes them as one file; `layer` and `head` are what it shows first, None the mean."""
+
+    def __init__(
+        self, model: str, names: Mapping[int, str], *, layer: int | None = None, head: int | None = None
+    ) -> None:
+        self.model, self.names = model, names
+        self.first = {"layer": layer, "head": head}
+        self.notes: list[str] = []
+        self._pictures: list[dict[str, Any]] = []
+        self._left_out = 0
+
+    def add(self, name: str, image: RGB, found: Sequence[Explanation], *, time: float | None = None) -> None:
+        """One more picture; beyond `MOST_PICTURES` it is counted only."""
+        if len(self._pictures) == MOST_PICTURES:
+            self._left_out += 1
+            return
+        self._pictures.append(self._picture(name, image, found, time))
+
+    def write(self, path: Path) -> None:
+        if self._left_out:
+            self.notes.append(
+                f"{path.name} shows the first {MOST_PICTURES} pictures; {self._left_out} more are in the folder only"
+            )
+        colours = ["#" + "".join(f"{value:02x}" for value in colour) for colour in LEVEL_COLOURS]
+        data = {"model": self.model, "first": self.first, "levelColours": colours, "pictures": self._pictures}
+        write_text(path, _document(f"What {Path(self.model).name} looked at", data))
+
+    def _picture(self, name: str, image: RGB, found: Sequence[Explanation], time: float | None) -> dict[str, Any]:
+        encoder = found[0].encoder if found else None
+        return {
+            "name": name,
+            "time": time,
+            "width": image.shape[1],
+            "height": image.shape[0],
+            "image": _as_url(image),
+            "levels": [_grid(level) for level in found[0].levels] if found else [],
+            "layers": found[0].num_layers if found else 0,
+            "heads": found[0].num_heads if found else 0,
+            "detections": [self._detection(each) for each in found],
+            "encoder": None if encoder is None else _encoder(encoder),
+        }
+
+    def _detection(self, explanation: Explanation) -> dict[str, Any]:
+        plain = as_plain(explanation)
+        if plain["proposal"] is not None:
+            label = plain["proposal"]["label"]
+            plain["proposal"]["name"] = None if label is None else self.names[label]
+        looked = {key: plain.pop(key, None) for key in ("points", "attention", "levels")}
+        plain["colour"] = chip(explanation.label)
+        if looked["points"] is not None:
+            points = explanation.points
+            assert points is not None
+            plain["points"] = _packed(np.concatenate([points.xy, points.weights[..., None]], -1).astype("<f4"))
+            plain["pointLevels"] = list(points.levels)
+        else:
+            plain["attention"] = _bytes_of_shares(explanation.weights.reshape(-1, explanation.weights.shape[-1]))
+        return plain
+
+
+def _document(title: str, data: Mapping[str, Any]) -> str:
+    room = files("detr.explain")
+    style, script = ((room / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    body = (room / "page.html").read_text(encoding="utf-8")
+    plain = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/").replace("<!--", "<\\!--")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title>\n<style>\n{style}</style></head>\n"
+        f'<body>\n{body}<script type="application/json" id="data">{plain}</script>\n<script>\n{script}</script>\n'
+        "</body></html>\n"
+    )
+
+
+def _as_url(image: RGB) -> str:
+    picture = Image.fromarray(image)
+    picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    stream = BytesIO()
+    picture.save(stream, format="JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _grid(level: Level) -> dict[str, int]:
+    rows, columns = level.valid
+    return {"height": level.height, "width": level.width, "rows": rows, "columns": columns, "start": level.start}
+
+
+def _encoder(encoder: EncoderAttention) -> dict[str, Any] | None:
+    """What each position looks at in the last layer, the mean over the heads; None of a map with too many positions."""
+    if encoder.level.size > _MOST_POSITIONS:
+        return None
+    weights = encoder.weights(range(encoder.level.size)).mean(1)
+    return {**_grid(encoder.level), "weights": _bytes_of_shares(weights)}
+
+
+def _bytes_of_shares(rows: NDArray[np.float32]) -> dict[str, str]:
+    """[N, S] as bytes, of which 255 is the largest of its row, and these largest."""
+    largest = np.maximum(rows.max(1, keepdims=True), 1e-12)
+    return {
+        "shares": _packed(np.round(rows / largest * 255).astype(np.uint8)),
+        "largest": _packed(largest[:, 0].astype("<f4")),
+    }
+
+
+def _packed(values: NDArray[Any]) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
