@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detr.cli.predict import _share, _sides, _to_stderr, _to_stdout
-from detr.errors import InputError, UsageError
+from detr.cli.plain import raise_for, say_nothing, share, sides, to_stderr, to_stdout
+from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty, require_writable
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def command(
       detr explain photos/ --weights deimv2-atto --classes person --layer 3
       detr explain walk.mp4 --every 5
     """
-    threshold, size = _share("--conf", conf), None if imgsz is None else _sides(imgsz)
+    threshold, size = share("--conf", conf), None if imgsz is None else sides(imgsz)
     from detr.engine.detector import Detector
     from detr.engine.device import choose_device
     from detr.engine.explained import explain_sources
@@ -98,7 +98,7 @@ def command(
             layer=None if layer is None else layer - 1,
             head=None if head is None else head - 1,
             quiet=quiet,
-            say=(lambda line: None) if quiet else _to_stderr if as_json else _to_stdout,
+            say=say_nothing if quiet else to_stderr if as_json else to_stdout,
         )
     _report(summary, len(found), as_json=as_json)
 
@@ -117,17 +117,11 @@ def _require_there(network: Any, layer: int | None, head: int | None) -> None:
 def _report(summary: Summary, num_sources: int, *, as_json: bool) -> None:
     """What was done and what was lost; InputError where a source failed."""
     for note in summary.notes:
-        _to_stderr(f"note: {note}")
+        to_stderr(f"note: {note}")
     if as_json:
-        _to_stdout(json.dumps(summary.to_json(), ensure_ascii=False))
+        to_stdout(json.dumps(summary.to_json(), ensure_ascii=False))
     if summary.pictures:
         click.echo(f"{summary.text}; look at {summary.page}", err=as_json)
     elif not any(Path(summary.folder).iterdir()):
         summary.folder.rmdir()
-    if not summary.failures:
-        return
-    if num_sources == 1:
-        raise InputError(summary.failures[0][1])
-    for _, error in summary.failures:
-        _to_stderr(f"failed: {' '.join(error.split())}")
-    raise InputError(f"{len(summary.failures)} of {num_sources} sources failed")
+    raise_for(summary.failures, num_sources)

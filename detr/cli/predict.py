@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detr.cli.backend import backend_options, exported_runner
+from detr.cli.plain import raise_for, say_nothing, share, sides, to_stderr, to_stdout
 from detr.cli.slices import slice_options, slicing_asked
-from detr.errors import InputError, UsageError
 from detr.files import new_run, require_writable
 
 if TYPE_CHECKING:
@@ -107,8 +106,8 @@ def command(
       detr predict "photos/*.jpg" --weights rtdetr-r18 --classes person,dog --save-json
       detr predict rtsp://camera.local/live --no-save --save-json
     """
-    threshold = _share("--conf", conf)
-    size = None if imgsz is None else _sides(imgsz)
+    threshold = share("--conf", conf)
+    size = None if imgsz is None else sides(imgsz)
     slicing = slicing_asked(tile, overlap, tiles_only, batch=batch)
     if iou is not None:
         click.echo("--iou has no effect: the model gives each object once, and nothing is suppressed", err=True)
@@ -158,7 +157,7 @@ def command(
             half=half,
             slicing=slicing,
         )
-        say = _say_nothing if quiet else _to_stderr if as_json else _to_stdout
+        say = say_nothing if quiet else to_stderr if as_json else to_stdout
         summary = predict(
             detector,
             share_of(found, rank=team.rank, of=team.size, batch=batch),
@@ -183,22 +182,16 @@ def command(
 def _report(summary: Summary, num_sources: int, *, as_json: bool) -> None:
     """What was done and what was lost; InputError where a source failed."""
     for note in summary.notes:
-        _to_stderr(f"note: {note}")
+        to_stderr(f"note: {note}")
     if as_json:
-        _to_stdout(json.dumps(summary.to_json(), ensure_ascii=False))
+        to_stdout(json.dumps(summary.to_json(), ensure_ascii=False))
     saved = any(summary.folder.iterdir())
     if summary.frames:
         click.echo(f"{summary.text}{f': {summary.folder}' if saved else ''}", err=as_json)
     if not saved:
         with suppress(OSError):
             summary.folder.rmdir()
-    if not summary.failures:
-        return
-    if num_sources == 1:
-        raise InputError(summary.failures[0][1])
-    for _, error in summary.failures:
-        _to_stderr(f"failed: {' '.join(error.split())}")
-    raise InputError(f"{len(summary.failures)} of {num_sources} sources failed")
+    raise_for(summary.failures, num_sources)
 
 
 def _keep_or_remove(folder: Path, problem: BaseException) -> None:
@@ -208,33 +201,3 @@ def _keep_or_remove(folder: Path, problem: BaseException) -> None:
     except OSError:
         if not isinstance(problem, Exception):
             click.echo(f"stopped; what was done so far is in {folder}", err=True)
-
-
-def _share(flag: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:  # NaN is not either
-        raise UsageError(f"{flag} {text}: expected a number from 0 to 1")
-    return value
-
-
-def _sides(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(side) for side in text.lower().replace("x", ",").split(","))
-    except ValueError:
-        raise UsageError(f"--imgsz {text}: expected a side such as 640, or height,width such as 480,640") from None
-
-
-def _to_stdout(line: str) -> None:
-    """File names that are no UTF-8 are shown with backslashes."""
-    click.echo(line.encode(errors="backslashreplace").decode())
-
-
-def _to_stderr(line: str) -> None:
-    click.echo(line.encode(errors="backslashreplace").decode(), err=True)
-
-
-def _say_nothing(line: str) -> None:
-    pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -73,9 +74,9 @@ class Explainer:
             )
         if not -len(result) <= index < len(result):
             raise UsageError(f"detection {index}: there are {len(result)}, counted from 0")
-        frame = Frame(result.image, Source("image", result.path))
-        with recording(runner_of(detector, self._settings).network) as recorded:
-            detector.detect([detector.prepared(frame, self._settings)], self._settings)
+        frame, whole = Frame(result.image, Source("image", result.path)), replace(self._settings, slicing=None)
+        with recording(runner_of(detector, whole).network) as recorded:
+            detector.detect([detector.prepared(frame, whole)], whole)
         chosen = _as_found(result[index])
         [explanation] = explanations(recorded, detector.network, result.image, chosen, result.names)
         return explanation

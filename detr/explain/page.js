@@ -107,7 +107,7 @@ function paint(grids, levels) {
     const strength = Math.pow(map[i] / most, 0.6), place = strength * (HEAT.length - 1);
     const low = Math.min(Math.floor(place), HEAT.length - 2), rest = place - low;
     for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = HEAT[low][c] + (HEAT[low + 1][c] - HEAT[low][c]) * rest;
-    pixels.data[4 * i + 3] = 255 * (0.3 + 0.45 * strength);
+    pixels.data[4 * i + 3] = 255 * (0.24 + 0.5 * strength);
   }
   context.putImageData(pixels, 0, 0);
 }
@@ -255,7 +255,7 @@ function bar(share) {
 
 function facts(found) {
   const table = document.createElement("table"), head = table.insertRow();
-  for (const words of ["after", `score of ${found.name}`, "", "IoU with the answer"]) cell(head, words, "th");
+  for (const words of ["after", `${found.name}`, "", "IoU with the answer"]) cell(head, words, "th");
   const row = (name, score, box, now) => {
     const line = table.insertRow(); if (now) line.className = "now";
     cell(line, name); cell(line, score === null ? "–" : bar(score)); cell(line, score === null ? "" : score.toFixed(3));
@@ -263,11 +263,12 @@ function facts(found) {
   };
   if (found.proposal?.box) {
     const same = found.proposal.label === found.label;
-    row("the encoder", same || found.proposal.label === null ? found.proposal.score : null, found.proposal.box, false);
+    row("encoder", same || found.proposal.label === null ? found.proposal.score : null, found.proposal.box, false);
   }
   found.layers.forEach((step, i) => row(`layer ${i + 1}`, step.score, step.box, i === state.layer));
   const words = document.createElement("p");
-  words.textContent = origin(found);
+  const unread = found.layers.some((step) => step.score === null);
+  words.textContent = origin(found) + (unread ? " These weights have lost the heads that would read the first layers' scores." : "");
   byId("facts").replaceChildren(table, words);
 }
 
@@ -277,7 +278,7 @@ function origin(found) {
   const level = picture().levels[from.level], size = Math.round(picture().width / level.columns);
   const said = from.name === null ? `an object with ${from.score.toFixed(3)}` : `${from.name} with ${from.score.toFixed(3)}`;
   return `${query}Proposed by row ${from.row + 1}, column ${from.column + 1} of level ${from.level + 1} (cells of ${size} pixels), ` +
-    `the ${ordinal(from.rank + 1)} best position of the picture, which took it for ${said}` +
+    `the ${from.rank ? ordinal(from.rank + 1) + " " : ""}best position of the picture, which took it for ${said}` +
     (from.box ? "." : " and, lying on the border, proposed no box.");
 }
 

@@ -1,0 +1,51 @@
+"""Words of the command line as values, and lines for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import click
+
+from detr.errors import InputError, UsageError
+
+
+def share(flag: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:  # NaN is not either
+        raise UsageError(f"{flag} {text}: expected a number from 0 to 1")
+    return value
+
+
+def sides(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(side) for side in text.lower().replace("x", ",").split(","))
+    except ValueError:
+        raise UsageError(f"--imgsz {text}: expected a side such as 640, or height,width such as 480,640") from None
+
+
+def to_stdout(line: str) -> None:
+    """File names that are no UTF-8 are shown with backslashes."""
+    click.echo(line.encode(errors="backslashreplace").decode())
+
+
+def to_stderr(line: str) -> None:
+    click.echo(line.encode(errors="backslashreplace").decode(), err=True)
+
+
+def say_nothing(line: str) -> None:
+    pass
+
+
+def raise_for(failures: Sequence[tuple[str, str]], num_sources: int) -> None:
+    """InputError where a source failed, by (source, what was wrong); of several each is said first."""
+    if not failures:
+        return
+    if num_sources == 1:
+        raise InputError(failures[0][1])
+    for _, error in failures:
+        to_stderr(f"failed: {' '.join(error.split())}")
+    raise InputError(f"{len(failures)} of {num_sources} sources failed")
