@@ -12,6 +12,7 @@ import click
 from detr.cli.backend import backend_options, exported_runner
 from detr.cli.plain import raise_for, say_nothing, share, sides, to_stderr, to_stdout
 from detr.cli.slices import slice_options, slicing_asked
+from detr.errors import UsageError
 from detr.files import new_run, require_writable
 
 if TYPE_CHECKING:
