@@ -13,6 +13,7 @@ from detr.engine.compiling import compile_parts
 from detr.engine.distributed import Team, shared
 from detr.engine.freeze import freeze
 from detr.engine.interruption import Interruption
+from detr.engine.lora import adapt
 from detr.engine.optimizer import groups_by_role, table
 from detr.engine.recipe import Recipe
 from detr.engine.recomputing import recompute
@@ -41,7 +42,7 @@ def build_run(
             say(begun.text)
         elif recipe.model.backbone.frozen_norms:
             say(warning_of_fresh_norms(recipe.model.backbone))
-    frozen = freeze(network, settings.freeze)
+    frozen = freeze(network, settings.freeze) if settings.lora is None else adapt(network, settings.lora, say)
     network.to(team.device)
     if settings.channels_last:
         network.to(memory_format=torch.channels_last)

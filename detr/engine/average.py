@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from detr.config import Config
@@ -19,7 +18,6 @@ Network = TypeVar("Network", bound=nn.Module)
 class AverageConfig(Config):
     decay: float = 0.9999
     warmup: int = 2000  # updates until the decay has risen to 63 % of its value
-    share: float | None = Field(default=None, gt=0, le=1)  # at most, of all steps: see `detr.engine.fitting`
 
 
 def decay_after(updates: int, config: AverageConfig) -> float:

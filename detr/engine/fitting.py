@@ -1,4 +1,4 @@
-"""A recipe fitted to the training it is for: warm-up and average of a run of few steps."""
+"""A recipe fitted to the training it is for: a warm-up that ends well before a run of few steps does."""
 
 from __future__ import annotations
 
@@ -14,27 +14,19 @@ from detr.engine.recipe import Recipe
 def fitted(recipe: Recipe, annotations: Annotations, *, say: Callable[[str], None]) -> Recipe:
     """The recipe as it trains on those images; `say` hears what became of it.
 
-    `train.schedule.warmup_share` limits the warm-up to that share of all steps. `train.average.share` likewise limits
-    the steps that the average is over, 1 / (1 - decay), and its own warm-up to half as many: an average that began
-    before most of the training is one of weights that knew little.
+    The warm-up takes at most `train.schedule.warmup_share` of all steps. The average needs no such limit: while its own
+    warm-up lasts it follows the network closely (`detr.engine.average`).
     """
-    train = recipe.train
-    steps = train.epochs * max(1, epoch_length(annotations, train.balance) // train.batch)
-    schedule, average = train.schedule, train.average
-    changes = []
-    if schedule.warmup_share is not None and (most := _steps(schedule.warmup_share * steps)) < schedule.warmup:
-        changes.append(f"warm-up {most} steps (not {schedule.warmup})")
-        schedule = schedule.model_copy(update={"warmup": most})
-    if average is not None and average.share is not None:
-        over = _steps(average.share * steps)
-        decay, warmup = min(average.decay, 1 - 1 / over), min(average.warmup, _steps(over / 2))
-        if (decay, warmup) != (average.decay, average.warmup):
-            changes.append(f"average over {round(1 / (1 - decay))} steps (not {round(1 / (1 - average.decay))})")
-            average = average.model_copy(update={"decay": float(f"{decay:.6g}"), "warmup": warmup})
-    if not changes:
+    train, schedule = recipe.train, recipe.train.schedule
+    if schedule.warmup_share is None:
         return recipe
-    say(f"fitted to {steps:,} steps: {', '.join(changes)}")
-    return recipe.model_copy(update={"train": train.model_copy(update={"schedule": schedule, "average": average})})
+    steps = train.epochs * max(1, epoch_length(annotations, train.balance) // train.batch)
+    most = max(1, round(schedule.warmup_share * steps))
+    if most >= schedule.warmup:
+        return recipe
+    say(f"{steps:,} steps in all: the warm-up takes {most} of them, not {schedule.warmup}")
+    shorter = schedule.model_copy(update={"warmup": most})
+    return recipe.model_copy(update={"train": train.model_copy(update={"schedule": shorter})})
 
 
 def words_on_rates(optimizer: OptimizerConfig, batch: int) -> str | None:
@@ -46,7 +38,3 @@ def words_on_rates(optimizer: OptimizerConfig, batch: int) -> str | None:
         f"learning rates x {times:.3g}: as written they are for a batch of {optimizer.scaled_from}, this is {batch} "
         f"({optimizer.scaling}; train.optimizer.scaling=none leaves them)"
     )
-
-
-def _steps(number: float) -> int:
-    return max(1, round(number))

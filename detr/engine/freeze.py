@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
-from detr.engine.recipe import Frozen
 from detr.models.network import DetectionNetwork
 
+Frozen = Literal["nothing", "stem", "stage1", "stage2", "stage3", "backbone", "all but heads"]
 _STAGES: tuple[Frozen, ...] = ("stem", "stage1", "stage2", "stage3")
 
 

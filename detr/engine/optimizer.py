@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from detr.config import Config
 from detr.engine.depth import depths
+from detr.engine.lora import LowRank
 from detr.engine.rates import Scaling
 from detr.models.network import DetectionNetwork
 
@@ -31,6 +32,7 @@ Role = Literal[
     "sampling",
     "sampling biases",
     "biases",
+    "low rank",
     "rest",
 ]
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -125,6 +127,9 @@ def roles(network: DetectionNetwork) -> Iterator[tuple[Role, str, nn.Parameter]]
             if parameter in seen:
                 continue
             seen.add(parameter)
+            if isinstance(module, LowRank):
+                yield "low rank", name, parameter
+                continue
             is_norm, is_bias = isinstance(module, NORMS), name.endswith("bias")
             if module in backbone:
                 yield _role_in_backbone(is_norm, is_bias), name, parameter

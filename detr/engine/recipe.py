@@ -12,6 +12,8 @@ from detr.config import Config, merged, read_recipe, tree_of_words, validated
 from detr.criterion import FAMILIES, CriterionConfig
 from detr.data.transforms import AugmentConfig
 from detr.engine.average import AverageConfig
+from detr.engine.freeze import Frozen
+from detr.engine.lora import LoraConfig
 from detr.engine.optimizer import OptimizerConfig, ScheduleConfig
 from detr.engine.rates import with_scaled_rates
 from detr.engine.settings import input_of_size
@@ -19,7 +21,6 @@ from detr.image import MOST_SIDE, STRIDE
 from detr.models import ModelConfig
 
 Side = Annotated[int, Field(ge=STRIDE, le=MOST_SIDE, multiple_of=STRIDE)]
-Frozen = Literal["nothing", "stem", "stage1", "stage2", "stage3", "backbone", "all but heads"]
 
 
 class SecondStageConfig(Config):
@@ -48,6 +49,7 @@ class TrainConfig(Config):
     """Longer sides of the inputs, one drawn for each batch. A number n: three quarters of the model's own side to five
     quarters, in steps of 32, the own side n times among them (D-FINE). None: the model's own input."""
     freeze: Frozen = "nothing"
+    lora: LoraConfig | None = None  # learn little beside what is frozen; `{}` takes the defaults
     balance: float | None = Field(default=None, gt=0, le=1)
     """Images with a class that less than this part of all images has come more than once an epoch: `data/balance.py`.
     """
@@ -73,6 +75,8 @@ class Recipe(Config):
             raise ValueError(f"augment.{unfit}")
         if self.train.scales and self.model.input.keeps_aspect:
             raise ValueError("train.scales need inputs of one size (model.input.resize=stretch); use augment.sizes")
+        if self.train.lora is not None and self.train.freeze != "nothing":
+            raise ValueError("train.lora freezes all but the heads itself; leave out train.freeze")
         if self.train.compile and self.train.activation_checkpointing:
             raise ValueError("train.compile and train.activation_checkpointing exclude each other")
         return self

@@ -15,6 +15,7 @@ from detr import weights
 from detr.config import validated
 from detr.criterion import Criterion, criterion_for
 from detr.engine.checkpoint import load_same
+from detr.engine.lora import add_adapters
 from detr.engine.recipe import Recipe
 from detr.engine.run import Run, precision_of
 from detr.engine.step import seed_of_step
@@ -118,6 +119,8 @@ def replay(path: Path, *, device: torch.device) -> Replayed:
     recipe = validated(Recipe, checkpoint.metadata["recipe"], str(path))
     assert checkpoint.classes is not None
     network = build_model(recipe.model, classes=checkpoint.classes)
+    if recipe.train.lora is not None:
+        add_adapters(network, recipe.train.lora)
     start = "network."
     load_same(network, {k[len(start) :]: v for k, v in checkpoint.state.items() if k.startswith(start)}, str(path))
     pieces = [_piece(checkpoint.state, about, place) for place in range(len(about["images"]))]

@@ -19,6 +19,7 @@ from detr.engine.distributed import Team
 from detr.engine.generations import put_down
 from detr.engine.interruption import Interruption
 from detr.engine.journal import Journal
+from detr.engine.lora import merged
 from detr.engine.optimizer import Group, build_optimizer
 from detr.engine.pace import Pace
 from detr.engine.recipe import Recipe
@@ -57,8 +58,13 @@ class Run:
 
     @property
     def evaluated(self) -> DetectionNetwork:
-        """The network that is evaluated and published."""
+        """The network that is evaluated."""
         return self.network if self.average is None else self.average.network
+
+    @property
+    def published(self) -> DetectionNetwork:
+        """The same as any program reads it, with nothing beside its weights."""
+        return merged(self.evaluated)
 
     def save_state(self) -> None:
         """As the newest of the run's folder, by the process that leads; the others need not wait."""

@@ -192,7 +192,7 @@ def _evaluate(run: Run, val_set: CocoDataset, workers: int) -> dict[str, float]:
     """The numbers of the averaged network on the validation split; `counters` remember the best."""
     run.team.follow(run.evaluated.buffers())  # on CPUs each process's norms have seen only its own images
     metrics, _ = validate(
-        TorchRunner(run.evaluated, device=run.team.device),
+        TorchRunner(run.published, device=run.team.device),
         val_set,
         batch_size=max(1, run.recipe.train.batch // run.team.size),
         workers=workers,
@@ -215,8 +215,9 @@ def _save_epoch(run: Run, metrics: dict[str, float]) -> None:
     counters = run.counters
     if run.team.leads:
         is_best = counters.best is None or (bool(metrics) and counters.best_epoch == counters.epoch)
+        published = run.published
         for name in [LAST] + [BEST] * is_best:
-            checkpoint.save_weights(run.out / name, run.evaluated, run.recipe, epoch=counters.epoch, metrics=metrics)
+            checkpoint.save_weights(run.out / name, published, run.recipe, epoch=counters.epoch, metrics=metrics)
         assert run.journal is not None
         if plots.available():
             plots.draw_results(run.journal.epochs, run.out / "results.png")

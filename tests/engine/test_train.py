@@ -284,6 +284,7 @@ def test_a_run_stopped_without_warning_within_an_epoch_has_the_same_journal(
         {"activation_checkpointing": True, "average": None},
         {"deterministic": True, "scales": [64, 96]},
         {"balance": 0.5, "optimizer": {"lr": 1.0e-3, "layer_decay": 0.7}},
+        {"lora": {"rank": 2}},
     ],
     ids=" and ".join,
 )
