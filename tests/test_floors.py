@@ -48,8 +48,10 @@ DOORS = {
     "triton": ["ops/"],
     "tqdm": ["engine/progress.py"],
     "timm": ["layers/timm.py"],
-    "matplotlib": ["engine/plots.py"],
+    "matplotlib": ["engine/plots.py", "engine/charts.py"],
     "tensorboard": ["engine/journal.py"],
+    "wandb": ["engine/trackers.py"],
+    "mlflow": ["engine/trackers.py"],
     **{name: ["export/"] for name in ("onnx", "onnx_ir", "onnxscript", "onnxruntime", "openvino", "nncf")},
 }
 

@@ -76,6 +76,11 @@ AUTO = "auto"
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: the cores, at most 8]")
 @click.option("--cache", type=click.Choice(["ram", "disk"]), help="Keep the decoded images for the next epochs.")
+@click.option(
+    "--log",
+    metavar="NAME,...",
+    help="Where else it is written: tensorboard, wandb, mlflow, or none.  [default: tensorboard where installed]",
+)
 @click.option("--name", help="Name of the run.  [default: train, train-2, ...]")
 @click.option("--project", default="runs", help="Folder that holds the runs.")
 @click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
@@ -94,6 +99,7 @@ def command(
     device: str,
     workers: int | None,
     cache: str | None,
+    log: str | None,
     name: str | None,
     project: str,
     overwrite: bool,
@@ -140,8 +146,10 @@ def command(
     from detr.engine.pace import pace
     from detr.engine.progress import progress
     from detr.engine.repeating import repeat
+    from detr.engine.trackers import chosen_logs
     from detr.engine.train import train
 
+    also = chosen_logs(log)
     saving = None if save_every is None else pace(save_every)
     with joined(choose_device(device)) as team:
 
@@ -180,6 +188,7 @@ def command(
                 resume=going_on is not None,
                 allow_changes=allow_changes,
                 save_every=saving,
+                log=also,
                 device=device,
                 workers=workers,
                 say=say,

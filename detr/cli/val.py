@@ -94,6 +94,9 @@ def _measure_predictions(predictions: Path, data: Path, **options: Any) -> None:
     if options["name"]:
         folder = new_run("val", options["name"], project=options["project"], overwrite=options["overwrite"])
         write_text(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
+        from detr.engine.album import draw_charts
+
+        draw_charts(folder, annotations, metrics, found)
 
 
 def _truth(data: Path, split: str) -> Annotations:
@@ -118,6 +121,7 @@ def _measure_model(weights: str, data: Path, **options: Any) -> None:
 def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> None:
     from detr.data.coco import CocoDataset
     from detr.data.sources import find_split
+    from detr.engine.album import draw_evaluation
     from detr.engine.device import default_workers
     from detr.engine.predictions import write_predictions
     from detr.engine.settings import input_of_size
@@ -156,8 +160,10 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
     for path in filter(None, (folder / "predictions.json", options["save_json"])):
         write_predictions(path, found, dataset.classes)
     write_text(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
+    pictures = draw_evaluation(folder, dataset, metrics, found)
     speed = len(dataset) / seconds
-    click.echo(f"{folder}: metrics.json, predictions.json ({speed:.1f} images/s, evaluation included)", err=True)
+    files = ", ".join(["metrics.json", "predictions.json", *(path.name for path in pictures)])
+    click.echo(f"{folder}: {files} ({speed:.1f} images/s, evaluation included)", err=True)
 
 
 def _runner(team: Team, weights: str, **options: Any) -> Runner:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detr.diagnose.outcomes import ENOUGH, Outcomes
+from detr.engine.outcomes import ENOUGH, Outcomes
 from detr.engine.overlaps import Pairs
 
 CAUSES = ("class", "place", "both", "duplicate", "background", "missed")

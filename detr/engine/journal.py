@@ -1,4 +1,4 @@
-"""The diary of a training run: `metrics.jsonl` with all, `metrics.csv` with a row per epoch, TensorBoard."""
+"""The diary of a training run: `metrics.jsonl` with all, `metrics.csv` with a row per epoch; others may read along."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import importlib.util
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from detr.engine.trackers import Tracker
 from detr.errors import InputError
 from detr.files import write_bytes, write_text
+from detr.image import read_image
 
 Number = float | int | None
 
@@ -25,7 +27,13 @@ class Journal:
     """
 
     def __init__(
-        self, folder: Path, *, since_step: int = 0, epochs: int | None = None, tensorboard: bool = True
+        self,
+        folder: Path,
+        *,
+        since_step: int = 0,
+        epochs: int | None = None,
+        tensorboard: bool = True,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         self.lines = folder / "metrics.jsonl"
         self.sheet = folder / "metrics.csv"
@@ -35,6 +43,7 @@ class Journal:
         write_text(self.lines, "".join(json.dumps(row) + "\n" for row in kept))
         self.epochs = [row for row in kept if row["event"] == "epoch"]
         self.board = _tensorboard(folder) if tensorboard else None
+        self.trackers = trackers
         self._write_sheet()
 
     def step(self, step: int, epoch: float, values: Mapping[str, Number]) -> None:
@@ -49,9 +58,21 @@ class Journal:
         """A step that was left out."""
         self._add({"event": "skipped", "step": step, **about})
 
+    def picture(self, name: str, path: Path, step: int) -> None:
+        """Show a picture of the run's folder to those who read along; they keep each one, the folder the newest."""
+        if self.board is None and not self.trackers:
+            return
+        pixels = read_image(path)
+        if self.board is not None:
+            self.board.add_image(name, pixels, step, dataformats="HWC")
+        for tracker in self.trackers:
+            tracker.picture(name, pixels, step)
+
     def close(self) -> None:
         if self.board is not None:
             self.board.close()
+        for tracker in self.trackers:
+            tracker.close()
 
     def _add(self, row: dict[str, Any]) -> None:
         try:
@@ -59,10 +80,16 @@ class Journal:
                 file.write(json.dumps(row) + "\n")
         except OSError as problem:
             raise InputError(f"cannot write {self.lines}: {problem.strerror}") from None
+        values = {
+            f"{row['event']}/{name}": value
+            for name, value in row.items()
+            if isinstance(value, (int, float)) and name not in ("step", "epoch")
+        }
         if self.board is not None:
-            for name, value in row.items():
-                if isinstance(value, (int, float)) and name not in ("step", "epoch"):
-                    self.board.add_scalar(f"{row['event']}/{name}", value, row["step"])
+            for name, value in values.items():
+                self.board.add_scalar(name, value, row["step"])
+        for tracker in self.trackers:
+            tracker.numbers(values, row["step"])
 
     def _write_sheet(self) -> None:
         columns = list(dict.fromkeys(name for row in self.epochs for name in row if name != "event"))

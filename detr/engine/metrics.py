@@ -109,6 +109,12 @@ class Metrics:
     def ap50(self) -> float:
         return float(self.stats[1])
 
+    def precision_at(self, threshold: float) -> NDArray[np.float64]:
+        """[R, K] precision at each of `RECALL_POINTS` at one IoU, by class index; -1 for classes without objects."""
+        t = int(np.flatnonzero(np.isclose(IOU_THRESHOLDS, threshold))[0])
+        ranks = ranks_by_id([row.id for row in self.per_class])
+        return self.curves.precision[t, :, :, 0, self.curves.max_dets.index(self.settings.max_dets[-1])][:, ranks]
+
     def as_dict(self) -> dict[str, float]:
         return {name: float(value) for name, value in zip(self.names, self.stats, strict=True)}
 

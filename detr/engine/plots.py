@@ -8,6 +8,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from detr.files import write_bytes
 
 CURVES = {  # title -> columns of the epochs' rows
@@ -26,11 +28,6 @@ def available() -> bool:
 
 def draw_results(epochs: Sequence[Mapping[str, Any]], path: Path) -> None:
     """A small chart for each group of `CURVES` that the rows speak of."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     panels = {
         title: [name for name in names if any(row.get(name) is not None for row in epochs)]
         for title, names in CURVES.items()
@@ -38,8 +35,8 @@ def draw_results(epochs: Sequence[Mapping[str, Any]], path: Path) -> None:
     panels = {title: names for title, names in panels.items() if names}
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(4.2 * columns, 3.2 * rows), squeeze=False)
-    for place, axis in enumerate(axes.flat):
+    figure, axes = canvas(4.2 * columns, 3.2 * rows, rows=rows, columns=columns)
+    for place, axis in enumerate(np.ravel(axes)):
         if place >= len(panels):
             axis.set_visible(False)
             continue
@@ -52,23 +49,18 @@ def draw_results(epochs: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.grid(alpha=0.3)
         if len(names) > 1:
             axis.legend(fontsize=8)
-    _write(figure, path)
+    save(figure, path)
 
 
 def draw_benchmark(points: Sequence[Mapping[str, Any]], path: Path) -> None:
     """AP against latency, a line for each model and way of running it; without AP a bar for each point."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     if any(point["ap"] is not None for point in points):
-        figure, axis = pyplot.subplots(figsize=(7.5, 4.8))
+        figure, axis = canvas(7.5, 4.8)
         _draw_tradeoff(axis, points)
     else:
-        figure, axis = pyplot.subplots(figsize=(7.5, 1.4 + 0.45 * len(points)))
+        figure, axis = canvas(7.5, 1.4 + 0.45 * len(points))
         _draw_bars(axis, points)
-    _write(figure, path)
+    save(figure, path)
 
 
 def _draw_tradeoff(axis: Any, points: Sequence[Mapping[str, Any]]) -> None:
@@ -123,7 +115,20 @@ def _undominated(points: Sequence[Mapping[str, Any]]) -> list[tuple[float, float
     return best
 
 
-def _write(figure: Any, path: Path) -> None:
+def canvas(
+    width: float, height: float, *, rows: int = 1, columns: int = 1, heights: Sequence[float] | None = None
+) -> tuple[Any, Any]:
+    """A figure of so many inches, and its axes as `pyplot.subplots` gives them."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot.subplots(rows, columns, figsize=(width, height), height_ratios=heights)
+
+
+def save(figure: Any, path: Path) -> None:
+    """As PNG; the figure is closed."""
     from matplotlib import pyplot
 
     figure.tight_layout()

@@ -113,6 +113,10 @@ class Run:
         also = f" and {steps} steps of the next" if steps else ""
         self.say(f"going on after epoch {done}{also} ({self.counters.step} steps)")
 
+    def close_journal(self) -> None:
+        if self.journal is not None:
+            self.journal.close()
+
     def save_if_due(self) -> None:
         """Within an epoch, as often as was asked for; not while steps are being left out, which may be the end."""
         if self.pace.is_due(self.counters.step):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -13,6 +13,7 @@ from typing import Any
 from detr.config import as_yaml
 from detr.data.coco import CocoDataset
 from detr.engine import checkpoint, plots
+from detr.engine.album import draw_evaluation, draw_set
 from detr.engine.assembly import build_run
 from detr.engine.checkpoint import BEST, DATA, LAST, RECIPE, Resumed
 from detr.engine.circumstances import circumstances, require_unchanged
@@ -35,6 +36,7 @@ from detr.engine.sanity import LOOKS, SanityCard
 from detr.engine.second_stage import after_evaluation, begin_second_stage
 from detr.engine.skipping import answer_for_skipped
 from detr.engine.step import take_step
+from detr.engine.trackers import TENSORBOARD, open_trackers
 from detr.engine.validate import validate
 from detr.engine.words import ROWS_EVERY, fill_card, say_what_is_asked, tell_epoch, tell_steps
 from detr.files import require_writable, write_text
@@ -74,6 +76,7 @@ def train(
     workers: int | None = None,
     save_every: Pace | None = None,
     allow_changes: bool = False,
+    log: Sequence[str] | None = None,
     say: Say = print,
 ) -> Summary:
     """Train `recipe` and leave weights, journal and pictures in the folder `out`.
@@ -82,8 +85,9 @@ def train(
     sets were opened from, is kept there. Every draw is a function of the recipe's seed, so the same call gives the same
     weights on the same machine, and a resumed run those of one that was never stopped, wherever that was killed: the
     state is saved before the first step, after each epoch and, within one, at the pace of `save_every` (none: ten
-    minutes). InputError if data or recipe are others than when it was saved, unless
-    `allow_changes`. SIGINT and SIGTERM: the step is finished, the state saved, and the signal raised again.
+    minutes). InputError if data or recipe are others than when it was saved, unless `allow_changes`.
+    `log`: where else it is written, names of `detr.engine.trackers`; without, TensorBoard where that is installed.
+    SIGINT and SIGTERM: the step is finished, the state saved, and the signal raised again.
     A step whose loss or gradient is not finite is left out, and kept in `out` (`detr.engine.replay`). Diverged: more
     than `train.skip_at_most` in a row, or a weight that is not finite.
     """
@@ -113,7 +117,8 @@ def train(
         run.circumstances, run.pace = around, save_every or Pace(seconds=SAVE_EVERY)
         team.wait()  # until all have read what the one that leads may replace
         if team.leads:
-            _begin_folder(run, resumed, data)
+            _begin_folder(run, resumed, data, train_set, log)
+            held.callback(run.close_journal)
         if resumed is None:
             run.save_state()
         run.pace.saved(run.counters.step)
@@ -136,8 +141,6 @@ def train(
             _save_epoch(run, evaluated)
             run.leave_if_interrupted()
 
-        if team.leads and run.journal is not None:
-            run.journal.close()
         counters = run.counters
         return Summary(
             out, counters.epoch, counters.step, counters.best, counters.best_epoch, metrics, _is_stopped_early(run),
@@ -145,7 +148,9 @@ def train(
         )  # fmt: skip
 
 
-def _begin_folder(run: Run, resumed: Resumed | None, data: str | None) -> None:
+def _begin_folder(
+    run: Run, resumed: Resumed | None, data: str | None, train_set: CocoDataset, log: Sequence[str] | None
+) -> None:
     """What it holds besides states and weights; only for the process that leads."""
     if resumed is None:
         forget(run.out)
@@ -155,7 +160,17 @@ def _begin_folder(run: Run, resumed: Resumed | None, data: str | None) -> None:
     if data is not None:
         write_text(run.out / DATA, data + "\n")
     tell_origin(run, data)
-    run.journal = Journal(run.out, since_step=run.counters.step, epochs=run.counters.epoch)
+    run.journal = Journal(
+        run.out,
+        since_step=run.counters.step,
+        epochs=run.counters.epoch,
+        tensorboard=log is None or TENSORBOARD in log,
+        trackers=open_trackers(
+            log or (), run.out, settings=run.recipe.as_tree(), resumed=resumed is not None, say=run.say
+        ),
+    )
+    for path in draw_set(run.out, train_set.annotations, run.recipe.model.input):
+        run.journal.picture(path.stem, path, run.counters.step)
     run.card = SanityCard() if run.counters.step == 0 else None
 
 
@@ -191,12 +206,15 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
 def _evaluate(run: Run, val_set: CocoDataset, workers: int) -> dict[str, float]:
     """The numbers of the averaged network on the validation split; `counters` remember the best."""
     run.team.follow(run.evaluated.buffers())  # on CPUs each process's norms have seen only its own images
-    metrics, _ = validate(
+    metrics, found = validate(
         TorchRunner(run.published, device=run.team.device),
         val_set,
         batch_size=max(1, run.recipe.train.batch // run.team.size),
         workers=workers,
     )
+    if run.journal is not None:
+        for path in draw_evaluation(run.out, val_set, metrics, found):
+            run.journal.picture(path.stem, path, run.counters.step)
     numbers = {name: value for name, value in metrics.as_dict().items() if value >= 0}
     ap, counters = numbers.get("AP", 0.0), run.counters
     if counters.best is None or ap > counters.best:
@@ -221,6 +239,7 @@ def _save_epoch(run: Run, metrics: dict[str, float]) -> None:
         assert run.journal is not None
         if plots.available():
             plots.draw_results(run.journal.epochs, run.out / "results.png")
+            run.journal.picture("results", run.out / "results.png", counters.step)
     if metrics:
         after_evaluation(run, metrics.get("AP", 0.0))
     run.save_state()

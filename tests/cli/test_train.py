@@ -69,6 +69,12 @@ def test_what_torchrun_starts_anew_goes_on_with_its_run(small, data, tmp_path, m
         detr_train(*words)
 
 
+def test_an_unknown_place_to_log_to_is_refused_before_any_work(small, data, tmp_path):
+    with pytest.raises(UsageError, match="--log mlfow: .* did you mean 'mlflow'"):
+        detr_train(small, "--data", data, "--project", str(tmp_path / "runs"), "--log", "mlfow")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_the_names_of_files_are_those_of_the_engine():
     from detr.cli import train as cli
     from detr.engine import checkpoint, generations

@@ -70,6 +70,7 @@ def test_a_run_leaves_weights_journal_and_pictures_with_plots(recipe_with, small
     result, said = run(recipe_with(), small_sets, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert {*FILES, "metrics.jsonl", "metrics.csv", "recipe.yaml", "batch0.jpg", "results.png"} <= names
+    assert {"labels.png", "samples.jpg", "confusion.png", "confusion_shares.png", "curves.png"} <= names
     assert (result.epochs, result.steps) == (2, 6)
     assert "backbone norms" in said and "circle" in said and "epoch   2/2" in said
     epochs = [row for row in read(tmp_path / "metrics.jsonl") if row["event"] == "epoch"]
@@ -170,6 +171,7 @@ def test_it_stops_early_when_nothing_gets_better(recipe_with, small_sets, tmp_pa
             return {"AP": 0.0}
 
     monkeypatch.setattr(program, "validate", lambda *_, **__: (Nothing(), None))
+    monkeypatch.setattr(program, "draw_evaluation", lambda *_: [])
     result, _ = run(recipe_with(epochs=9, patience=2), small_sets, tmp_path)
     assert (result.epochs, result.stopped_early, result.best_epoch) == (3, True, 1)
     again, _ = run(recipe_with(epochs=9, patience=2), small_sets, tmp_path, resume=True)
@@ -188,6 +190,7 @@ def test_the_best_stays_when_a_resumed_run_is_worse(recipe_with, small_sets, tmp
             return {"AP": self.ap}
 
     monkeypatch.setattr(program, "validate", lambda *_, **__: (Measured(0.9), None))
+    monkeypatch.setattr(program, "draw_evaluation", lambda *_: [])
     run(recipe_with(epochs=1), small_sets, tmp_path)
     best = (tmp_path / "best.safetensors").read_bytes()
     monkeypatch.setattr(program, "validate", lambda *_, **__: (Measured(0.1), None))
