@@ -70,7 +70,7 @@ def test_what_torchrun_starts_anew_goes_on_with_its_run(small, data, tmp_path, m
 
 
 def test_an_unknown_place_to_log_to_is_refused_before_any_work(small, data, tmp_path):
-    with pytest.raises(UsageError, match="--log mlfow: .* did you mean 'mlflow'"):
+    with pytest.raises(UsageError, match=r"--log mlfow: .* did you mean 'mlflow'"):
         detr_train(small, "--data", data, "--project", str(tmp_path / "runs"), "--log", "mlfow")
     assert not (tmp_path / "runs").exists()
 
