@@ -66,6 +66,11 @@ AUTO = "auto"
 @click.option(
     "--amp", type=click.Choice(["off", "auto", "bf16", "fp16"]), help="Mixed precision.  [default: the recipe's]"
 )
+@click.option(
+    "--teacher",
+    callback=lambda context, option, value: os.path.abspath(value) if value and os.path.exists(value) else value,
+    help="Release or file of a larger model to learn from beside the boxes.",
+)
 @click.option("--freeze", help="nothing, stem, stage1, stage2, stage3, backbone, or 'all but heads'.")
 @click.option(
     "--patience", type=click.IntRange(min=0), help="Evaluations without a better AP until it stops; 0: never."
@@ -203,6 +208,7 @@ _PLACES = {
     "batch": "train.batch",
     "accumulate": "train.accumulate",
     "amp": "train.amp",
+    "teacher": "train.teacher.weights",
     "freeze": "train.freeze",
     "patience": "train.patience",
     "seed": "train.seed",

@@ -112,8 +112,8 @@ class Criterion(nn.Module):
         """Each head with what its classes and what its boxes are held against."""
         known = _known_pairs(denoising, truth)
         every = [*pairs, *together, known]
-        num_targets, *nums = _means_over_processes([len(truth), *(len(each) for each in every)], truth.boxes)
-        normaliser = _at_least_1(num_targets)
+        num_targets, *nums = means_over_processes([len(truth), *(len(each) for each in every)], truth.boxes)
+        normaliser = at_least_1(num_targets)
         num_last = nums[len(pairs)] if together else nums[0]
         balance = num_last, matched[0].logits.shape[:2].numel() - num_last
 
@@ -122,7 +122,7 @@ class Criterion(nn.Module):
             Assignment(each, against, normaliser, num, balance)
             for each, against, num in zip(pairs, truths, nums[: len(pairs)], strict=True)
         ]
-        union_of_all = [Assignment(each, truth, _at_least_1(num_last), num_last, balance) for each in together]
+        union_of_all = [Assignment(each, truth, at_least_1(num_last), num_last, balance) for each in together]
         rows = list(zip(matched, own, union_of_all * len(matched) or own, strict=True))
         if denoising is not None:
             of_known = Assignment(known, truth, normaliser * denoising.num_groups, nums[-1], balance)
@@ -196,7 +196,7 @@ def _known_pairs(denoising: Denoising | None, truth: Truth) -> Pairs:
     )
 
 
-def _means_over_processes(counts: Sequence[int], like: Tensor) -> list[Tensor | float]:
+def means_over_processes(counts: Sequence[int], like: Tensor) -> list[Tensor | float]:
     """Each count as a process has it on average. Stays on the device."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [float(count) for count in counts]
@@ -205,7 +205,7 @@ def _means_over_processes(counts: Sequence[int], like: Tensor) -> list[Tensor | 
     return list((totals / torch.distributed.get_world_size()).unbind())
 
 
-def _at_least_1(count: Tensor | float) -> Tensor | float:
+def at_least_1(count: Tensor | float) -> Tensor | float:
     return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1.0)
 
 

@@ -19,6 +19,7 @@ from detr.engine.recipe import Recipe
 from detr.engine.recomputing import recompute
 from detr.engine.run import Run, Say, assemble
 from detr.engine.start import start_fresh, start_from, warning_of_fresh_norms
+from detr.engine.teacher import Teacher, require_same_colours
 
 
 def build_run(
@@ -54,6 +55,10 @@ def build_run(
     groups = groups_by_role(network, settings.optimizer)
     say(table(groups))
     run = assemble(recipe, team, out, network, learner, frozen, groups, interruption, say)
+    if settings.teacher is not None:
+        run.teacher = Teacher(settings.teacher, network, run.criterion, team.device)
+        require_same_colours(run.teacher, network, recipe.augment)
+        say(run.teacher.text)
     if resumed is not None:
         run.go_on(resumed)
     return run

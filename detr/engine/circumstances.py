@@ -14,17 +14,21 @@ from detr.data.coco import CocoDataset
 from detr.engine.checkpoint import Resumed
 from detr.engine.distributed import Team
 from detr.engine.recipe import Recipe
+from detr.engine.teacher import TeacherConfig, digest_of_file
 from detr.errors import InputError
 
 FREE = ("train.epochs", "train.patience", "train.skip_at_most")
 """Settings that say when to stop; changing them is what going on is often for."""
 
 
-def circumstances(train_set: CocoDataset, val_set: CocoDataset | None, team: Team) -> dict[str, Any]:
+def circumstances(
+    train_set: CocoDataset, val_set: CocoDataset | None, team: Team, teacher: TeacherConfig | None = None
+) -> dict[str, Any]:
     """What the state of a run remembers of its surroundings."""
     return {
         "train_data": digest_of(train_set.annotations),
         "val_data": None if val_set is None else digest_of(val_set.annotations),
+        "teacher": None if teacher is None else digest_of_file(teacher.weights),
         "processes": team.size,
         "device": team.device.type,
         "threads": torch.get_num_threads(),
@@ -50,6 +54,8 @@ def require_unchanged(
         for split in ("train", "val")
         if f"{split}_data" in before and before[f"{split}_data"] != now[f"{split}_data"]
     ]
+    if before.get("teacher") and now["teacher"] and before["teacher"] != now["teacher"]:
+        changed.append("the teacher's weights are others than then")
     theirs = validated(Recipe, state.recipe, str(state.path)).as_tree()  # with the settings that are new since
     for name, old, new in differences(theirs, recipe.as_tree()):
         if name in FREE:

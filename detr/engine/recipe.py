@@ -17,6 +17,7 @@ from detr.engine.lora import LoraConfig
 from detr.engine.optimizer import OptimizerConfig, ScheduleConfig
 from detr.engine.rates import with_scaled_rates
 from detr.engine.settings import input_of_size
+from detr.engine.teacher import TeacherConfig
 from detr.image import MOST_SIDE, STRIDE
 from detr.models import ModelConfig
 
@@ -53,6 +54,7 @@ class TrainConfig(Config):
     balance: float | None = Field(default=None, gt=0, le=1)
     """Images with a class that less than this part of all images has come more than once an epoch: `data/balance.py`.
     """
+    teacher: TeacherConfig | None = None  # a larger network to learn from beside the targets
     channels_last: bool = False
     deterministic: bool = False  # only algorithms that give the same bits each time
     compile: bool = False  # backbone and encoder by `torch.compile`, a minute for each size of the input

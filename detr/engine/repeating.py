@@ -66,7 +66,9 @@ def repeat(
     with same_bits(recipe.train.deterministic), joined(choose_device(device)) as team:
         say = say if team.leads else _say_nothing
         state = newest(Path(out), say)
-        require_unchanged(state, recipe, circumstances(train_set, val_set, team), allow=allow_changes, say=say)
+        require_unchanged(
+            state, recipe, circumstances(train_set, val_set, team, recipe.train.teacher), allow=allow_changes, say=say
+        )
         workers = default_workers(team.size) if workers is None else workers
 
         def ends(workers: int, seed: int) -> dict[str, Tensor]:

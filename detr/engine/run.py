@@ -24,6 +24,7 @@ from detr.engine.optimizer import Group, build_optimizer
 from detr.engine.pace import Pace
 from detr.engine.recipe import Recipe
 from detr.engine.sanity import SanityCard
+from detr.engine.teacher import Teacher
 from detr.engine.watch import Watch
 from detr.errors import UsageError
 from detr.models.network import DetectionNetwork
@@ -55,6 +56,7 @@ class Run:
     pace: Pace = field(default_factory=Pace)
     journal: Journal | None = None  # only where the team is led
     card: SanityCard | None = None
+    teacher: Teacher | None = None
 
     @property
     def evaluated(self) -> DetectionNetwork:

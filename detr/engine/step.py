@@ -64,6 +64,8 @@ def gradients(run: Run, pieces: list[Batch]) -> tuple[dict[str, Tensor], Output]
             with run.precision():
                 output = run.learner(images, batch.padding, batch.targets)
             terms = run.criterion(output, batch.targets, poisoned=True)
+            if run.teacher is not None:
+                terms |= run.teacher.losses(batch, images, output, run.precision)
             run.scaler.scale(_to_all(sum(terms.values()) * share)).backward()
         for name, value in terms.items():
             losses[name] = losses.get(name, 0.0) + value.detach() * share

@@ -105,7 +105,7 @@ def train(
         workers = default_workers(team.size) if workers is None else workers
         held.enter_context(occupied(out) if team.leads else nullcontext())
         resumed = newest(out, say) if resume else None
-        around = circumstances(train_set, val_set, team)
+        around = circumstances(train_set, val_set, team, recipe.train.teacher)
         if resumed is not None:
             require_unchanged(resumed, recipe, around, allow=allow_changes, say=say)
         say_what_is_asked(say, recipe, team, train_set, val_set)

@@ -150,3 +150,11 @@ def test_an_automatic_batch_is_said_and_trained_with(small, data, tmp_path):
 def test_a_batch_is_a_number_or_auto(small, data, batch):
     with pytest.raises(UsageError, match="expected a whole number from 1, or auto"):
         detr_train(small, "--data", data, f"--batch={batch}")
+
+
+def test_a_teacher_is_part_of_the_recipe(small, data, tmp_path):
+    detr_train(small, "--data", data, "--workers", "0", "--project", str(tmp_path), "--name", "large")
+    large = tmp_path / "train" / "large" / "best.safetensors"
+    done = detr_train(small, "--data", data, "--teacher", str(large), "--workers", "0", "--project", str(tmp_path))
+    assert f"{large} teaches 10 of 10 classes" in done.output
+    assert f"weights: {large}\n" in (tmp_path / "train" / "train" / "recipe.yaml").read_text()

@@ -1,0 +1,95 @@
+"""A larger network that a training learns from beside its targets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detr import weights
+from detr.criterion import Criterion
+from detr.criterion.teaching import Teaching, TeachingConfig
+from detr.data.transforms import AugmentConfig
+from detr.errors import InputError, UsageError, listed
+from detr.image import as_input
+from detr.models import load_model
+from detr.models.network import DetectionNetwork
+from detr.records import Batch, Output
+
+
+class TeacherConfig(TeachingConfig):
+    weights: str  # a release or a file
+
+
+class Teacher:
+    """Answers for the same batch as the student sees it, at the student's size; it never learns.
+
+    UsageError where the two don't fit each other; InputError where they know no class in common.
+    """
+
+    def __init__(
+        self, config: TeacherConfig, student: DetectionNetwork, criterion: Criterion, device: torch.device
+    ) -> None:
+        self.network = load_model(config.weights, device=device).requires_grad_(False)
+        self.criterion = criterion
+        theirs = self.network.classes
+        matches = student.classes.matches_by_name(theirs)
+        for network, what in ((student, "this model"), (self.network, config.weights)):
+            if network.scoring.exclusive:
+                raise UsageError(
+                    f'train.teacher: {what} has a logit for "no object"; both must score each class by itself'
+                )
+        if student.config.input.resize != self.network.config.input.resize:
+            raise UsageError(
+                f"train.teacher: {config.weights} sees images by model.input.resize="
+                f"{self.network.config.input.resize}, this model by {student.config.input.resize}"
+            )
+        if not matches:
+            raise InputError(
+                f"train.teacher: {config.weights} knows none of the classes ({listed(student.classes.names)})"
+            )
+        self.teaching = Teaching(
+            config, criterion.config, matches, slots=student.slots, teachers_slots=self.network.slots
+        )
+        self.text = (
+            f"{config.weights} teaches {len(matches)} of {len(student.classes)} classes: "
+            f"{listed([student.classes.names[index] for index in matches], 8)}"
+        )
+
+    def losses(
+        self, batch: Batch, images: Tensor, output: Output, precision: Callable[[], AbstractContextManager[Any]]
+    ) -> dict[str, Tensor]:
+        """Of a student's `output` for a batch, whose `images` are normalised as the student takes them."""
+        if batch.images.dtype == torch.uint8:
+            images = as_input(batch.images, batch.padding, self.network.config.input)
+        with torch.no_grad(), precision():
+            answers = self.network(images, batch.padding).layers[-1]
+        num_targets = sum(len(target.labels) for target in batch.targets)
+        return self.teaching(output, answers, num_targets, epoch=self.criterion.epoch)
+
+
+def require_same_colours(teacher: Teacher, student: DetectionNetwork, augment: AugmentConfig) -> None:
+    """UsageError where images that are blended, and so normalised for the student, would be others to the teacher."""
+    ours, theirs = student.config.input, teacher.network.config.input
+    blended = [name for name in ("mixup", "copy_blend") if getattr(augment, name) is not None]
+    if blended and (ours.mean, ours.std) != (theirs.mean, theirs.std):
+        raise UsageError(
+            f"train.teacher normalises images by other numbers than this model, which augment.{blended[0]} doesn't "
+            f"allow; expected augment.{blended[0]}=null"
+        )
+
+
+def digest_of_file(name_or_path: str) -> str:
+    """SHA-256 of the file of a release or path, or of all files of a folder."""
+    path = Path(weights.resolve(name_or_path))
+    sha = hashlib.sha256()
+    for each in sorted(path.iterdir()) if path.is_dir() else [path]:
+        with each.open("rb") as file:
+            while block := file.read(1 << 20):
+                sha.update(block)
+    return sha.hexdigest()
