@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
@@ -16,6 +17,17 @@ from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
 from detr.archives import Member
+from detr.bands import (
+    MOST_CHANNELS,
+    Bands,
+    band_by_band,
+    from_array_file,
+    from_picture,
+    from_tiff,
+    is_array,
+    is_tiff,
+    require_channels,
+)
 from detr.config import Config
 from detr.errors import InputError, UsageError
 
@@ -55,8 +67,9 @@ class InputConfig(Config):
     short: int = Field(default=800, ge=1, le=MOST_SIDE)  # of "short side": what the shorter side becomes,
     long: int = Field(default=1333, ge=1, le=MOST_SIDE)  # or less, so that the longer one is not longer than this
     interpolation: Literal["bilinear"] = "bilinear"
-    mean: tuple[float, float, float] | None = None  # None: values stay in [0, 1], as in RT-DETR
-    std: tuple[float, float, float] | None = None
+    channels: int = Field(default=3, ge=1, le=MOST_CHANNELS)  # 3: RGB; 1: grey; others as the files have them
+    mean: tuple[float, ...] | None = None  # of each channel; None: values stay in [0, 1], as in RT-DETR
+    std: tuple[float, ...] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> InputConfig:
@@ -64,6 +77,9 @@ class InputConfig(Config):
             raise ValueError(f"long {self.long} is less than short {self.short}")
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std go together")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) != self.channels:
+                raise ValueError(f"{name} {list(values)}: expected a number for each of {self.channels} channels")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"std {list(self.std)}: expected numbers above 0")
         return self
@@ -105,22 +121,30 @@ DETR_INPUT = InputConfig(resize="short side", mean=(0.485, 0.456, 0.406), std=(0
 """What DETR, Deformable DETR and DINO see: the shorter side 800 and the longer at most 1333, by ImageNet's colours."""
 
 
-def prepare(image: RGB, config: InputConfig) -> Tensor:
-    """[h, w, 3] uint8 RGB -> [3, H, W] float32: resized to `config.size_of(h, w)`, scaled, normalised."""
+def prepare(image: Bands, config: InputConfig) -> Tensor:
+    """[h, w, C] uint8 -> [C, H, W] float32: resized to `config.size_of(h, w)`, scaled, normalised."""
     return normalise(resized(image, config), config)
 
 
-def resized(image: RGB, config: InputConfig) -> Tensor:
-    """[h, w, 3] -> [3, H, W], both uint8: what is left to `as_input`, which is faster where the network is."""
-    picture = Image.fromarray(image)
+def resized(image: Bands, config: InputConfig) -> Tensor:
+    """[h, w, C] -> [C, H, W], both uint8: what is left to `as_input`, which is faster where the network is.
+
+    InputError for another number of channels than the network takes.
+    """
+    require_channels(image, config.channels, "image")
     height, width = config.size_of(*image.shape[:2])
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+    def resize(picture: Image.Image) -> Image.Image:
+        if picture.size == (width, height):
+            return picture
+        return picture.resize((width, height), Image.Resampling.BILINEAR)
+
+    pixels = np.array(resize(Image.fromarray(image))) if image.shape[2] == 3 else band_by_band(image, resize)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def padded(images: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Images [3, h, w] -> [B, 3, H, W], zeros to the right of and below the smaller ones, and where they are.
+    """Images [C, h, w] -> [B, C, H, W], zeros to the right of and below the smaller ones, and where they are.
 
     The padding is [B, H, W], True where there is no image; None where all images have one size. Boxes stay shares of
     the image itself, so nothing is to be done to them on either side of the network.
@@ -138,12 +162,12 @@ def padded(images: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
 
 
 def normalise(image: Tensor, config: InputConfig) -> Tensor:
-    """[..., 3, h, w] uint8 -> float32 in [0, 1], less the mean and over the deviation where the model has them."""
+    """[..., C, h, w] uint8 -> float32 in [0, 1], less the mean and over the deviation where the model has them."""
     scaled = image.to(torch.float32) / 255
     if config.mean is None or config.std is None:
         return scaled
-    mean = torch.tensor(config.mean, device=image.device).view(3, 1, 1)
-    return (scaled - mean) / torch.tensor(config.std, device=image.device).view(3, 1, 1)
+    mean = torch.tensor(config.mean, device=image.device).view(-1, 1, 1)
+    return (scaled - mean) / torch.tensor(config.std, device=image.device).view(-1, 1, 1)
 
 
 def as_input(images: Tensor, padding: Tensor | None, config: InputConfig) -> Tensor:
@@ -157,43 +181,62 @@ def as_input(images: Tensor, padding: Tensor | None, config: InputConfig) -> Ten
 ImageSource = str | os.PathLike[str] | Member | BinaryIO
 
 
-def read_image(source: ImageSource, *, name: str | None = None) -> RGB:
+def read_image(source: ImageSource, *, name: str | None = None, channels: int | None = 3) -> Bands:
     """The first picture in a file, as [h, w, 3] RGB: upright by its EXIF, alpha dropped, 16 bits scaled to 8.
+
+    With 1 of `channels` it is grey; with another number, or None for whatever it has, the file's own channels are
+    given: alpha is one, and arrays (.npy) and TIFFs of any number of bands are read too.
 
     `name` is what errors call an open file. InputError says what is wrong with a file that is not a whole image, and
     what it looks like; UsageError if there is no such file.
     """
-    return _read(source, name, None)[0]
+    return _read(source, name, None, channels)[0]
 
 
-def read_reduced(source: ImageSource, short: int) -> tuple[RGB, tuple[int, int]]:
+def read_reduced(source: ImageSource, short: int, *, channels: int | None = 3) -> tuple[Bands, tuple[int, int]]:
     """As `read_image`, but a large JPEG at a half, a quarter or an eighth of its size, which is several times as fast.
 
     Its shorter side stays at least `short`. The second answer is (height, width) of the whole picture.
     """
-    return _read(source, None, short)
+    return _read(source, None, short, channels)
 
 
-def _read(source: ImageSource, name: str | None, short: int | None) -> tuple[RGB, tuple[int, int]]:
+def _read(
+    source: ImageSource, name: str | None, short: int | None, channels: int | None
+) -> tuple[Bands, tuple[int, int]]:
     name = name or (str(source) if isinstance(source, (str, os.PathLike, Member)) else "image")
     try:
-        with _opened(source, name) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
-                raise Image.DecompressionBombError
-            width, height = picture.size
-            if short is not None:
-                picture.draft(None, (short, short))
-            read = picture.size
-            picture.load()
-            upright = _upright(picture, name)
-            return _as_rgb(upright, name), (height, width) if upright.size == read else (width, height)
+        return _decoded(source, name, short, channels)
     except Image.DecompressionBombError:
         raise InputError(f"{name}: claims more than {MOST_PIXELS:,} pixels; such images are not decoded") from None
-    except (InputError, MemoryError):
+    except (InputError, UsageError, MemoryError):
         raise
     except Exception as problem:  # a decoder meets damage with whatever exception its own code stumbles into
         reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else problem
         raise InputError(f"{name}: damaged or cut short ({reason})") from problem
+
+
+def _decoded(source: ImageSource, name: str, short: int | None, channels: int | None) -> tuple[Bands, tuple[int, int]]:
+    try:
+        opened = _opened(source, name)
+    except InputError:
+        if (pixels := _of_many_bands(source, channels, name)) is None:
+            raise
+        return pixels, pixels.shape[:2]
+    with opened as picture:
+        if picture.width * picture.height > MOST_PIXELS:
+            raise Image.DecompressionBombError
+        if picture.format == "TIFF" and channels not in (1, 3, None) and len(picture.getbands()) != channels:
+            pixels = from_tiff(_content(source), name, most_pixels=MOST_PIXELS)  # Pillow drops bands without a name
+            require_channels(pixels, channels, name)
+            return pixels, pixels.shape[:2]
+        width, height = picture.size
+        if short is not None:
+            picture.draft(None, (short, short))
+        read = picture.size
+        picture.load()
+        upright = _upright(picture, name)
+        return _as_pixels(upright, channels, name), (height, width) if upright.size == read else (width, height)
 
 
 def read_size(path: str | os.PathLike[str] | Member) -> tuple[int, int]:
@@ -209,20 +252,30 @@ def read_orientation(path: str | os.PathLike[str] | Member) -> int:
 def _read_header(path: str | os.PathLike[str] | Member) -> tuple[tuple[int, int], int]:
     name = str(path)
     try:
-        with _opened(path, name) as picture:
-            if picture.format == "PNG" and _has_texts_at_its_end(path):
-                picture.load()
-            orientation = _orientation(picture)
-            if orientation not in (5, 6, 7, 8):
-                return (picture.height, picture.width), orientation
-            if picture.format == "TIFF":  # is turned by decoding it, and says so before or after, as Pillow's age is
-                upright = _upright(picture, name)
-                return (upright.height, upright.width), orientation
-            return (picture.width, picture.height), orientation
-    except InputError:
+        return _header(path, name)
+    except (InputError, UsageError):
         raise
     except Exception as problem:
         raise InputError(f"{name}: damaged or cut short ({problem})") from problem
+
+
+def _header(path: str | os.PathLike[str] | Member, name: str) -> tuple[tuple[int, int], int]:
+    try:
+        opened = _opened(path, name)
+    except InputError:
+        if (pixels := _of_many_bands(path, None, name)) is None:
+            raise
+        return pixels.shape[:2], 1
+    with opened as picture:
+        if picture.format == "PNG" and _has_texts_at_its_end(path):
+            picture.load()
+        orientation = _orientation(picture)
+        if orientation not in (5, 6, 7, 8):
+            return (picture.height, picture.width), orientation
+        if picture.format == "TIFF":  # is turned by decoding it, and says so before or after, as Pillow's age is
+            upright = _upright(picture, name)
+            return (upright.height, upright.width), orientation
+        return (picture.width, picture.height), orientation
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -251,13 +304,17 @@ def count_pictures(path: str | os.PathLike[str]) -> int:
 
     The views of one scene that some cameras pack into a JPEG count as one.
     """
-    with Image.open(Path(path), formats=FORMATS) as picture:
+    try:
+        opened = Image.open(Path(path), formats=FORMATS)
+    except Image.UnidentifiedImageError:  # an array, or bands
+        return 1
+    with opened as picture:
         return 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
 
 
-def to_rgb(picture: Image.Image, *, name: str = "image") -> RGB:
-    """An open Pillow image -> [h, w, 3] RGB, upright by its EXIF."""
-    return _as_rgb(_upright(picture, name), name)
+def to_pixels(picture: Image.Image, *, name: str = "image", channels: int | None = 3) -> Bands:
+    """An open Pillow image -> [h, w, C] as `read_image` gives it, upright by its EXIF."""
+    return _as_pixels(_upright(picture, name), channels, name)
 
 
 def _opened(source: ImageSource, name: str) -> Image.Image:
@@ -285,23 +342,41 @@ def _upright(picture: Image.Image, name: str) -> Image.Image:
         return picture
 
 
-def _as_rgb(picture: Image.Image, name: str) -> RGB:
-    if picture.mode == "I" or picture.mode.startswith("I;16"):
-        return _from_16_bits(np.asarray(picture), name)
+def _of_many_bands(source: ImageSource, channels: int | None, name: str) -> Bands | None:
+    """What Pillow can't read: an array, or a TIFF whose bands it has no name for; None for all else."""
+    try:
+        head = _head(source)
+    except OSError:
+        return None
+    if is_array(head):
+        pixels = from_array_file(_content(source), name, most_pixels=MOST_PIXELS)
+    elif is_tiff(head) and channels != 3:
+        pixels = from_tiff(_content(source), name, most_pixels=MOST_PIXELS)
+    else:
+        return None
+    require_channels(pixels, channels, name)
+    return pixels
+
+
+def _as_pixels(picture: Image.Image, channels: int | None, name: str) -> Bands:
     if picture.mode == "F":
         raise InputError(f"{name}: floating-point pixels have no agreed range; save it with 8 or 16 bits per channel")
+    if picture.mode == "I" or picture.mode.startswith("I;16"):
+        grey = _from_16_bits(np.asarray(picture), name)
+        return np.repeat(grey, 3, axis=2) if channels == 3 else grey
+    if channels != 3:
+        return from_picture(picture, channels, name)
     if picture.mode in ("P", "PA"):
         picture = picture.convert("RGBA")  # resolves a transparent palette, which RGB alone would warn about
     return np.array(picture.convert("RGB"))
 
 
-def _from_16_bits(values: NDArray[np.generic], name: str) -> RGB:
-    """[h, w] grey of 16 bits -> RGB. 65535 / 257 = 255, so white stays white."""
+def _from_16_bits(values: NDArray[np.generic], name: str) -> Bands:
+    """[h, w] grey of 16 bits -> [h, w, 1] of 8. 65535 / 257 = 255, so white stays white."""
     wide = values.astype(np.int64)
     if wide.min(initial=0) < 0 or wide.max(initial=0) > 65535:
         raise InputError(f"{name}: grey values reach {wide.max()}; expected 8 or 16 bits per channel")
-    grey = ((wide + 128) // 257).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    return ((wide + 128) // 257).astype(np.uint8)[:, :, None]
 
 
 _SIGNS = (
@@ -318,13 +393,23 @@ _SIGNS = (
 
 
 def _looks_like(source: ImageSource) -> str:
+    return looks_like(_head(source))
+
+
+def _head(source: ImageSource) -> bytes:
+    return _content(source, 512).getvalue()
+
+
+def _content(source: ImageSource, most: int = -1) -> BytesIO:
+    if isinstance(source, Member):
+        return source.open()
     if isinstance(source, (str, os.PathLike)):
         with Path(source).open("rb") as file:
-            return looks_like(file.read(512))
-    if isinstance(source, Member):
-        source = source.open()
+            return BytesIO(file.read(most))
     source.seek(0)
-    return looks_like(source.read(512))
+    content = BytesIO(source.read(most))
+    source.seek(0)
+    return content
 
 
 def looks_like(head: bytes) -> str:

@@ -33,7 +33,7 @@ class Target:
 class Batch:
     """What one training or evaluation step sees."""
 
-    images: Tensor  # [B, 3, h, w] uint8, a quarter of the way to the device (`image.as_input`), or float32 for it
+    images: Tensor  # [B, C, h, w] uint8, a quarter of the way to the device (`image.as_input`), or float32 for it
     padding: Tensor | None  # [B, h, w] True where there is no image; None when all fill the frame
     targets: list[Target]
 

@@ -24,7 +24,7 @@ from detr.image import (
     read_reduced,
     read_size,
     resized,
-    to_rgb,
+    to_pixels,
 )
 
 RAMP = np.stack([np.tile(np.linspace(0, 255, 60), (40, 1))] * 3, -1).astype(np.uint8)  # [40, 60, 3], mean 127
@@ -112,7 +112,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     path = saved(tmp_path / "a.png", Image.fromarray(np.ascontiguousarray(undo(upright))), exif=exif)
     np.testing.assert_array_equal(read_image(path), upright)
     with Image.open(path) as picture:
-        np.testing.assert_array_equal(to_rgb(picture), upright)
+        np.testing.assert_array_equal(to_pixels(picture), upright)
 
 
 @pytest.mark.parametrize("name", ["späße und 漢字.png", "-y.png", "%03d.png", "a;touch x.png", "a.jpg"])

@@ -1,4 +1,4 @@
-"""The backbones: images [B, 3, h, w] -> maps of several levels, fine to coarse."""
+"""The backbones: images [B, 3, h, w], or of other channels, -> maps of several levels, fine to coarse."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ BackboneConfig = Annotated[
 """The settings of any backbone, told apart by `kind`; all say `channels` and `strides` of the levels."""
 
 
-def build_backbone(config: BackboneConfig) -> nn.Module:
-    """The network of a `BackboneConfig`."""
-    return BACKBONES[config.kind](config)
+def build_backbone(config: BackboneConfig, *, image_channels: int = 3) -> nn.Module:
+    """The network of a `BackboneConfig`, for images of so many channels."""
+    return BACKBONES[config.kind](config, image_channels)

@@ -87,13 +87,13 @@ class HGNetv2Config(Config):
 
 
 class HGNetv2(nn.Module):
-    """Images [B, 3, h, w] -> a map [B, C_l, h_l, w_l] for each of `config.stages`; sizes are rounded up."""
+    """Images [B, C, h, w] -> a map [B, C_l, h_l, w_l] for each of `config.stages`; sizes are rounded up."""
 
-    def __init__(self, config: HGNetv2Config) -> None:
+    def __init__(self, config: HGNetv2Config, image_channels: int = 3) -> None:
         super().__init__()
         size, make = SIZES[config.size], _Maker(config.affine, config.frozen_norms)
         self.given_out = config.stages
-        self.stem = Stem(*size.stem, make)
+        self.stem = Stem(image_channels, *size.stem, make)
         stages, channels = [], size.stem[1]
         for level, stage in enumerate(size.stages[: max(config.stages)]):
             stages.append(Stage(channels, stage, make, shrink=level > 0))
@@ -140,9 +140,9 @@ class _Maker(NamedTuple):
 class Stem(nn.Module):
     """To a quarter of the size: a pool beside two convolutions, between two that shrink."""
 
-    def __init__(self, inner: int, outer: int, make: _Maker) -> None:
+    def __init__(self, image_channels: int, inner: int, outer: int, make: _Maker) -> None:
         super().__init__()
-        self.conv1 = make(3, inner, kernel=3, stride=2)
+        self.conv1 = make(image_channels, inner, kernel=3, stride=2)
         self.conv2a = make(inner, inner // 2, kernel=2)
         self.conv2b = make(inner // 2, inner, kernel=2)
         self.pool = nn.MaxPool2d(2, stride=1)

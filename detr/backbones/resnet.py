@@ -54,12 +54,12 @@ class ResNetConfig(Config):
 
 
 class ResNet(nn.Module):
-    """Images [B, 3, h, w] -> a map [B, C_l, h_l, w_l] for each of `config.stages`; sizes are rounded up."""
+    """Images [B, C, h, w] -> a map [B, C_l, h_l, w_l] for each of `config.stages`; sizes are rounded up."""
 
-    def __init__(self, config: ResNetConfig) -> None:
+    def __init__(self, config: ResNetConfig, image_channels: int = 3) -> None:
         super().__init__()
         self.given_out = config.stages
-        self.stem = _stem(config)
+        self.stem = _stem(config, image_channels)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
         self.stages = nn.ModuleList(_stage(config, number) for number in range(1, max(config.stages) + 1))
         for part in [self.stem, *self.stages][: config.frozen_stages]:
@@ -73,12 +73,13 @@ class ResNet(nn.Module):
         return tuple(maps[number - 1] for number in self.given_out)
 
 
-def _stem(config: ResNetConfig) -> nn.Sequential:
+def _stem(config: ResNetConfig, image_channels: int) -> nn.Sequential:
     width, half, frozen = config.width, config.width // 2, config.frozen_norms
     if config.variant == "b":
-        return nn.Sequential(ConvNorm(3, width, kernel=7, stride=2, activation=nn.ReLU(), frozen_norm=frozen))
+        conv = ConvNorm(image_channels, width, kernel=7, stride=2, activation=nn.ReLU(), frozen_norm=frozen)
+        return nn.Sequential(conv)
     return nn.Sequential(
-        ConvNorm(3, half, kernel=3, stride=2, activation=nn.ReLU(), frozen_norm=frozen),
+        ConvNorm(image_channels, half, kernel=3, stride=2, activation=nn.ReLU(), frozen_norm=frozen),
         ConvNorm(half, half, kernel=3, activation=nn.ReLU(), frozen_norm=frozen),
         ConvNorm(half, width, kernel=3, activation=nn.ReLU(), frozen_norm=frozen),
     )

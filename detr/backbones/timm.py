@@ -36,17 +36,17 @@ class TimmConfig(Config):
 
 
 class TimmBackbone(nn.Module):
-    """Images [B, 3, h, w] -> maps of `config.strides` with `config.channels` channels.
+    """Images [B, C, h, w] -> maps of `config.strides` with `config.channels` channels.
 
     A network whose maps all have one stride (a plain vision transformer) gives as many of them as levels are asked
     for, evenly over its depth, each resized to its level.
     """
 
-    def __init__(self, config: TimmConfig) -> None:
+    def __init__(self, config: TimmConfig, image_channels: int = 3) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.image_channels = config, image_channels
         maps = _maps_of(config.name)
-        self.body = _extractor(config, maps)
+        self.body = _extractor(config, maps, image_channels)
         if config.frozen_norms:
             self.body = with_frozen_norms(self.body)
         self.channels_last_out = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
@@ -67,7 +67,7 @@ class TimmBackbone(nn.Module):
         if os.environ.get("DETR_OFFLINE", "0") not in ("", "0"):
             raise InputError(f"backbone.pretrained needs timm to download {config.name}, and DETR_OFFLINE is set")
         try:
-            source = _extractor(config, _maps_of(config.name), pretrained=True)
+            source = _extractor(config, _maps_of(config.name), self.image_channels, pretrained=True)
         except (OSError, RuntimeError) as problem:  # no network, or a name without weights
             raise InputError(f"no weights of timm's {config.name}: {' '.join(str(problem).split())}") from None
         ours = self.body.state_dict()
@@ -148,8 +148,10 @@ def _chosen(config: TimmConfig, maps: _Maps) -> tuple[int, ...]:
     return tuple(last[stride] for stride in wanted)
 
 
-def _extractor(config: TimmConfig, maps: _Maps, *, pretrained: bool = False) -> nn.Module:
+def _extractor(config: TimmConfig, maps: _Maps, image_channels: int, *, pretrained: bool = False) -> nn.Module:
     settings = {name: _ANY_SIZE[name] for name in maps.settings} | config.options
+    if image_channels != 3:  # pretrained weights are made to fit
+        settings["in_chans"] = image_channels
     try:
         return timm_package().create_model(
             config.name, features_only=True, out_indices=_chosen(config, maps), pretrained=pretrained, **settings

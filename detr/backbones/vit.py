@@ -73,19 +73,19 @@ class ViTConfig(Config):
 
 
 class ViT(nn.Module):
-    """Images [B, 3, h, w] -> maps of strides 8, 16, 32 with `config.channels` channels; sizes are rounded up."""
+    """Images [B, C, h, w] -> maps of strides 8, 16, 32 with `config.channels` channels; sizes are rounded up."""
 
-    def __init__(self, config: ViTConfig) -> None:
+    def __init__(self, config: ViTConfig, image_channels: int = 3) -> None:
         super().__init__()
         size, detail = SIZES[config.size], config.detail
         self.taken = config.layers
-        self.stem = nn.Conv2d(3, size.width, _PATCH, stride=_PATCH)
+        self.stem = nn.Conv2d(image_channels, size.width, _PATCH, stride=_PATCH)
         self.class_token = nn.Parameter(torch.empty(1, 1, size.width))
         self.registers = nn.Parameter(torch.empty(1, 4, size.width)) if size.dinov3 else None
         self.rotation = Rotation(size.width // size.heads, rescaled=size.dinov3)
         self.stages = nn.ModuleList(Block(size) for _ in range(size.num_layers))
         self.norm = _norm(size) if size.dinov3 else nn.Identity()
-        self.details = Details(detail)
+        self.details = Details(image_channels, detail)
         self.projections = nn.ModuleList(
             ConvNorm(size.width + channels, config.out) for channels in (2 * detail, 4 * detail, 4 * detail)
         )
@@ -196,9 +196,9 @@ class RotaryAttention(nn.Module):
 class Details(nn.Module):
     """Maps of strides 8, 16, 32 by strided convolutions, with 2, 4 and 4 times `channels`."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, image_channels: int, channels: int) -> None:
         super().__init__()
-        self.stem = ConvNorm(3, channels, kernel=3, stride=2, activation=nn.GELU())
+        self.stem = ConvNorm(image_channels, channels, kernel=3, stride=2, activation=nn.GELU())
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
         self.conv2 = ConvNorm(channels, 2 * channels, kernel=3, stride=2)
         self.conv3 = ConvNorm(2 * channels, 4 * channels, kernel=3, stride=2)

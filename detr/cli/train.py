@@ -163,7 +163,7 @@ def command(
                 click.echo(line, err=as_json)
 
         chosen = _recipe(recipe, resume, words, imgsz, finetune=finetune)
-        train_set, val_set = open_for_training(data, progress=progress)
+        train_set, val_set = open_for_training(data, channels=chosen.model.input.channels, progress=progress)
         if cache is not None:
             keep_pixels(cache, [each for each in (train_set, val_set) if each is not None])
         if automatic:

@@ -51,7 +51,7 @@ def check_split(
 ) -> SplitReport:
     """Read everything of a split, with `decode` also each image. InputError where it cannot be used at all."""
     annotations = source.read(classes=classes, strict=strict)
-    dataset = CocoDataset(annotations, source.images)
+    dataset = CocoDataset(annotations, source.images).in_channels(None)
     return SplitReport(
         source=source,
         classes=annotations.classes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from pathlib import Path
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 from torchvision import tv_tensors
 
 from detr.archives import StoredFile
+from detr.bands import Bands
 from detr.classes import Classes
 from detr.data.annotations import Annotations
 from detr.data.coco_file import read_annotations
 from detr.data.folders import ImageFolder
 from detr.data.kept_pixels import Pixels, decoded
 from detr.data.sample import Sample
-from detr.image import RGB, read_reduced
+from detr.image import read_reduced
 
 __all__ = ["CocoDataset", "clipped", "read_annotations"]
 
@@ -33,6 +35,7 @@ class CocoDataset:
 
     def __init__(self, annotations: Annotations, images: str | os.PathLike[str]) -> None:
         self.annotations = annotations
+        self.channels: int | None = 3
         self.images = Path(images)
         self._folder = ImageFolder(self.images)
         self._folder.require(annotations.file_names)
@@ -44,6 +47,12 @@ class CocoDataset:
         self.pixels: Pixels = decoded
         self._has_warned = torch.zeros(1, dtype=torch.uint8).share_memory_()
 
+    def in_channels(self, channels: int | None) -> CocoDataset:
+        """The same set, its images as `read_image` gives them with so many channels."""
+        other = copy.copy(self)
+        other.channels = channels
+        return other
+
     @property
     def classes(self) -> Classes:
         return self.annotations.classes
@@ -54,19 +63,19 @@ class CocoDataset:
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`; InputError names the file if it cannot be read."""
         path = self.file(index)
-        pixels = self.pixels(index, path)
+        pixels = self.pixels(index, path, self.channels)
         return self._sample(path, index, pixels, pixels.shape[:2])
 
     def reduced(self, index: int, short: int) -> Sample:
         """The sample with fewer pixels where that is faster to read, but a shorter side of no less than `short`."""
         path = self.file(index)
-        return self._sample(path, index, *read_reduced(path, short))
+        return self._sample(path, index, *read_reduced(path, short, channels=self.channels))
 
     def file(self, index: int) -> StoredFile:
         """Where image `index` is: a path, or its place in an archive."""
         return self._folder.file(self.annotations.file_names[index])
 
-    def _sample(self, path: StoredFile, index: int, pixels: RGB, size: tuple[int, int]) -> Sample:
+    def _sample(self, path: StoredFile, index: int, pixels: Bands, size: tuple[int, int]) -> Sample:
         """`pixels` of an image whose (height, width) on disk is `size`."""
         known = self.annotations
         self._warn_of_other_size(path, index, *size)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detr.archives import StoredFile
+from detr.bands import shown
 from detr.data.annotations import Annotations
 from detr.errors import InputError
 from detr.image import RGB, read_image, read_orientation
@@ -52,7 +53,7 @@ class Seen:
 
 def look_at(path: StoredFile) -> Look:
     try:
-        pixels = read_image(path)
+        pixels = shown(read_image(path, channels=None))
         orientation = read_orientation(path)
     except InputError as problem:
         return Look((0, 0), problem=str(problem))

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from detr.archives import StoredFile, state_of
+from detr.bands import Bands
 from detr.data.annotations import Annotations
 from detr.errors import InputError, UsageError
 from detr.files import home, require_writable, written_aside
-from detr.image import RGB, read_image
+from detr.image import read_image
 
 PLACES = ("ram", "disk")
 _SHARED = Path("/dev/shm")
@@ -26,19 +27,19 @@ _SPARED = 1 << 30  # bytes that are left to everybody else
 class Pixels(Protocol):
     """Where the pixels of image `index`, in the file `path`, come from; InputError where they can't be read."""
 
-    def __call__(self, index: int, path: StoredFile) -> RGB: ...
+    def __call__(self, index: int, path: StoredFile, channels: int | None) -> Bands: ...
 
 
-def decoded(index: int, path: StoredFile) -> RGB:
+def decoded(index: int, path: StoredFile, channels: int | None) -> Bands:
     """From the file, each time."""
-    return read_image(path)
+    return read_image(path, channels=channels)
 
 
-def kept(place: str, sets: Sequence[Annotations]) -> list[Pixels]:
+def kept(place: str, sets: Sequence[Annotations], *, channels: int = 3) -> list[Pixels]:
     """For each set, in `ram` or on `disk`; UsageError where there is no room, or for `ram` no word of their sizes."""
     if place not in PLACES:
         raise UsageError(f"cache {place!r}: expected one of {', '.join(PLACES)}")
-    needed = sum(int((each.heights.astype(np.int64) * each.widths).sum()) * 3 for each in sets)
+    needed = sum(int((each.heights.astype(np.int64) * each.widths).sum()) * channels for each in sets)
     folder = home() / "pixels"
     if place == "disk":
         require_writable(folder)
@@ -52,7 +53,7 @@ def kept(place: str, sets: Sequence[Annotations]) -> list[Pixels]:
             f"cache {place!r}: the images take {needed / 1e9:.1f} GB decoded, and {free / 1e9:.1f} GB are free, of "
             "which 1 GB is left alone"
         )
-    return [InMemory(each) if place == "ram" else OnDisk(folder) for each in sets]
+    return [InMemory(each, channels) if place == "ram" else OnDisk(folder) for each in sets]
 
 
 class InMemory:
@@ -61,18 +62,18 @@ class InMemory:
     An image whose size is not as the annotations say, or unknown to them, is decoded each time.
     """
 
-    def __init__(self, annotations: Annotations) -> None:
-        self.shapes = [(int(h), int(w), 3) for h, w in zip(annotations.heights, annotations.widths, strict=True)]
-        sizes = [height * width * 3 for height, width, _ in self.shapes]
+    def __init__(self, annotations: Annotations, channels: int) -> None:
+        self.shapes = [(int(h), int(w), channels) for h, w in zip(annotations.heights, annotations.widths, strict=True)]
+        sizes = [height * width * channels for height, width, _ in self.shapes]
         self.starts = [0, *np.cumsum(sizes).tolist()]
         self.pixels = torch.empty(self.starts[-1], dtype=torch.uint8).share_memory_()
         self.is_there = torch.zeros(len(sizes), dtype=torch.bool).share_memory_()
 
-    def __call__(self, index: int, path: StoredFile) -> RGB:
+    def __call__(self, index: int, path: StoredFile, channels: int | None) -> Bands:
         place = self.pixels[self.starts[index] : self.starts[index + 1]]
         if self.is_there[index]:
             return place.numpy().reshape(self.shapes[index]).copy()
-        pixels = read_image(path)
+        pixels = read_image(path, channels=channels)
         if pixels.shape == self.shapes[index]:
             place.copy_(torch.from_numpy(pixels).flatten())
             self.is_there[index] = True  # last: another process may decode it too, but never see half of it
@@ -85,16 +86,16 @@ class OnDisk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __call__(self, index: int, path: StoredFile) -> RGB:
+    def __call__(self, index: int, path: StoredFile, channels: int | None) -> Bands:
         try:
-            key = repr(state_of(path))
+            key = repr((state_of(path), channels))
         except OSError as problem:
             raise InputError(f"{path}: {problem.strerror}") from None
         file = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
         try:
             return np.load(file, allow_pickle=False)
         except (FileNotFoundError, ValueError, EOFError):  # not there, or damaged: then it is made anew
-            pixels = read_image(path)
+            pixels = read_image(path, channels=channels)
         with written_aside(file) as aside, aside.open("wb") as stream:
             np.save(stream, pixels)
         return pixels

@@ -62,7 +62,7 @@ def train_loader(
         steps = [[int(views[place]) for place in step] for step in steps]
     sides = spread_sides(input, scales) if isinstance(scales, int) else tuple(scales)
     drawn = sides if augment.draws_scales(epoch) else ()
-    batches = _TrainingBatches(dataset, input, augment, seed, epoch, rank, drawn)
+    batches = _TrainingBatches(dataset.in_channels(input.channels), input, augment, seed, epoch, rank, drawn)
     return _Batches(batches, list(enumerate(steps))[first_step:], workers)
 
 
@@ -81,7 +81,8 @@ def val_loader(
     """
     indices = list(range(len(dataset)))
     steps = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-    return _Batches(_PlainBatches(dataset, input), list(enumerate(steps))[rank::world_size], workers)
+    batches = _PlainBatches(dataset.in_channels(input.channels), input)
+    return _Batches(batches, list(enumerate(steps))[rank::world_size], workers)
 
 
 def steps_of_epoch(

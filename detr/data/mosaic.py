@@ -13,9 +13,10 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
+from detr.bands import Bands, band_by_band
 from detr.config import Config
 from detr.data.sample import Sample, uniform
-from detr.image import MOST_SIDE, RGB, InputConfig
+from detr.image import MOST_SIDE, InputConfig
 
 
 class MosaicConfig(Config):
@@ -48,7 +49,7 @@ def mosaic(samples: Sequence[Sample], config: MosaicConfig, input: InputConfig) 
     assert len(samples) == 4
     parts = [_resized(sample, part_side(config, input)) for sample in samples]
     height, width = (max(part.image.shape[axis] for part in parts) for axis in (1, 2))
-    canvas = np.zeros((2 * height, 2 * width, 3), np.uint8)
+    canvas = np.zeros((2 * height, 2 * width, len(parts[0].image)), np.uint8)
     corners = []
     for place, part in enumerate(parts):
         top, left = place // 2 * height, place % 2 * width
@@ -66,7 +67,7 @@ def _resized(sample: Sample, side: int) -> Sample:
 
 
 def _moved(
-    canvas: RGB, boxes: tv_tensors.BoundingBoxes, config: MosaicConfig, size: tuple[int, int]
+    canvas: Bands, boxes: tv_tensors.BoundingBoxes, config: MosaicConfig, size: tuple[int, int]
 ) -> tuple[tv_tensors.Image, tv_tensors.BoundingBoxes]:
     """One turn, shift and scale about the centre for the picture and its boxes; then both at `size` (height, width)."""
     height, width = canvas.shape[:2]
@@ -77,10 +78,14 @@ def _moved(
         "scale": uniform(*config.scale),
         "shear": [0.0, 0.0],
     }
-    # Pillow turns a picture of bytes several times as fast as a grid of floats does.
-    turned = F.affine(Image.fromarray(canvas), **how)
-    # At once, for there are fewer pixels to distort then.
-    pixels = np.array(turned.resize(size[::-1], Image.Resampling.BILINEAR))
+
+    def move(picture: Image.Image) -> Image.Image:
+        # Pillow turns a picture of bytes several times as fast as a grid of floats does.
+        turned = F.affine(picture, **how)
+        # At once, for there are fewer pixels to distort then.
+        return turned.resize(size[::-1], Image.Resampling.BILINEAR)
+
+    pixels = np.array(move(Image.fromarray(canvas))) if canvas.shape[2] == 3 else band_by_band(canvas, move)
     # Resizing multiplies by a rounded ratio, which may lead a little over the edge.
     seen = F.clamp_bounding_boxes(F.resize(F.affine(boxes, **how), list(size)))
     return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)), seen

@@ -21,16 +21,17 @@ def open_split(source: Source, *, classes: Classes | None = None) -> CocoDataset
 
 
 def open_for_training(
-    data: str | os.PathLike[str], *, progress: Progress | None = None
+    data: str | os.PathLike[str], *, channels: int = 3, progress: Progress | None = None
 ) -> tuple[CocoDataset, CocoDataset | None]:
     """The set to train on and, where there is one, the set to evaluate on, which has the first one's classes.
 
-    Everything that can be wrong with them is found here: UsageError, InputError.
+    `channels` are those that the network takes. Everything that can be wrong with the sets is found here: UsageError,
+    InputError.
     """
     source = find_split(data, "train")
-    train_set = _opened(source, None, progress)
+    train_set = _opened(source, None, channels, progress)
     val_source = find_splits(data).get("val")
-    return train_set, None if val_source is None else _opened(val_source, train_set, progress)
+    return train_set, None if val_source is None else _opened(val_source, train_set, channels, progress)
 
 
 def notes_for_training(train_set: CocoDataset, val_set: CocoDataset | None) -> list[str]:
@@ -46,12 +47,13 @@ def notes_for_training(train_set: CocoDataset, val_set: CocoDataset | None) -> l
 
 def keep_pixels(place: str, sets: Sequence[CocoDataset]) -> None:
     """Let the sets keep the images that they have decoded, in `ram` or on `disk`; UsageError where there is no room."""
-    for dataset, pixels in zip(sets, kept(place, [dataset.annotations for dataset in sets]), strict=True):
+    places = kept(place, [dataset.annotations for dataset in sets], channels=sets[0].channels or 3)
+    for dataset, pixels in zip(sets, places, strict=True):
         dataset.pixels = pixels
 
 
-def _opened(source: Source, like: CocoDataset | None, progress: Progress | None) -> CocoDataset:
-    dataset = open_split(source, classes=like.classes if like else None)
+def _opened(source: Source, like: CocoDataset | None, channels: int, progress: Progress | None) -> CocoDataset:
+    dataset = open_split(source, classes=like.classes if like else None).in_channels(channels)
     require_sound_images(dataset, progress=progress)
     return dataset
 

@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 class Sample:
     """One image of a data set with what is to be found in it."""
 
-    image: tv_tensors.Image  # [3, h, w] uint8 RGB
+    image: tv_tensors.Image  # [C, h, w] uint8, mostly RGB
     boxes: tv_tensors.BoundingBoxes  # [N, 4] xyxy in pixels of the image
     labels: Tensor  # [N] int64
     image_id: int | str

@@ -42,7 +42,7 @@ def problem_when_decoded(dataset: CocoDataset, index: int) -> str | None:
     known = dataset.annotations
     path = dataset.file(index)
     try:
-        height, width = read_image(path).shape[:2]
+        height, width = read_image(path, channels=dataset.channels).shape[:2]
     except InputError as problem:
         return str(problem)
     said = int(known.heights[index]), int(known.widths[index])
@@ -60,10 +60,11 @@ def _problem_at_the_ends(dataset: CocoDataset, index: int) -> str | None:
             end = stream.read()
     except OSError:
         start = end = b""
-    if any(start.startswith(first) and end.endswith(last) for first, last in _ENDS.items()):
+    fits = dataset.channels in (1, 3)  # what PNG and JPEG have; whether more are there shows when decoded
+    if fits and any(start.startswith(first) and end.endswith(last) for first, last in _ENDS.items()):
         return None
     try:
-        read_image(path)
+        read_image(path, channels=dataset.channels)
     except InputError as problem:
         return str(problem)
     return None

@@ -29,7 +29,7 @@ class AugmentConfig(Config):
     `flip` and `sizes` alone. Epochs count from 0.
     """
 
-    distort: float = Field(default=0.5, ge=0, le=1)  # brightness, contrast, saturation, hue: each with this probability
+    distort: float = Field(default=0.5, ge=0, le=1)  # brightness, contrast and, of RGB, saturation, hue: each by odds
     zoom_out: float = Field(default=0.5, ge=0, le=1)  # into a canvas up to four times as wide and high
     zoom_fill: int = Field(default=0, ge=0, le=255)  # grey of the canvas
     iou_crop: float = Field(
@@ -79,7 +79,7 @@ def augment(
     strong = config.is_strong(epoch)
     with drawing_from(seed, epoch, index):
         image, boxes, labels = sample.image, sample.boxes, sample.labels
-        for transform in _transforms(config, strong, is_mosaic):
+        for transform in _transforms(config, strong, is_mosaic, len(image)):
             # Without a box no crop can overlap one: the search would only end by a lucky draw.
             if len(boxes) or not _crops(transform):
                 image, boxes, labels = transform(image, boxes, labels)
@@ -105,10 +105,10 @@ def to_network(sample: Sample, config: InputConfig, *, min_size: float = 0.0) ->
 
 
 @cache
-def _transforms(config: AugmentConfig, strong: bool, is_mosaic: bool) -> tuple[v2.Transform, ...]:
+def _transforms(config: AugmentConfig, strong: bool, is_mosaic: bool, channels: int) -> tuple[v2.Transform, ...]:
     chain: list[v2.Transform] = []
     if strong and config.distort:
-        chain.append(v2.RandomPhotometricDistort(p=config.distort))
+        chain.append((v2.RandomPhotometricDistort if channels == 3 else _Light)(p=config.distort))
     if strong and config.zoom_out and not is_mosaic:
         chain.append(v2.RandomZoomOut(fill=config.zoom_fill, p=config.zoom_out))
     if strong and config.iou_crop and not is_mosaic:
@@ -116,6 +116,24 @@ def _transforms(config: AugmentConfig, strong: bool, is_mosaic: bool) -> tuple[v
     if config.flip:
         chain.append(v2.RandomHorizontalFlip(config.flip))
     return tuple(chain)
+
+
+class _Light(v2.Transform):
+    """Brightness and contrast as `RandomPhotometricDistort` changes them, of images whose channels are no colours."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(
+        self, image: tv_tensors.Image, boxes: tv_tensors.BoundingBoxes, labels: Tensor
+    ) -> tuple[tv_tensors.Image, tv_tensors.BoundingBoxes, Tensor]:
+        values = image.as_subclass(Tensor).to(torch.float32)
+        if uniform(0, 1) < self.p:
+            values = values * uniform(0.875, 1.125)
+        if uniform(0, 1) < self.p:
+            values = torch.lerp(values.mean((1, 2), keepdim=True), values, uniform(0.5, 1.5))
+        return tv_tensors.Image(values.round().clamp(0, 255).to(torch.uint8)), boxes, labels
 
 
 def _crops(transform: v2.Transform) -> bool:

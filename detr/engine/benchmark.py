@@ -199,7 +199,7 @@ def _timed(work: Callable[..., None], *given: Any) -> float:
 
 
 def _images(case: Case, runner: Runner) -> Tensor:
-    return torch.rand(case.batch, 3, *case.size, device=runner.device)
+    return torch.rand(case.batch, case.input.channels, *case.size, device=runner.device)
 
 
 @torch.inference_mode()

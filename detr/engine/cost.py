@@ -26,7 +26,8 @@ def flops_of(network: Network, input: InputConfig | None = None) -> int:
     traffic.
     """
     folded = network.deploy().to("meta")  # shapes are enough
-    images = torch.empty(1, 3, *(input or network.config.input).size_of(*TYPICAL), device="meta")
+    input = input or network.config.input
+    images = torch.empty(1, input.channels, *input.size_of(*TYPICAL), device="meta")
     # Fused attention is not counted on every device; the plain kind is matrix products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         folded(images)

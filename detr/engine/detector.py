@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 import torch
 from torch import Tensor, nn
 
+from detr.bands import shown
 from detr.classes import Classes
 from detr.engine.ahead import ahead
 from detr.engine.device import choose_device, default_workers
@@ -162,7 +163,8 @@ class Detector:
         stream: give results one by one as they come, in constant memory; else a list of all, images included.
         half: compute in 16 bits: float16 on a GPU, bfloat16 on the CPU.
         channels: order in [h, w, 3] uint8 arrays. They are taken as BGR, as OpenCV reads files; say "rgb" for others.
-            Tensors are RGB: [3, h, w] or [B, 3, h, w], uint8 or floats in [0, 1].
+            Tensors are RGB: [3, h, w] or [B, 3, h, w], uint8 or floats in [0, 1]. A model of other channels takes
+            arrays and tensors that have as many.
         vid_stride: of videos, every so manieth frame.
         slice: look at tiles of so many pixels of the picture, a side or (height, width), and at the whole picture: for
             objects that are small in large pictures. Objects on seams are put together (see `detr.slicing.merging`);
@@ -182,7 +184,8 @@ class Detector:
             half=half,
             slicing=slicing_of(slice, overlap=overlap, tiles_only=tiles_only, batch=at_least_1("batch", batch)),
         )
-        pictures = given_frames(source, channels=channels, stride=at_least_1("vid_stride", vid_stride))
+        stride, bands = at_least_1("vid_stride", vid_stride), self.config.input.channels
+        pictures = given_frames(source, channels=channels, stride=stride, bands=bands)
         results = self.results(pictures, settings, batch=batch)
         return results if stream else list(results)
 
@@ -282,7 +285,7 @@ class Detector:
 
     def _result(self, item: Prepared, found: Detections, speed: dict[str, float], settings: Settings) -> Results:
         return Results.of(
-            item.frame.image,
+            shown(item.frame.image),
             _inside(found, item.frame.image),
             path=item.frame.path,
             names=self.names,
@@ -367,7 +370,7 @@ class Detector:
         given = {"train.epochs": epochs, "train.batch": batch, "train.seed": seed}
         words = [*settings, *(f"{key}={value}" for key, value in given.items() if value is not None)]
         chosen = load_recipe(self._usual_recipe() if recipe is None else recipe, words, finetune=finetune)
-        train_set, val_set = open_for_training(data)
+        train_set, val_set = open_for_training(data, channels=chosen.model.input.channels)
         out = new_run("train", name, project=project, overwrite=overwrite)
         summary = train(
             chosen,
@@ -430,7 +433,7 @@ class Prepared:
     """A frame and what the network sees of it."""
 
     frame: Frame
-    tensor: Tensor | None  # [3, h, w] uint8; None where it is sliced
+    tensor: Tensor | None  # [C, h, w] uint8; None where it is sliced
     milliseconds: float  # to prepare it
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from detr.bands import shown
 from detr.data.doctor import Report
 from detr.data.doctor_advice import Plan
 from detr.data.doctor_boxes import input_sides
@@ -83,7 +84,7 @@ class _Pictures:
 
     def _drawn(self, seen: Seen, image: int, rows: Sequence[int] = ()) -> RGB:
         """With the boxes of those rows, or with all that it has; of a small box, what is around it."""
-        pixels = read_image(seen.paths[image])
+        pixels = shown(read_image(seen.paths[image], channels=None))
         window = (0, 0, pixels.shape[1], pixels.shape[0])
         if rows:
             window = _window(seen.annotations.boxes[rows[0]].tolist(), *window[2:])

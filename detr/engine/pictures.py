@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from detr.bands import shown
 from detr.boxes import cxcywh_to_xyxy
 from detr.classes import Classes
 from detr.data.annotations import Annotations
@@ -116,10 +117,10 @@ def _drawn(
 def _as_picture(image: Tensor, config: InputConfig) -> RGB:
     """The way back of `image.normalise`, where it was gone."""
     if image.dtype == torch.uint8:
-        return image.permute(1, 2, 0).contiguous().numpy()
+        return shown(image.permute(1, 2, 0).contiguous().numpy())
     if config.mean is not None and config.std is not None:
-        image = image * torch.tensor(config.std).view(3, 1, 1) + torch.tensor(config.mean).view(3, 1, 1)
-    return (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+        image = image * torch.tensor(config.std).view(-1, 1, 1) + torch.tensor(config.mean).view(-1, 1, 1)
+    return shown((image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
 
 
 def _shrunk(picture: RGB) -> RGB:

@@ -132,7 +132,7 @@ def _prepared(
     for source in sources:
         notes: list[str] = []
         try:
-            with FrameReader(source, stride=stride) as reader:
+            with FrameReader(source, stride=stride, channels=settings.input.channels) as reader:
                 notes = reader.notes
                 yield _Begun(source, reader.total)
                 for frame in reader:

@@ -37,7 +37,7 @@ class Runner(Protocol):
         """A few words for reports, such as `torch bfloat16, compiled`."""
 
     def __call__(self, images: Tensor, padding: Tensor | None = None) -> Output:
-        """images [B, 3, h, w] float32 as `config.input` says, padding [B, h, w] True where there is no image."""
+        """images [B, C, h, w] float32 as `config.input` says, padding [B, h, w] True where there is no image."""
 
 
 class TorchRunner:

@@ -74,7 +74,7 @@ def start_from(network: DetectionNetwork, name_or_path: str) -> Start | Backbone
         ours = network.state_dict()
         for name in set(class_entries(network)) & state.keys():
             state[name] = _taken(ours[name], state[name], rows | ({0: 0} if name in by_object else {}), network, source)
-    load_same(network, state, str(name_or_path))
+    load_same(network, _for_channels(network, state), str(name_or_path))
     return Start(
         str(name_or_path), len(network.classes), tuple(network.classes.names[i] for i in matches), source.classes
     )
@@ -126,8 +126,26 @@ def _start_backbone(network: DetectionNetwork, checkpoint: weights.Checkpoint, s
     theirs = convert.to_ours(checkpoint.state, names)
     kept = {name: value for name, value in ours.items() if not name.startswith("backbone.") or name.endswith(_COUNTER)}
     taken = {name: value for name, value in theirs.items() if not name.endswith(_COUNTER)}
-    load_same(network, kept | taken, source)
+    load_same(network, _for_channels(network, kept | taken), source)
     return BackboneStart(source)
+
+
+def _for_channels(network: DetectionNetwork, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state with the backbone's first convolutions for images of as many channels as the network takes.
+
+    Of a network for RGB, one for grey answers to grey pictures as that does; one for more channels answers as that does
+    to the first three, and doesn't look at the others yet. One for two channels looks at both alike.
+    """
+    channels, result = network.config.input.channels, dict(state)
+    for name, ours in network.state_dict().items():
+        theirs = state.get(name)
+        if channels == 3 or theirs is None or ours.ndim != 4 or not name.startswith("backbone."):
+            continue
+        if (len(ours), channels, *ours.shape[2:]) == ours.shape and (len(ours), 3, *ours.shape[2:]) == theirs.shape:
+            zeros = theirs.new_zeros(len(theirs), max(0, channels - 3), *theirs.shape[2:])
+            alike = theirs.sum(1, keepdim=True).expand(-1, channels, -1, -1) / channels
+            result[name] = torch.cat([theirs, zeros], 1) if channels > 3 else alike
+    return result
 
 
 def _rows(matches: dict[int, int], network: DetectionNetwork, source: DetectionNetwork) -> dict[int, int]:

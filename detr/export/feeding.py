@@ -14,7 +14,7 @@ from detr.export.about import About
 
 
 def fed(about: About, images: Tensor, padding: Tensor | None) -> dict[str, NDArray[Any]]:
-    """images [B, 3, h, w], padding [B, h, w] or None -> the file's inputs by name.
+    """images [B, C, h, w], padding [B, h, w] or None -> the file's inputs by name.
 
     UsageError for images of a size that the file is not for.
     """

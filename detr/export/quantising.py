@@ -48,8 +48,9 @@ class Calibration:
         return repr([state_of(self.dataset.file(index)) for index in self.indices])
 
     def feeds(self, about: About) -> Iterator[dict[str, NDArray[Any]]]:
+        dataset = self.dataset.in_channels(about.config.input.channels)
         for index in self.indices:
-            image, _ = to_network(self.dataset[index], about.config.input)
+            image, _ = to_network(dataset[index], about.config.input)
             yield fed(about, normalise(image[None], about.config.input), None)
 
 

@@ -63,7 +63,7 @@ class DeformableDETRNetwork(LearnedQueriesNetwork):
     def __init__(self, config: DeformableDETRConfig, classes: Classes) -> None:
         super().__init__(config, classes)
         channels = config.encoder.channels
-        self.backbone = build_backbone(config.backbone)
+        self.backbone = build_backbone(config.backbone, image_channels=config.input.channels)
         self.encoder = DeformableEncoder(config.encoder, config.backbone.channels)
         self.queries: LearnedPoints | ProposedBoxes
         if config.two_stage:

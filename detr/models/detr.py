@@ -70,7 +70,7 @@ class DETRNetwork(LearnedQueriesNetwork):
     def __init__(self, config: DETRConfig, classes: Classes) -> None:
         super().__init__(config, classes)
         channels = config.channels
-        self.backbone = build_backbone(config.backbone)
+        self.backbone = build_backbone(config.backbone, image_channels=config.input.channels)
         self.projection = nn.Conv2d(config.backbone.channels[-1], channels, 1)  # of the coarsest map; no other is used
         self.encoder = DenseEncoder(config.encoder, channels, dropout=config.dropout)
         self.queries = nn.Embedding(config.num_queries, channels)

@@ -68,7 +68,7 @@ class DINONetwork(LearnedQueriesNetwork):
     def __init__(self, config: DINOConfig, classes: Classes) -> None:
         super().__init__(config, classes)
         channels = config.encoder.channels
-        self.backbone = build_backbone(config.backbone)
+        self.backbone = build_backbone(config.backbone, image_channels=config.input.channels)
         self.encoder = DeformableEncoder(config.encoder, config.backbone.channels)
         self.queries = ProposalSelection(channels, self.num_slots, ranked_by="best slot")
         self.content = nn.Parameter(torch.empty(config.num_queries, channels))  # of the best proposal, the next, ...

@@ -39,7 +39,7 @@ class DetectionNetwork(nn.Module):
 
     @abstractmethod
     def forward(self, images: Tensor, padding: Tensor | None = None, targets: list[Target] | None = None) -> Output:
-        """images [B, 3, h, w] as `config.input` says, of any size; padding [B, h, w] True where there is no image.
+        """images [B, C, h, w] as `config.input` says, of any size; padding [B, h, w] True where there is no image.
 
         `targets` feed only the denoising, in training.
         """

@@ -41,7 +41,7 @@ class SelectingNetwork(DetectionNetwork):
 
     def __init__(self, config: Any, classes: Classes) -> None:
         super().__init__(config, classes)
-        self.backbone = build_backbone(config.backbone)
+        self.backbone = build_backbone(config.backbone, image_channels=config.input.channels)
 
     def _denoising(self, *, turned: bool) -> ContrastiveDenoising | None:
         """As the settings say; `turned` as in `ContrastiveDenoising`."""

@@ -22,7 +22,9 @@ import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from PIL import Image
 
+from detr.bands import Bands, from_picture
 from detr.errors import InputError
 from detr.image import MOST_PIXELS, RGB, count_pictures, looks_like, read_image
 from detr.video.sources import IMAGE_SUFFIXES, Source, find_sources
@@ -36,7 +38,7 @@ USUAL_RATE = Fraction(25)  # for streams that don't say
 class Frame:
     """An image, or one picture of a video."""
 
-    image: RGB  # [h, w, 3] uint8, upright
+    image: Bands  # [h, w, 3] uint8 RGB, upright; of a file read with other `channels`, so many
     source: Source
     index: int | None = None  # place in the video, from 0, whatever the stride; None for an image
     pts: int | None = None  # presentation time in units of time_base, as in the file
@@ -54,11 +56,14 @@ class Frame:
 
 
 def frames(
-    source: str | int | os.PathLike[str] | Source | Iterable[str | int | os.PathLike[str]], *, stride: int = 1
+    source: str | int | os.PathLike[str] | Source | Iterable[str | int | os.PathLike[str]],
+    *,
+    stride: int = 1,
+    channels: int = 3,
 ) -> Iterator[Frame]:
     """Frames of everything `source` stands for (see `find_sources`); of videos, every `stride`-th from the first."""
     for one in [source] if isinstance(source, Source) else find_sources(source):
-        with FrameReader(one, stride=stride) as reader:
+        with FrameReader(one, stride=stride, channels=channels) as reader:
             yield from reader
 
 
@@ -69,21 +74,23 @@ class FrameReader:
     once the frames are through, what was lost.
     """
 
-    def __init__(self, source: Source, *, stride: int = 1) -> None:
+    def __init__(self, source: Source, *, stride: int = 1, channels: int = 3) -> None:
         if stride < 1:
             raise InputError(f"a stride of {stride}; expected 1 or more")
+        if source.kind != "image" and channels not in (1, 3):
+            raise InputError(f"{_called(source)}: a video has 3 channels; the model takes {channels}")
         self.source = source
-        self.stride = stride
+        self.stride, self.channels = stride, channels
         self.notes: list[str] = []
         self.total: int | None = None  # frames to come, as far as the file knows
-        self._image: RGB | None = None
+        self._image: Bands | None = None
         self._container: InputContainer | None = None
         self._camera: cv2.VideoCapture | None = None
         if source.kind == "image":
             self.total = 1
         elif source.kind == "camera":
             self._camera = _open_camera(source)
-        elif source.kind == "url" and (picture := _fetched_image(source.path)) is not None:
+        elif source.kind == "url" and (picture := _fetched_image(source.path, channels)) is not None:
             self._image, self.total = picture, 1
         else:
             self._container = _open_container(source)
@@ -112,7 +119,7 @@ class FrameReader:
 
     def _one_image(self) -> Iterator[Frame]:
         if self._image is None:
-            self._image = read_image(self.source.path)
+            self._image = read_image(self.source.path, channels=self.channels)
             if (count := count_pictures(self.source.path)) > 1:
                 self.notes.append(f"the first of its {count} pictures was taken")
         yield Frame(self._image, self.source)
@@ -129,11 +136,14 @@ class FrameReader:
             else:  # a bare stream without times
                 pts = 0 if pts is None else pts + max(1, round(1 / rate / time_base))
             if index % self.stride == 0:
-                yield Frame(_upright(picture), self.source, index, pts, time_base, rate)
+                yield Frame(self._in_channels(_upright(picture)), self.source, index, pts, time_base, rate)
         if index < 0:
             raise InputError(f"{_called(self.source)}: holds no frame that could be decoded")
         if self.source.kind == "video" and index + 1 < stream.frames:
             self.notes.append(f"{index + 1} of the {stream.frames} frames it promises could be read")
+
+    def _in_channels(self, image: RGB) -> Bands:
+        return image if self.channels == 3 else from_picture(Image.fromarray(image), 1, _called(self.source))
 
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
         """Decoded pictures. A damaged packet is left out; where the container itself is damaged, we try on a while."""
@@ -181,7 +191,7 @@ class FrameReader:
             if index % self.stride == 0:
                 milliseconds = round(1000 * (time.monotonic() - start))
                 upright = np.ascontiguousarray(picture[:, :, ::-1], dtype=np.uint8)
-                yield Frame(upright, self.source, index, milliseconds, Fraction(1, 1000), rate)
+                yield Frame(self._in_channels(upright), self.source, index, milliseconds, Fraction(1, 1000), rate)
             index += 1
 
 
@@ -263,7 +273,7 @@ def _quiet_opencv() -> Iterator[None]:
         cv2.utils.logging.setLogLevel(before)
 
 
-def _fetched_image(url: str) -> RGB | None:
+def _fetched_image(url: str, channels: int) -> Bands | None:
     """The image behind an http(s) URL; None where there is a video or a stream."""
     if not url.lower().startswith(("http://", "https://")):
         return None
@@ -283,7 +293,7 @@ def _fetched_image(url: str) -> RGB | None:
         raise InputError(f"{url}: cannot be reached ({getattr(problem, 'reason', problem)})") from None
     if len(data) > LARGEST_DOWNLOAD:
         raise InputError(f"{url}: more than {LARGEST_DOWNLOAD >> 20} MiB for one image")
-    return read_image(io.BytesIO(data), name=url)
+    return read_image(io.BytesIO(data), name=url, channels=channels)
 
 
 def _called(source: Source) -> str:

@@ -23,6 +23,7 @@ VIDEO_SUFFIXES = frozenset(
         *(".3gp", ".ogv", ".mjpeg", ".mjpg", ".h264", ".h265", ".hevc", ".y4m"),
     ]
 )
+_ARRAY = ".npy"
 URL_SCHEMES = frozenset(("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "udp", "rtp", "srt"))
 
 
@@ -103,7 +104,9 @@ def _checked_url(text: str) -> str:
 
 
 def _many(paths: Iterable[Path], nothing: str) -> Iterator[Source]:
-    found = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and not path.is_dir()]
+    files = [path for path in paths if not path.is_dir()]
+    found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
+    found = found or [path for path in files if path.suffix.lower() == _ARRAY]  # beside images they are something else
     if not found:
         raise UsageError(nothing)
     for path in found:
@@ -128,7 +131,7 @@ def _listed(path: Path) -> Iterator[Source]:
 def _kind(path: Path) -> Kind:
     """By the ending; a file with an unknown one is an image if Pillow knows its first bytes."""
     suffix = path.suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
+    if suffix in IMAGE_SUFFIXES or suffix == _ARRAY:
         return "image"
     if suffix in VIDEO_SUFFIXES or not path.is_file():
         return "video"

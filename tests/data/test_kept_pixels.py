@@ -36,7 +36,7 @@ def reads(monkeypatch):
     """The names of the files that were decoded, in order."""
     names = []
     read = kept_pixels.read_image
-    monkeypatch.setattr(kept_pixels, "read_image", lambda path: names.append(path.name) or read(path))
+    monkeypatch.setattr(kept_pixels, "read_image", lambda path, **how: names.append(path.name) or read(path, **how))
     return names
 
 
@@ -114,4 +114,4 @@ def test_other_places_are_refused(dataset):
 def test_an_image_that_is_gone_is_named(dataset, tmp_path):
     (dataset.pixels,) = kept("disk", [dataset.annotations])
     with pytest.raises(InputError, match=r"gone\.png: No such file"):
-        dataset.pixels(0, tmp_path / "gone.png")
+        dataset.pixels(0, tmp_path / "gone.png", 3)
