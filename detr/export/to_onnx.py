@@ -51,7 +51,7 @@ def exported(network: Network) -> Any:
     """The network as PyTorch's exporter gives it."""
     about = about_of(network)
     height, width = about.size
-    images = torch.zeros(2, 3, height, width)
+    images = torch.zeros(2, network.config.input.channels, height, width)
     inputs: dict[str, Tensor] = {"images": images}
     if about.takes_padding:
         padding = torch.zeros(2, height, width, dtype=torch.bool)

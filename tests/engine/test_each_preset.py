@@ -50,6 +50,8 @@ def smaller(key: str, value: Any) -> Any:
     if isinstance(value, dict):
         return {inner: smaller(f"{key}.{inner}", each) for inner, each in value.items()}
     last = key.rpartition(".")[2]
+    if key == "input.channels":
+        return value
     if key == "backbone.depth":
         return DEPTHS.get(value, value)
     if key == "backbone.size":

@@ -21,8 +21,8 @@ SMALL = {"height": 96, "width": 64, "short": 64, "long": 96}
 
 def shrunk(tree, key=""):
     if isinstance(tree, dict):
-        return {name: shrunk(value, name) for name, value in tree.items()}
-    return 18 if key == "depth" and tree == 50 else (FEW | SMALL).get(key, tree)
+        return {name: value | SMALL if name == "input" else shrunk(value, name) for name, value in tree.items()}
+    return 18 if key == "depth" and tree == 50 else FEW.get(key, tree)
 
 
 def small_network(arch, seed=0):
