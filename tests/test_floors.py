@@ -51,7 +51,6 @@ DOORS = {
     "timm": ["layers/timm.py"],
     "matplotlib": ["engine/plots.py", "engine/charts.py"],
     "tifffile": ["bands.py"],
-    "matplotlib": ["engine/plots.py"],
     "tensorboard": ["engine/journal.py"],
     "wandb": ["engine/trackers.py"],
     "mlflow": ["engine/trackers.py"],
