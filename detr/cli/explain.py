@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--every", type=click.IntRange(min=1), default=30, help="Of videos, every so manieth frame.")
 @click.option("--layer", type=click.IntRange(min=1), help="Decoder layer that pictures show.  [default: all, the mean]")
 @click.option("--head", type=click.IntRange(min=1), help="Attention head that pictures show.  [default: all, the mean]")
+@click.option("--faithful", is_flag=True, help="Hide what was looked at, and as much elsewhere: what costs more?")
 @click.option("--imgsz", metavar="N|H,W", help="Size of the input, multiples of 32.  [default: the model's]")
 @click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run.")
 @click.option("--queries", type=click.IntRange(min=1), help="Queries that run.")
@@ -46,6 +47,7 @@ def command(
     every: int,
     layer: int | None,
     head: int | None,
+    faithful: bool,
     imgsz: str | None,
     layers: int | None,
     queries: int | None,
@@ -62,7 +64,8 @@ def command(
     Detections are those of `detr predict`. For each: the points or the attention map of every decoder layer and head,
     how the box moved from layer to layer, the position of the encoder that proposed it, and for D-FINE and DEIMv2 how
     sure it is of each side. In runs/explain/NAME are a page to click through (index.html, works offline), pictures, and
-    all numbers as JSON; of a video a drawn one.
+    all numbers as JSON; of a video a drawn one. With --faithful the maps are put to the test: each picture goes through
+    the network seven times for each detection, with other parts of it hidden.
 
     \b
       detr explain street.jpg
@@ -97,6 +100,7 @@ def command(
             every=every,
             layer=None if layer is None else layer - 1,
             head=None if head is None else head - 1,
+            faithful=faithful,
             quiet=quiet,
             say=say_nothing if quiet else to_stderr if as_json else to_stdout,
         )

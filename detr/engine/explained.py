@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detr.draw import file_safe, write_image
-from detr.engine.explaining import explain
+from detr.engine.explaining import answering, explain
 from detr.engine.progress import progress
 from detr.engine.settings import Settings
 from detr.errors import InputError
 from detr.explain import Explanation
 from detr.explain.drawing import contact_sheet, draw_together
+from detr.explain.faithfulness import Faithfulness, Trial, trials_of
 from detr.explain.page import Page
 from detr.files import write_text
 from detr.image import RGB
@@ -47,6 +48,7 @@ class Summary:
     detections: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)  # source, what was wrong
     notes: list[str] = field(default_factory=list)
+    faithfulness: Faithfulness | None = None  # where it was asked for
 
     @property
     def text(self) -> str:
@@ -55,7 +57,9 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         failures = [{"source": source, "error": error} for source, error in self.failures]
-        return {**vars(self), "folder": str(self.folder), "page": str(self.page), "failures": failures}
+        faithful = None if self.faithfulness is None else self.faithfulness.to_json()
+        paths = {"folder": str(self.folder), "page": str(self.page)}
+        return {**vars(self), **paths, "failures": failures, "faithfulness": faithful}
 
 
 def explain_sources(
@@ -67,18 +71,22 @@ def explain_sources(
     every: int = 30,
     layer: int | None = None,
     head: int | None = None,
+    faithful: bool = False,
     quiet: bool = False,
     say: Say = print,
 ) -> Summary:
     """Explain every image, and of videos every `every`-th frame; `layer` and `head` count from 0, None is the mean.
 
     An image leaves NAME.png with all of its detections, one picture for each in NAME/, and the numbers in NAME.json; a
-    video NAME.mp4, with the times it had, and NAME.jsonl. index.html shows them all, as far as it holds them. A source
-    that can't be read is noted, and the others go on.
+    video NAME.mp4, with the times it had, and NAME.jsonl. index.html shows them all, as far as it holds them. With
+    `faithful` each map is put to the test (see `detr.explain.faithfulness`): faithfulness.json. A source that can't be
+    read is noted, and the others go on.
     """
     page = Page(detector.source, detector.names, layer=layer, head=head)
     summary = Summary(folder, folder / "index.html")
     taken: set[str] = set()
+    answer = answering(detector, settings) if faithful else None
+    trials: list[Trial] = []
     with progress(total=None, description="explain", unit="picture", quiet=quiet) as bar:
         for source in sources:
             before = summary.pictures, summary.detections
@@ -88,7 +96,9 @@ def explain_sources(
                     write = _writer_of(source, folder / name, layer, head, stack)
                     for explained in _explained(detector, source, settings, name, every, summary.notes):
                         write(explained)
-                        page.add(explained.name, explained.image, explained.found, time=explained.frame.time)
+                        tried = [] if answer is None else trials_of(explained.image, explained.found, answer)
+                        page.add(explained.name, explained.image, explained.found, trials=tried)
+                        trials += tried
                         summary.pictures += 1
                         summary.detections += len(explained.found)
                         bar.update()
@@ -97,8 +107,12 @@ def explain_sources(
                 continue
             count = _counted(summary.pictures - before[0], "frame") + ", " if source.kind != "image" else ""
             say(f"{source.path}: {count}{_counted(summary.detections - before[1], 'detection')}")
+    if faithful and trials:
+        summary.faithfulness = Faithfulness(tuple(trials))
+        write_text(folder / "faithfulness.json", json.dumps(summary.faithfulness.to_json(), indent=2) + "\n")
+        say(summary.faithfulness.table())
     if summary.pictures:
-        page.write(summary.page)
+        page.write(summary.page, summary.faithfulness)
         summary.notes += page.notes
     return summary
 

@@ -270,6 +270,10 @@ function facts(found) {
   const unread = found.layers.some((step) => step.score === null);
   words.textContent = origin(found) + (unread ? " These weights have lost the heads that would read the first layers' scores." : "");
   byId("facts").replaceChildren(table, words);
+  if (!found.drops) return;
+  const cost = (place) => found.drops[place].toFixed(3), tried = document.createElement("p");
+  tried.textContent = `Hiding what it looked at costs ${cost("looked at")} of its score; hiding as much elsewhere ${cost("elsewhere")}, in the middle of the box ${cost("inside the box")}.`;
+  byId("facts").append(tried);
 }
 
 function origin(found) {
@@ -429,6 +433,8 @@ function toggleAsking(asking) {
 const total = data.pictures.reduce((sum, each) => sum + each.detections.length, 0);
 byId("title").textContent = document.title;
 byId("lead").textContent = `${data.pictures.length} picture${data.pictures.length === 1 ? "" : "s"}, ${total} detection${total === 1 ? "" : "s"}. Choose a box to see where its query looked, layer by layer and head by head.`;
+byId("tried").textContent = data.faithfulness || "";
+byId("tried-part").hidden = !data.faithfulness;
 byId("stage").addEventListener("pointermove", ask);
 byId("stage").addEventListener("click", ask);
 byId("encoder").addEventListener("click", () => toggleAsking(!state.asking));

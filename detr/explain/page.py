@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from io import BytesIO
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detr.explain.drawing import LEVEL_COLOURS, chip
+from detr.explain.faithfulness import Faithfulness, Trial
 from detr.explain.levels import Level
 from detr.explain.plain import as_plain
 from detr.explain.records import EncoderAttention, Explanation
@@ -42,39 +44,45 @@ class Page:
         self._pictures: list[dict[str, Any]] = []
         self._left_out = 0
 
-    def add(self, name: str, image: RGB, found: Sequence[Explanation], *, time: float | None = None) -> None:
+    def add(self, name: str, image: RGB, found: Sequence[Explanation], *, trials: Sequence[Trial] = ()) -> None:
         """One more picture; beyond `MOST_PICTURES` it is counted only."""
         if len(self._pictures) == MOST_PICTURES:
             self._left_out += 1
             return
-        self._pictures.append(self._picture(name, image, found, time))
+        self._pictures.append(self._picture(name, image, found, trials))
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, faithfulness: Faithfulness | None = None) -> None:
         if self._left_out:
             self.notes.append(
                 f"{path.name} shows the first {MOST_PICTURES} pictures; {self._left_out} more are in the folder only"
             )
         colours = ["#" + "".join(f"{value:02x}" for value in colour) for colour in LEVEL_COLOURS]
-        data = {"model": self.model, "first": self.first, "levelColours": colours, "pictures": self._pictures}
+        data: dict[str, Any] = {
+            "model": self.model,
+            "first": self.first,
+            "levelColours": colours,
+            "pictures": self._pictures,
+        }
+        data["faithfulness"] = None if faithfulness is None else faithfulness.table()
         write_text(path, _document(f"What {Path(self.model).name} looked at", data))
 
-    def _picture(self, name: str, image: RGB, found: Sequence[Explanation], time: float | None) -> dict[str, Any]:
+    def _picture(self, name: str, image: RGB, found: Sequence[Explanation], trials: Sequence[Trial]) -> dict[str, Any]:
         encoder = found[0].encoder if found else None
         return {
             "name": name,
-            "time": time,
             "width": image.shape[1],
             "height": image.shape[0],
             "image": _as_url(image),
             "levels": [_grid(level) for level in found[0].levels] if found else [],
             "layers": found[0].num_layers if found else 0,
             "heads": found[0].num_heads if found else 0,
-            "detections": [self._detection(each) for each in found],
+            "detections": [self._detection(*each) for each in zip_longest(found, trials)],
             "encoder": None if encoder is None else _encoder(encoder),
         }
 
-    def _detection(self, explanation: Explanation) -> dict[str, Any]:
+    def _detection(self, explanation: Explanation, trial: Trial | None) -> dict[str, Any]:
         plain = as_plain(explanation)
+        plain["drops"] = None if trial is None else trial.score_drops
         if plain["proposal"] is not None:
             label = plain["proposal"]["label"]
             plain["proposal"]["name"] = None if label is None else self.names[label]

@@ -44,6 +44,15 @@ def test_an_image_leaves_pictures_numbers_and_a_page(tmp_path, detr_explain):
     assert np.shape(first["points"]["xy"]) == (3, 8, 12, 2) and len(first["layers"]) == 3
 
 
+def test_maps_are_put_to_the_test(tmp_path, detr_explain):
+    code, out, _ = detr_explain("a.png", *LOW, "--faithful", "--layer", "3")
+    folder = tmp_path / "runs" / "explain" / "explain"
+    assert code == 0 and "looked at - elsewhere: " in out
+    numbers = json.loads((folder / "faithfulness.json").read_text())
+    assert numbers["detections"] == 2 and len(numbers["trials"]) == 2
+    assert "looked at - elsewhere: " in (folder / "index.html").read_text()
+
+
 def test_a_video_is_explained_every_so_manieth_frame(tmp_path, detr_explain):
     with VideoWriter(tmp_path / "walk.mp4", rate=10) as writer:
         for index in range(5):
