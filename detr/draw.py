@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
+from detr.bands import Bands, shown
 from detr.errors import InputError
 from detr.files import write_bytes
 from detr.image import RGB
@@ -48,7 +49,7 @@ def text_colour_on(background: Colour) -> Colour:
 
 
 def draw(
-    image: RGB,
+    image: Bands,
     detections: Detections,
     names: Mapping[int, str] | Sequence[str],
     *,
@@ -57,11 +58,11 @@ def draw(
     labels: bool = True,
     scores: bool = True,
 ) -> RGB:
-    """A copy of `image` with a box and a label for each detection, the best on top.
+    """A copy of `image`, or of its first bands, with a box and a label for each detection, the best on top.
 
     Lines and letters grow with the image unless their size in pixels is given.
     """
-    picture = np.ascontiguousarray(image).copy()
+    picture = np.ascontiguousarray(shown(image)).copy()
     height, width = picture.shape[:2]
     line_width = line_width or max(1, round((height + width) / 2 * 0.003))
     font_size = font_size or min(64, max(10, round((height + width) / 2 * 0.02)))

@@ -74,8 +74,12 @@ class Teacher:
 
 
 def require_same_colours(teacher: Teacher, student: DetectionNetwork, augment: AugmentConfig) -> None:
-    """UsageError where images that are blended, and so normalised for the student, would be others to the teacher."""
+    """UsageError where the student's images, perhaps blended and so normalised, would be others to the teacher."""
     ours, theirs = student.config.input, teacher.network.config.input
+    if ours.channels != theirs.channels:
+        raise UsageError(
+            f"train.teacher takes {theirs.channels} channels, this model {ours.channels}; expected the same"
+        )
     blended = [name for name in ("mixup", "copy_blend") if getattr(augment, name) is not None]
     if blended and (ours.mean, ours.std) != (theirs.mean, theirs.std):
         raise UsageError(

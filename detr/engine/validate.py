@@ -84,7 +84,7 @@ def validate(
         else:
             mine = range(rank, len(dataset), size)
             indices = progress(mine, total=len(mine), description="val", unit="image", quiet=quiet or rank > 0)
-            found = _in_tiles(indices, dataset, look, runner.device, slicing, input, most)
+            found = _in_tiles(indices, dataset.in_channels(input.channels), look, runner.device, slicing, input, most)
         image_index = {id: index for index, id in enumerate(annotations.image_ids)}
         parts = [_part(image_index[id], one, data_index) for id, one in found]
     detections = _gathered(parts, annotations, notes, size)
