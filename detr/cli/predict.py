@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detr.cli.backend import backend_options, exported_runner
+from detr.cli.launching import leave_to_processes
 from detr.cli.plain import raise_for, say_nothing, share, sides, to_stderr, to_stdout
 from detr.cli.slices import slice_options, slicing_asked
 from detr.errors import UsageError
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run: fewer are faster.")
 @click.option("--queries", type=click.IntRange(min=1), help="Queries that run: fewer are faster.")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps; 0,1 (GPUs) or cpu:2: so many processes.")
 @click.option("--half", is_flag=True, help="Compute in 16 bits: float16 on a GPU, bfloat16 on the CPU.")
 @click.option("--compile", is_flag=True, help="Compile the network first: a minute, then faster. For long videos.")
 @backend_options
@@ -122,6 +123,7 @@ def command(
     from detr.video import find_sources
 
     found = find_sources(sources)
+    leave_to_processes(device)
     team = click.get_current_context().with_resource(joined(choose_device(device)))
     if team.size > 1 and (show or any(source.kind == "pipe" for source in found)):
         raise UsageError("several processes can neither show pictures (--show) nor read one stream (-)")

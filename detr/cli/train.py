@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from detr.cli.launching import leave_to_processes
 from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty
 
@@ -78,7 +79,7 @@ AUTO = "auto"
 @click.option("--seed", type=click.IntRange(min=0), help="[default: the recipe's]")
 @click.option("--deterministic", is_flag=True, default=None, help="Only algorithms that give the same bits each time.")
 @click.option("--compile", is_flag=True, default=None, help="Compile backbone and encoder: minutes first, then faster.")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps; 0,1 (GPUs) or cpu:2: so many processes.")
 @click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: the cores, at most 8]")
 @click.option("--cache", type=click.Choice(["ram", "disk"]), help="Keep the decoded images for the next epochs.")
 @click.option(
@@ -115,8 +116,8 @@ def command(
     """Train RECIPE (a name such as rtdetr-r18, or a YAML file) on --data.
 
     Words such as train.epochs=12 or augment.flip=0 change single settings of the recipe. With --resume the run's own
-    recipe is taken where none is given. Several GPUs: torchrun --nproc-per-node N -m detr train ...; with
-    --max-restarts a --name is needed, and a training that lost a process goes on with what it saved.
+    recipe is taken where none is given. Several GPUs: --device 0,1, or torchrun --nproc-per-node N -m detr train ...;
+    with its --max-restarts a --name is needed, and a training that lost a process goes on with what it saved.
 
     \b
       detr train rtdetr-tiny --data shapes
@@ -156,6 +157,7 @@ def command(
 
     also = chosen_logs(log)
     saving = None if save_every is None else pace(save_every)
+    leave_to_processes(device)
     with joined(choose_device(device)) as team:
 
         def say(line: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detr.cli.backend import backend_options, exported_runner
+from detr.cli.launching import leave_to_processes
 from detr.cli.slices import slice_options, slicing_asked
 from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty, require_writable, write_text
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 )
 @click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run.  [default: the model's]")
 @click.option("--queries", type=click.IntRange(min=1), help="Queries that run.  [default: the model's]")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps; 0,1 (GPUs) or cpu:2: so many processes.")
 @click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: the cores, at most 8]")
 @click.option("--half", is_flag=True, help="Half precision: float16 on a GPU, bfloat16 on a CPU.")
 @click.option("--compile", is_flag=True, help="Compile the network first: a minute, then faster.")
@@ -71,6 +72,7 @@ def command(weights: str | None, predictions: Path | None, data: Path | None, **
     if not 0 <= options["conf"] <= 1:  # NaN is not either
         raise UsageError(f"--conf {options['conf']}: expected a number from 0 to 1")
     slices = slicing_asked(options.pop("tile"), options["overlap"], options["tiles_only"], batch=options["batch"])
+    leave_to_processes(options["device"])
     if predictions is not None:
         if slices is not None:
             raise UsageError("--slice is for a model that looks at pictures; leave it out with --predictions")

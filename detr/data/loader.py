@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -221,6 +222,10 @@ def _as_is(batch: Any) -> Any:
 
 
 def _leave_signals_to_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the parent alone decides, and ends its workers."""
+    """Ctrl-C and SIGTERM may reach every process of the terminal or the job; the parent alone decides, and ends its
+    workers. Only a second SIGTERM, which may be the parent's, is obeyed.
+    """
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # torchrun sends its signals to the whole group
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

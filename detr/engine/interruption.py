@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,10 +13,14 @@ from typing import Any
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+_SAME = 1.0  # seconds within which a signal that comes again is the same one
+
+
 class Interruption:
-    """`number` is the signal that came, 0 as long as none has."""
+    """`number` is the signal that came, 0 as long as none has; `since` is when."""
 
     number = 0
+    since = 0.0
 
     def __init__(self, before: dict[int, Any]) -> None:
         self.before = before
@@ -34,6 +39,8 @@ class Interruption:
 def noticed() -> Iterator[Interruption]:
     """Within the block a first SIGINT or SIGTERM is only noted; a second one acts at once, as it would have outside.
 
+    One that comes again within a second is the same: a cluster sends it to all processes of a job, torchrun among them,
+    which hands it on.
     A signal that is ignored outside (as `nohup` and a shell's `&` ask) stays ignored. Outside the main thread signals
     can't be noted, and act as ever.
     """
@@ -44,8 +51,10 @@ def noticed() -> Iterator[Interruption]:
     interruption = Interruption({n: handler for n, handler in handlers.items() if handler != signal.SIG_IGN})
 
     def note(number: int, frame: FrameType | None) -> None:
-        interruption.number = number
-        interruption.restore()
+        if not interruption.number:
+            interruption.number, interruption.since = number, time.monotonic()
+        elif time.monotonic() - interruption.since > _SAME:
+            interruption.act(number)
 
     for number in interruption.before:
         signal.signal(number, note)

@@ -1,6 +1,5 @@
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,24 +15,16 @@ from detr.errors import UsageError
 PROGRAM = Path(__file__).parent / "two_processes.py"
 
 
-def together(out, data, size, mode):
-    """Run the program in `size` processes, as torchrun would, and return what they wrote."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    about = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(data), str(out), mode],
-            env={**os.environ, **about, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(size)
-    ]
-    for process in started:
-        said = process.communicate(timeout=110)[1].decode()
-        assert process.returncode == 0, said
-    return out
+@pytest.fixture
+def together(processes, small_shapes):
+    """Runs the program in `size` processes and returns the folder they wrote to."""
+
+    def run(out, size, mode):
+        for code, _, problem in processes([PROGRAM, out, mode], size):
+            assert code == 0, problem
+        return out
+
+    return run
 
 
 def test_alone_everything_is_ones_own():
@@ -44,16 +35,16 @@ def test_alone_everything_is_ones_own():
         assert found == team
 
 
-def test_two_processes_give_the_gradient_of_the_whole_batch(small_shapes, tmp_path):
-    one = torch.load(together(tmp_path / "one", small_shapes, 1, "gradient") / "gradient.pt", weights_only=True)
-    two = torch.load(together(tmp_path / "two", small_shapes, 2, "gradient") / "gradient.pt", weights_only=True)
+def test_two_processes_give_the_gradient_of_the_whole_batch(together, tmp_path):
+    one = torch.load(together(tmp_path / "one", 1, "gradient") / "gradient.pt", weights_only=True)
+    two = torch.load(together(tmp_path / "two", 2, "gradient") / "gradient.pt", weights_only=True)
     assert one.keys() == two.keys() and len(one) > 20
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-6, atol=1e-9)
 
 
-def test_two_processes_train_one_network_even_if_one_has_no_boxes(small_shapes, tmp_path):
-    out = together(tmp_path / "run", small_shapes, 2, "train")
+def test_two_processes_train_one_network_even_if_one_has_no_boxes(together, tmp_path):
+    out = together(tmp_path / "run", 2, "train")
     said = [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert said[0]["digest"] == said[1]["digest"]
     assert said[0]["steps"] == said[1]["steps"] > 0
@@ -61,8 +52,8 @@ def test_two_processes_train_one_network_even_if_one_has_no_boxes(small_shapes, 
     assert weights.read(out / "last.safetensors").metadata["epoch"] == 1
 
 
-def test_both_processes_leave_out_the_step_that_is_broken_in_one(small_shapes, tmp_path):
-    out = together(tmp_path / "run", small_shapes, 2, "broken")
+def test_both_processes_leave_out_the_step_that_is_broken_in_one(together, tmp_path):
+    out = together(tmp_path / "run", 2, "broken")
     said = [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert said[0]["digest"] == said[1]["digest"]
     assert said[0]["skipped"] == said[1]["skipped"] == 2  # of three steps

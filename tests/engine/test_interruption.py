@@ -23,9 +23,17 @@ def test_first_signal_is_noted_and_acts_when_asked(as_before):
             interruption.act(signal.SIGINT)
 
 
-def test_second_signal_acts_at_once(as_before):
+def test_a_signal_that_several_senders_hand_on_is_one(as_before):
+    with noticed() as interruption:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert interruption.number == signal.SIGTERM
+
+
+def test_second_signal_acts_at_once(as_before, monkeypatch):
     with noticed():
         signal.raise_signal(signal.SIGINT)
+        monkeypatch.setattr("detr.engine.interruption._SAME", -1)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 

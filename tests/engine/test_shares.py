@@ -1,8 +1,4 @@
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -40,37 +36,16 @@ def tiny(tmp_path_factory):
     return path
 
 
-def predicted(folder, sources, tiny, *, processes):
-    """Exit codes, and what all of them said on stdout and stderr."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    about = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
-    words = [
-        *map(str, sources),
-        "--weights",
-        str(tiny),
-        "--imgsz",
-        "64",
-        "--conf",
-        "0",
-        "--max-det",
-        "5",
-        "--save-json",
-    ]
-    words += ["--save-txt", "--project", str(folder), "--name", "x", "--device", "cpu", "--json", "--batch", "2"]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "detr", "predict", *words],
-            env={**os.environ, **about, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(processes)
-    ]
-    said = [process.communicate(timeout=200) for process in started]
-    return [process.returncode for process in started], [out for out, _ in said], [err for _, err in said]
+@pytest.fixture(scope="module")
+def predicted(processes, tiny):
+    """`detr predict` in so many processes -> their exit codes, stdouts and stderrs."""
+
+    def run(folder, sources, size):
+        words = [*sources, "--weights", tiny, "--imgsz", 64, "--conf", 0, "--max-det", 5, "--save-json", "--save-txt"]
+        words += ["--project", folder, "--name", "x", "--device", "cpu", "--json", "--batch", 2]
+        return list(zip(*processes(["-m", "detr", "predict", *words], size), strict=True))
+
+    return run
 
 
 def files(folder):
@@ -78,10 +53,10 @@ def files(folder):
 
 
 @pytest.fixture(scope="module")
-def one_and_two(tmp_path_factory, pictures, tiny):
+def one_and_two(tmp_path_factory, pictures, predicted):
     out = tmp_path_factory.mktemp("runs")
     sources = [pictures, pictures / "more" / "1.jpg"]
-    return [predicted(out / str(n), sources, tiny, processes=n) for n in (1, 2)], out
+    return [predicted(out / str(n), sources, n) for n in (1, 2)], out
 
 
 def test_two_processes_leave_the_files_of_one(one_and_two):
@@ -102,7 +77,7 @@ def test_two_processes_leave_the_files_of_one(one_and_two):
 
 def test_failures_are_listed_once_and_in_order_by_the_process_that_leads(one_and_two):
     ((_, (alone,), _), (codes, outs, errs)), _ = one_and_two
-    assert codes == [1, 0]
+    assert codes == (1, 0)
     told = json.loads(outs[0])
     assert not outs[1]
     assert [Path(each["source"]).name for each in told["failures"]] == ["0-broken.jpg", "3-broken.jpg"]
@@ -111,9 +86,9 @@ def test_failures_are_listed_once_and_in_order_by_the_process_that_leads(one_and
     assert {name: told[name] for name in same} == {name: json.loads(alone)[name] for name in same}
 
 
-def test_a_process_without_a_source_takes_part_all_the_same(tmp_path, pictures, tiny):
-    codes, outs, errs = predicted(tmp_path, [pictures / "2.jpg"], tiny, processes=2)
-    assert codes == [0, 0], errs
+def test_a_process_without_a_source_takes_part_all_the_same(tmp_path, pictures, predicted):
+    codes, outs, errs = predicted(tmp_path, [pictures / "2.jpg"], 2)
+    assert codes == (0, 0), errs
     assert json.loads(outs[0])["images"] == 1
     assert {path.name for path in files(tmp_path)} == {"2.jpg", "2.txt", "predictions.json"}
 
