@@ -52,6 +52,7 @@ DOORS = {
     "matplotlib": ["engine/plots.py", "engine/charts.py"],
     "tifffile": ["bands.py"],
     "tensorboard": ["engine/journal.py"],
+    "optuna": ["engine/tune.py"],
     "wandb": ["engine/trackers.py"],
     "mlflow": ["engine/trackers.py"],
     **{name: ["export/"] for name in ("onnx", "onnx_ir", "onnxscript", "onnxruntime", "openvino", "nncf")},

@@ -18,6 +18,7 @@ from detr.errors import InputError, did_you_mean
 VERBS = {
     "demo": "See a detector at work: evaluate, predict a video, write a page.",
     "train": "Train a model, from scratch or from weights.",
+    "tune": "Search for the settings that train best.",
     "val": "Measure a model, or a file of predictions, on a data set.",
     "predict": "Find objects in images, videos, cameras and streams.",
     "explain": "Show what each detection looked at.",

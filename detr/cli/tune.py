@@ -1,0 +1,103 @@
+"""`detr tune`: search for the settings that train best."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+import click
+
+from detr.errors import UsageError
+from detr.files import require_writable
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("recipe")
+@click.argument("settings", nargs=-1, metavar="[key=value ...]")
+@click.option("--data", type=click.Path(), required=True, help="Data set with a val split, as for detr train.")
+@click.option(
+    "--search", "searched", multiple=True, metavar="key=SPACE",
+    help="A setting to search: LOW..HIGH, LOW..HIGH:log, or values with commas. May be given several times.",
+)  # fmt: skip
+@click.option("--trials", type=click.IntRange(min=1), default=20, help="Trainings, those of before included.")
+@click.option("--weights", help="Release or file that each training starts from.")
+@click.option("--finetune", is_flag=True, help="Schedule and augmentation for a small data set.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Of each training.  [default: the recipe's]")
+@click.option("--imgsz", type=click.IntRange(min=32), help="Side of the input, a multiple of 32.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the search; all trainings have the recipe's.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: the cores, at most 8]")
+@click.option("--name", default="tune", help="Name of the search; one of that name is gone on with.")
+@click.option("--project", default="runs", help="Folder that holds the runs.")
+def command(
+    recipe: str,
+    settings: tuple[str, ...],
+    data: str,
+    searched: tuple[str, ...],
+    trials: int,
+    weights: str | None,
+    finetune: bool,
+    epochs: int | None,
+    imgsz: int | None,
+    seed: int,
+    device: str,
+    workers: int | None,
+    name: str,
+    project: str,
+) -> None:
+    """Train RECIPE again and again with other settings, and write the recipe that gave the best AP.
+
+    Trainings that are worse than most at the same epoch are stopped early. Ctrl-C stops the search; the same command
+    goes on with it. Everything is in PROJECT/tune/NAME: best.yaml, trials.csv, each training's folder.
+
+    \b
+      detr tune rtdetr-r18 --data my-data --weights rtdetr-r18 --finetune --epochs 6 \\
+        --search train.optimizer.lr=1e-5..1e-3:log --search augment.flip=0,0.5
+    """
+    from detr.engine.recipe import at_size, load_recipe
+    from detr.engine.search_space import read_space
+    from detr.engine.trial import TrainingProcess
+    from detr.engine.tune import BEST_RECIPE, require_optuna, tune
+
+    require_optuna()
+    space = read_space(searched)
+    words = [*settings] if epochs is None else [*settings, f"train.epochs={epochs}"]
+    plain = load_recipe(recipe, words, finetune=finetune)
+    if imgsz is not None:
+        at_size(plain, imgsz)
+    for dimension in space:
+        for end in dimension.ends():
+            load_recipe(recipe, [*words, end], finetune=finetune)
+    if not name.strip():
+        raise UsageError("the --name of a search is empty")
+    folder = Path(project) / "tune" / name
+    require_writable(folder)
+
+    options = {"--data": data, "--weights": weights, "--imgsz": imgsz, "--device": device, "--workers": workers}
+    given = [recipe, *words, *(["--finetune"] if finetune else [])]
+    for option, value in options.items():
+        given += [] if value is None else [option, str(value)]
+    found = tune(
+        space,
+        lambda number, chosen: TrainingProcess([*given, *chosen], project=folder, name=f"trial-{number:03d}"),
+        folder=folder,
+        about={
+            "recipe": recipe, "settings": words, "search": list(searched), "--finetune": finetune,
+            "--data": os.path.abspath(data), "--weights": weights, "--imgsz": imgsz,
+        },
+        trials=trials,
+        epochs=plain.train.epochs,
+        seed=seed,
+        say=click.echo,
+    )  # fmt: skip
+    click.echo(found.table)
+    if found.best is None:
+        click.echo(f"no trial came to its end; everything is in {folder}")
+        return
+    best = shlex.quote(str(folder / BEST_RECIPE))
+    start = "" if weights is None else f" --weights {shlex.quote(weights)}"
+    click.echo(
+        f"best AP {found.best_ap:.4f}: {' '.join(found.best_words)}\n"
+        f"  detr train {best} --data {shlex.quote(data)}{start}"
+    )
