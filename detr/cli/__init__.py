@@ -22,6 +22,7 @@ VERBS = {
     "val": "Measure a model, or a file of predictions, on a data set.",
     "predict": "Find objects in images, videos, cameras and streams.",
     "explain": "Show what each detection looked at.",
+    "export": "Write a model for ONNX Runtime, OpenVINO or PyTorch, and prove the file.",
     "data": "Make, look at and convert data sets.",
     "doctor": "Find what is wrong with a data set, or with this machine.",
     "weights": "List, download, inspect and convert weights.",
@@ -29,7 +30,7 @@ VERBS = {
     "benchmark": "Time models, and what their layers and queries buy.",
 }
 ALIASES = {"eval": "val"}
-COMPUTING = {"demo", "train", "val", *ALIASES, "predict", "explain", "benchmark"}
+COMPUTING = {"demo", "train", "val", *ALIASES, "predict", "explain", "export", "benchmark"}
 
 _ONLY_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # before 8.2, click shows help and leaves with 0
 

@@ -54,7 +54,9 @@ def exported_runner(
     if backend == "torch" and not given:
         return None
     if device not in ("auto", "cpu"):
-        raise UsageError(f"--device {device}: ONNX Runtime and OpenVINO run on the CPU here; leave it out")
+        raise UsageError(
+            f"--device {device}: exported files, ONNX Runtime and OpenVINO run on the CPU here; leave it out"
+        )
     if compile:
         raise UsageError("--compile is PyTorch's; leave it out where something else runs the network")
     if given:

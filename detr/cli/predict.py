@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--weights",
     default="rtdetr-tiny",
-    help="A release (see `detr weights list`), a file of weights, or an exported .onnx or .xml.",
+    help="A release (see `detr weights list`), a file of weights, or an exported .onnx, .xml or .pt2.",
 )
 @click.option("--model", help="The preset, where a file of weights doesn't say what it is.")
 @click.option("--conf", "--threshold", default="0.25", help="Leave out detections scored below, from 0 to 1.")

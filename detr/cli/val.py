@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--weights", help="The model: a release's name, a file of weights, or an exported .onnx or .xml.")
+@click.option("--weights", help="The model: a release's name, a file of weights, or an exported .onnx, .xml or .pt2.")
 @click.option("--model", help="Preset of the weights, where the file does not say.")
 @click.option("--predictions", type=click.Path(path_type=Path), help="In place of a model: a COCO results file.")
 @click.option("--data", type=click.Path(path_type=Path), help="Data set: COCO, YOLO or VOC; folder or file.")

@@ -1,17 +1,47 @@
-"""Networks as files that other programs run (ONNX, OpenVINO), and those files as runners."""
+"""Networks as files that other programs run (ONNX, OpenVINO, torch.export), and those files as runners."""
 
-from detr.export.choice import Backend, is_exported, open_runner, runner_for, write
+from detr.export.agreement import TOLERANCES, Agreement, Tolerance, agreement
+from detr.export.choice import (
+    SUFFIXES,
+    Backend,
+    form_for,
+    is_exported,
+    of_input,
+    open_runner,
+    renamed,
+    require_format,
+    runner_for,
+    write,
+)
+from detr.export.file_runner import FileRunner
+from detr.export.form import Form
 from detr.export.onnx_runner import OnnxRunner
 from detr.export.openvino_runner import OpenVINORunner
+from detr.export.pt2_runner import Pt2Runner
 from detr.export.quantising import Calibration
+from detr.export.verifying import Verdict, verify
 
 __all__ = [
+    "SUFFIXES",
+    "TOLERANCES",
+    "Agreement",
     "Backend",
     "Calibration",
+    "FileRunner",
+    "Form",
     "OnnxRunner",
     "OpenVINORunner",
+    "Pt2Runner",
+    "Tolerance",
+    "Verdict",
+    "agreement",
+    "form_for",
     "is_exported",
+    "of_input",
     "open_runner",
+    "renamed",
+    "require_format",
     "runner_for",
+    "verify",
     "write",
 ]

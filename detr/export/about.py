@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from detr import __version__
 from detr.classes import Classes
 from detr.errors import InputError
+from detr.export.form import PLAIN, Form
 from detr.models import Network
 from detr.models.postprocess import Scoring
 from detr.models.presets import model_config
@@ -27,6 +28,7 @@ class About:
     size: tuple[int, int]  # (height, width) of the images
     takes_padding: bool  # images are padded to that size, and a mask says where
     int8: bool = False
+    form: Form = PLAIN
 
     def to_json(self) -> str:
         slots = self.scoring.slots
@@ -41,11 +43,12 @@ class About:
                 "size": list(self.size),
                 "takes_padding": self.takes_padding,
                 "int8": self.int8,
+                "form": asdict(self.form),
             }
         )
 
 
-def about_of(network: Network) -> About:
+def about_of(network: Network, form: Form = PLAIN, *, int8: bool = False) -> About:
     """For images of the size in the network's own settings.
 
     A model that keeps the aspect of images takes them padded to a square, of which both sides are the longest there is.
@@ -53,7 +56,7 @@ def about_of(network: Network) -> About:
     input = network.config.input
     longest = -(-input.long // 32) * 32
     size = (longest, longest) if input.keeps_aspect else (input.height, input.width)
-    return About(network.config, network.classes, network.scoring, size, input.keeps_aspect)
+    return About(network.config, network.classes, network.scoring, size, input.keeps_aspect, int8, form)
 
 
 def about_from(text: str | None, path: Path) -> About:
@@ -72,6 +75,7 @@ def about_from(text: str | None, path: Path) -> About:
             size=(tree["size"][0], tree["size"][1]),
             takes_padding=tree["takes_padding"],
             int8=tree["int8"],
+            form=Form(**tree.get("form", {})),
         )
     except (KeyError, TypeError, IndexError, json.JSONDecodeError) as problem:
         raise InputError(f"{path}: what it says about itself is damaged ({problem!r})") from None

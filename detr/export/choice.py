@@ -5,35 +5,45 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 from detr.errors import InputError, UsageError, did_you_mean
-from detr.export.about import about_of
+from detr.export.about import About, about_of
+from detr.export.file_runner import FileRunner
+from detr.export.form import PLAIN, Form
 from detr.export.kept import kept_at
 from detr.export.onnx_runner import OnnxRunner
 from detr.export.openvino_runner import OpenVINORunner
 from detr.export.packages import package
+from detr.export.pt2_runner import Pt2Runner
 from detr.export.quantising import Calibration, quantised
 from detr.export.to_onnx import add_about, write_onnx
 from detr.export.to_openvino import read_openvino, write_openvino
+from detr.export.to_pt2 import write_pt2
 from detr.files import written_aside
 from detr.image import InputConfig
 from detr.models import Network
 
-Backend = Literal["onnx", "openvino"]
+Backend = Literal["onnx", "openvino", "torch-export"]
 Say = Callable[[str], None]
-SUFFIXES: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
+SUFFIXES: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+
+PACKAGES: dict[str, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "openvino"),
+    "torch-export": (),
+}
+"""What a file is made and run with, besides PyTorch."""
 
 
 def is_exported(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES.values()
 
 
-def open_runner(path: str | os.PathLike[str], *, half: bool = False) -> OnnxRunner | OpenVINORunner:
-    """An exported file, by ONNX Runtime or OpenVINO as its name ends. UsageError where there is none."""
+def open_runner(path: str | os.PathLike[str], *, half: bool = False) -> FileRunner:
+    """An exported file, by ONNX Runtime, OpenVINO or PyTorch as its name ends. UsageError where there is none."""
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"no such exported file: {path}")
@@ -41,8 +51,9 @@ def open_runner(path: str | os.PathLike[str], *, half: bool = False) -> OnnxRunn
         if not path.with_suffix(".bin").is_file():
             raise InputError(f"{path}: its numbers are missing; expected {path.with_suffix('.bin').name} beside it")
         return OpenVINORunner(path, half=half)
-    _no_half(half)
-    return OnnxRunner(path)
+    if half:
+        raise UsageError(f"{path} computes in what it was exported with; leave out half, or export it for openvino")
+    return Pt2Runner(path) if path.suffix.lower() == ".pt2" else OnnxRunner(path)
 
 
 def runner_for(
@@ -53,7 +64,7 @@ def runner_for(
     half: bool = False,
     calibration: Calibration | None = None,
     say: Say | None = None,
-) -> OnnxRunner | OpenVINORunner:
+) -> FileRunner:
     """The network as a file of that backend, made at first and kept, and opened.
 
     `input` is another than the network's own; `calibration` makes it 8 bits. UsageError for an unknown backend and
@@ -63,47 +74,59 @@ def runner_for(
     if backend == "onnx":
         _no_half(half)
     network = of_input(network, input)
-    packages = ["onnx", "openvino" if backend == "openvino" else "onnxruntime", *(["nncf"] if calibration else [])]
-    path = kept_at(network, SUFFIXES[backend], packages, "" if calibration is None else calibration.key)
-    whole = path.is_file() and (backend == "onnx" or path.with_suffix(".bin").is_file())
+    form = form_for(network)
+    packages = [*PACKAGES[backend], *(["nncf"] if calibration else [])]
+    path = kept_at(network, SUFFIXES[backend], packages, "" if calibration is None else calibration.key, form=form)
+    whole = path.is_file() and (path.suffix != ".xml" or path.with_suffix(".bin").is_file())
     if not whole:
         if say is not None:
             say(f"making {path}, once for these weights")
-        write(backend, network, path, calibration=calibration)
+        write(backend, network, path, calibration=calibration, form=form)
     return open_runner(path, half=half)
 
 
-def write(backend: str, network: Network, path: Path, *, calibration: Calibration | None = None) -> None:
-    """The network as a file of that backend; in 8 bits with a calibration."""
-    if _known(backend) == "onnx":
-        _write_onnx(network, path, calibration)
+def write(
+    backend: str,
+    network: Network,
+    path: Path,
+    *,
+    calibration: Calibration | None = None,
+    form: Form = PLAIN,
+) -> None:
+    """The network as a file of that backend; in 8 bits with a calibration. UsageError for what can't go together."""
+    about = about_of(network, form, int8=calibration is not None)
+    if _known(backend) == "torch-export":
+        require_format(backend, int8=calibration is not None)
+        write_pt2(network, path, about)
+    elif backend == "onnx":
+        _write_onnx(network, path, about, calibration)
     else:
-        _write_openvino(network, path, calibration)
+        _write_openvino(network, path, about, calibration)
 
 
-def _write_onnx(network: Network, path: Path, calibration: Calibration | None) -> None:
+def _write_onnx(network: Network, path: Path, about: About, calibration: Calibration | None) -> None:
     if calibration is None:
-        write_onnx(network, path)
+        write_onnx(network, path, about)
         return
-    onnx, about = package("onnx"), replace(about_of(network), int8=True)
+    onnx = package("onnx")
     with written_aside(path) as aside:
-        write_onnx(network, aside)
+        write_onnx(network, aside, about)
         model = quantised(onnx.load(aside), about, calibration)
         add_about(model, about)
         onnx.save(model, aside)
 
 
-def _write_openvino(network: Network, path: Path, calibration: Calibration | None) -> None:
+def _write_openvino(network: Network, path: Path, about: About, calibration: Calibration | None) -> None:
     package("openvino")
-    about = replace(about_of(network), int8=calibration is not None)
     with TemporaryDirectory() as folder:
         between = Path(folder) / "network.onnx"
-        write_onnx(network, between)
+        write_onnx(network, between, about)
         model: Any = read_openvino(between)
         if calibration is not None:
             model.reshape({each: [1, *each.partial_shape[1:]] for each in model.inputs})
             model = quantised(model, about, calibration)
-            model.reshape({each: [-1, *each.partial_shape[1:]] for each in model.inputs})
+            if about.form.open_batch:
+                model.reshape({each: [-1, *each.partial_shape[1:]] for each in model.inputs})
         write_openvino(model, about, path)
 
 
@@ -114,6 +137,28 @@ def of_input(network: Network, input: InputConfig | None) -> Network:
     other = copy.copy(network)
     other.config = network.config.model_copy(update={"input": input})
     return other
+
+
+def renamed(path: Path, other: Path) -> None:
+    """The same file under another name of its kind, with the part that belongs to it; that appears first."""
+    for suffix in ([".bin"] if path.suffix == ".xml" else []) + [path.suffix]:
+        os.replace(path.with_suffix(suffix), other.with_suffix(suffix))
+
+
+def require_format(name: str, *, int8: bool = False) -> None:
+    """UsageError for a kind of file that there isn't, or that has no 8 bits, or where its packages are missing."""
+    if name == "torchscript":
+        raise UsageError("torchscript is what PyTorch is giving up; take its successor: --format torch-export")
+    _known(name)
+    for each in (*PACKAGES[name], *(["nncf"] if int8 else [])):
+        package(each)
+    if int8 and name == "torch-export":
+        raise UsageError("torch-export has no 8 bits here; take onnx or openvino")
+
+
+def form_for(network: Network) -> Form:
+    """Of any size where the network keeps the aspect of images, which would be padded to one size else."""
+    return Form(open_size=network.config.input.keeps_aspect)
 
 
 def _known(backend: str) -> str:

@@ -10,6 +10,7 @@ import torch
 
 from detr import __version__
 from detr.export.about import about_of
+from detr.export.form import PLAIN, Form
 from detr.export.packages import version
 from detr.files import home
 from detr.models import Network
@@ -17,9 +18,9 @@ from detr.models import Network
 _DIGITS = 20
 
 
-def kept_at(network: Network, suffix: str, packages: Sequence[str], *more: str) -> Path:
+def kept_at(network: Network, suffix: str, packages: Sequence[str], *more: str, form: Form = PLAIN) -> Path:
     """The place of the file that these weights and settings make, with these versions of everything."""
-    about = about_of(network).to_json()
+    about = about_of(network, form).to_json()
     versions = [f"{name} {version(name)}" for name in packages]
     digest = hashlib.sha256("\n".join([__version__, torch.__version__, *versions, about, *more]).encode())
     for name, tensor in sorted(network.state_dict().items()):

@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 import ast
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from detr.errors import UsageError
-from detr.export.about import KEY, About, about_of
+from detr.export.about import KEY, About
 from detr.export.packages import package
+from detr.export.program import quiet, recorded
 from detr.files import written_aside
 from detr.models import Network
-from detr.ops import kernels
 
 OPSET = 20
-"""GridSample under its present names, as ONNX Runtime and OpenVINO know it."""
-OUTPUTS = ("logits", "boxes")
+"""The first with GridSample under its present names, as ONNX Runtime (from 1.17) and OpenVINO know it."""
+IR_VERSION = 10
+"""The oldest with that opset that all of its readers take: ONNX Runtime from 1.18 on."""
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _NEARLY_NOTHING = 1e-30
 
 
-def write_onnx(network: Network, path: Path) -> None:
-    """`images` [B, 3, h, w] float32, for models that keep the aspect also `padding` [B, h, w] bool, to `logits`
-    [B, Q, slots] and `boxes` [B, Q, 4] cxcywh in [0, 1]: of any number of images, of the size that `About` says.
+def write_onnx(network: Network, path: Path, about: About) -> None:
+    """What `about.form` says, from inputs to answers, of the network as it is.
 
-    The network as it is: with the layers, queries and input of its settings. UsageError where `onnx` is missing,
-    InputError where the file can't be written.
+    The tensors between its stages have the names that `detr.export.stages` gives them, and nodes those of their
+    modules. UsageError where `onnx` is missing, InputError where the file can't be written.
     """
     package("onnx")
-    program = exported(network)
+    program = exported(network, about)
     model = program.model
     _name_nodes_by_module(model)
     _keep_pads_from_pools(model)
-    model.metadata_props[KEY] = about_of(network).to_json()
+    model.metadata_props[KEY] = about.to_json()
     with written_aside(path) as aside:
         program.save(str(aside), external_data=False)
 
@@ -47,45 +45,27 @@ def add_about(model: Any, about: About) -> None:
     package("onnx").helper.set_model_props(model, {KEY: about.to_json()})
 
 
-def exported(network: Network) -> Any:
+def exported(network: Network, about: About) -> Any:
     """The network as PyTorch's exporter gives it."""
-    about = about_of(network)
-    height, width = about.size
-    images = torch.zeros(2, network.config.input.channels, height, width)
-    inputs: dict[str, Tensor] = {"images": images}
-    if about.takes_padding:
-        padding = torch.zeros(2, height, width, dtype=torch.bool)
-        padding[:, height // 2 :] = True
-        inputs["padding"] = padding
-    sizes = {name: {0: torch.export.Dim.DYNAMIC} for name in inputs}
-    with torch.no_grad(), kernels("grid_sample"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own use of what PyTorch is about to drop
+    graph = recorded(network, about)
+    with torch.no_grad(), quiet():
         program = torch.onnx.export(
-            _Answering(network.cpu().deploy()).eval(),
+            graph.program,
             (),
-            kwargs=inputs,
+            kwargs=graph.inputs,
             dynamo=True,
             opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(OUTPUTS),
-            dynamic_shapes=sizes,
+            input_names=list(graph.inputs),
+            output_names=list(graph.names),
+            dynamic_shapes=graph.open_sizes,
             verbose=False,
         )
     if program is None:
         raise UsageError("this PyTorch can't export; expected 2.10 or newer")
+    outputs = program.model.graph.outputs
+    del outputs[len(graph.answers) :]
+    program.model.ir_version = IR_VERSION
     return program
-
-
-class _Answering(nn.Module):
-    """What the last layer says, as two tensors."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor, padding: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        last = self.network(images, padding).layers[-1]
-        return last.logits, last.boxes
 
 
 def _name_nodes_by_module(model: Any) -> None:

@@ -110,7 +110,12 @@ def _anchors(
 
 
 def _all_valid(shapes: tuple[tuple[int, int], ...]) -> bool:
-    """Whether no anchor reaches the border: known from the sizes, without a look at the anchors."""
+    """Whether no anchor reaches the border: known from the sizes, without a look at the anchors.
+
+    Of sizes that are left open while a graph is recorded it isn't known.
+    """
+    if any(isinstance(side, torch.SymInt) for shape in shapes for side in shape):
+        return False
     nearest = min(0.5 / side for shape in shapes for side in shape)
     return nearest > _BORDER and _FINEST_SIDE * 2 ** (len(shapes) - 1) < 1 - _BORDER
 

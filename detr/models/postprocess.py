@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detr.boxes import cxcywh_to_xyxy
 from detr.layers.position import precise
-from detr.records import Detections, Output
+from detr.records import Detections, Output, Predictions
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,23 @@ def select(
     border. With `classes` only those compete.
     """
     last = output.layers[-1]
+    frames = torch.tensor([(h, w) for h, w in sizes], device=last.boxes.device).view(-1, 2)
+    ranked = best(last, frames, scoring=scoring, max_det=max_det, classes=classes)
+    return [_above(conf, *each) for each in zip(*ranked, strict=True)]
+
+
+def best(
+    last: Predictions,
+    sizes: Tensor,
+    *,
+    scoring: Scoring = Scoring(),
+    max_det: int = 300,
+    classes: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `select`, of all images at once and whatever they score: boxes [B, K, 4], scores [B, K] and labels [B, K].
+
+    sizes [B, 2] of (h, w). K is less than `max_det` only where there are not so many pairs.
+    """
     scores = scoring(last.logits)
     num_classes = scores.shape[-1]
     chosen = range(num_classes) if classes is None else list(classes)
@@ -60,9 +77,8 @@ def select(
     scores, indices = scores.flatten(1).topk(min(max_det, count), dim=1)
     queries, labels = indices // num_classes, indices % num_classes
     boxes = cxcywh_to_xyxy(precise(last.boxes)).gather(1, queries[..., None].expand(-1, -1, 4))
-    scale = torch.tensor([(w, h, w, h) for h, w in sizes], dtype=boxes.dtype, device=boxes.device)
-    boxes = boxes * scale[:, None]
-    return [_above(conf, *each) for each in zip(boxes, scores, labels, strict=True)]
+    scale = sizes[:, [1, 0, 1, 0]].to(boxes.dtype)
+    return boxes * scale[:, None], scores, labels
 
 
 def _above(conf: float, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:

@@ -1,0 +1,204 @@
+"""`detr export`: a model as a file that other programs run, and the proof that it finds the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from detr.cli.backend import calibration_of
+from detr.cli.plain import sides
+from detr.errors import InputError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from detr.bands import Bands
+    from detr.data.coco import CocoDataset
+    from detr.engine.runner import Runner
+    from detr.export import FileRunner, Form, Verdict
+    from detr.models import Network
+
+_DRAWN = 16  # generated pictures, where no data is given
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("weights", metavar="MODEL")
+@click.option("--model", help="Preset of the weights, where the file does not say.")
+@click.option("--fresh", is_flag=True, help="MODEL is a preset, to be exported with fresh weights.")
+@click.option("--format", "formats", default="onnx", metavar="NAME,...", help="onnx, openvino, torch-export; several.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="File or folder.  [default: MODEL's name, here]")
+@click.option("--imgsz", metavar="N|H,W", help="Size of the input.  [default: the model's]")
+@click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run.  [default: the model's]")
+@click.option("--queries", type=click.IntRange(min=1), help="Queries that run.  [default: the model's]")
+@click.option(
+    "--dynamic",
+    metavar="batch,size",
+    help="What is left open: batch, size, both, or none.  [default: batch, and size where the model keeps the aspect]",
+)
+@click.option("--half", is_flag=True, help="Weights and most of the computation in float16.")
+@click.option("--int8", is_flag=True, help="Backbone and encoder in 8 bits; needs --calibrate. For onnx and openvino.")
+@click.option("--calibrate", metavar="DATA", help="Data set whose images --int8 is fitted to, some hundred.")
+@click.option("--with-preprocessing", is_flag=True, help="Take pictures as they are: uint8, RGB, of any size.")
+@click.option("--with-postprocessing", is_flag=True, help="Give scores, labels and boxes in pixels, best first.")
+@click.option("--max-det", default=300, type=click.IntRange(min=1), help="So many, with --with-postprocessing.")
+@click.option("--verify/--no-verify", default=True, help="Compare what the file finds with what PyTorch finds.")
+@click.option("--data", type=click.Path(path_type=Path), help="Data set to verify with, AP included.")
+@click.option("--images", type=click.Path(path_type=Path), help="Image folder, where --data is an annotation file.")
+@click.option("--split", default="val", help="train, val or test.")
+@click.option(
+    "--most", default=64, type=click.IntRange(min=1), help="Pictures to compare, evenly spread over the data."
+)
+@click.option("--json", "as_json", is_flag=True, help="What was written and found as JSON on stdout.")
+def command(weights: str, formats: str, as_json: bool, **options: Any) -> None:
+    """Write MODEL, a release or a file of weights, as a file that `detr predict`, `val` and `benchmark --weights` run,
+    and so do ONNX Runtime, OpenVINO and PyTorch without this program.
+
+    Each file is then compared with PyTorch on real pictures, those of --data, or on generated ones. It gets its name
+    when both find the same; until then, and if they don't, it is called NAME.unverified. Which stage is the first to
+    differ is said: decode, resize, normalise, backbone, encoder, selection, decoder or postprocessing.
+
+    \b
+      detr export best.safetensors --data my-data
+      detr export rtdetr-r18 --format onnx,openvino --with-preprocessing --with-postprocessing -o exported
+      detr export best.safetensors --format openvino --int8 --calibrate my-data --data my-data
+    """
+    from detr.export import require_format
+
+    names = [name.strip() for name in formats.split(",") if name.strip()]
+    if options["int8"] != (options["calibrate"] is not None):
+        needs = "--int8 needs --calibrate DATA: a data set with some hundred images like those to come"
+        raise UsageError(needs if options["int8"] else "--calibrate is for --int8; say both")
+    for name in names:
+        require_format(name, int8=options["int8"])
+    form = _form(**options)
+    network = _network(weights, **options)
+    paths = {name: _path(weights, name, len(names), **options) for name in names}
+    dataset = None if options["data"] is None else _dataset(**options)
+    reports = [_exported(network, name, path, form, dataset, **options) for name, path in paths.items()]
+    if as_json:
+        click.echo(json.dumps(reports))
+
+
+def _network(weights: str, model: str | None, fresh: bool, **options: Any) -> Network:
+    from detr.engine.settings import input_of_size, set_effort
+    from detr.export import of_input
+    from detr.models import build_model, load_model
+
+    network = build_model(weights).eval() if fresh else load_model(weights, model)
+    set_effort(network, layers=options["layers"], queries=options["queries"])
+    imgsz = None if options["imgsz"] is None else sides(options["imgsz"])
+    return of_input(network, input_of_size(network.config.input, imgsz))
+
+
+def _form(dynamic: str | None, **options: Any) -> Form:
+    """As far as it doesn't depend on the network."""
+    from detr.export import Form
+
+    words = {word.strip() for word in (dynamic or "batch").split(",")} - {"none", ""}
+    for word in words - {"batch", "size"}:
+        raise UsageError(f"--dynamic {word}{did_you_mean(word, ['batch', 'size', 'none']) or ': expected batch, size'}")
+    return Form(
+        preprocessing=options["with_preprocessing"],
+        max_det=options["max_det"] if options["with_postprocessing"] else None,
+        open_batch="batch" in words,
+        open_size="size" in words,
+        half=options["half"],
+    )
+
+
+def _path(weights: str, format: str, count: int, out: Path | None, half: bool, int8: bool, **_: Any) -> Path:
+    from detr.export import SUFFIXES
+
+    suffix = SUFFIXES[format]
+    if out is not None and out.suffix == suffix:
+        return out
+    if out is not None and out.suffix in SUFFIXES.values():
+        raise UsageError(f"--out {out}: a file of {format} ends in {suffix}; name a folder for several formats")
+    stem = Path(weights).stem + ("-half" if half else "") + ("-int8" if int8 else "")
+    return (Path() if out is None else out) / f"{stem}{suffix}"
+
+
+def _exported(
+    network: Network, format: str, path: Path, form: Form, dataset: CocoDataset | None, **options: Any
+) -> dict[str, Any]:
+    from dataclasses import replace
+
+    from detr.export import form_for, open_runner, renamed, verify, write
+
+    if options["dynamic"] is None and not form.preprocessing:
+        form = replace(form, open_size=form_for(network).open_size)
+    calibration = calibration_of(options["calibrate"]) if options["int8"] else None
+    verifying = options["verify"]
+    aside = path.with_name(f"{path.stem}.unverified{path.suffix}") if verifying else path
+    write(format, network, aside, calibration=calibration, form=form)
+    report: dict[str, Any] = {"file": str(path), "format": format, "megabytes": _megabytes(aside), "verified": None}
+    if not verifying:
+        click.echo(f"{path}: {report['megabytes']:.1f} MB, not verified", err=True)
+        return report
+    runner = open_runner(aside)
+    pictures = _pictures(dataset, options["most"], network.config.input.channels)
+    verdict = verify(network, runner, pictures)
+    said = "generated pictures" if dataset is None else str(options["data"])
+    problem = None if verdict.ok else verdict.text
+    if dataset is not None and problem is None:
+        report["AP"] = _average_precision(network, runner, dataset, **options)
+        problem = _of_ap(report["AP"], verdict)
+    if problem is not None:
+        raise InputError(f"{aside} does not find what PyTorch finds in {said}: {problem}; it keeps that name")
+    renamed(aside, path)
+    click.echo(f"{path}: {report['megabytes']:.1f} MB; {said}: {verdict.text}", err=True)
+    if "AP" in report:
+        click.echo(_in_words(report["AP"]), err=True)
+    return report | {"verified": True, "share": verdict.agreement.share, "detections": verdict.agreement.counted}
+
+
+def _megabytes(path: Path) -> float:
+    parts = [path, *([path.with_suffix(".bin")] if path.suffix == ".xml" else [])]
+    return sum(part.stat().st_size for part in parts) / 1e6
+
+
+def _pictures(dataset: CocoDataset | None, most: int, channels: int) -> Iterator[Bands]:
+    """Of the data, evenly spread, or generated ones of several sizes."""
+    import numpy as np
+
+    from detr.data.shapes import draw_shapes
+    from detr.image import read_image
+
+    if dataset is None:
+        if channels != 3:
+            raise UsageError(f"generated pictures are RGB; this model takes {channels} channels: verify it with --data")
+        for index in range(_DRAWN):
+            yield draw_shapes(0, "val", index, size=240 + 40 * (index % 4))[0]
+        return
+    count = min(most, len(dataset))
+    for index in np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist():
+        yield read_image(dataset.file(index), channels=channels)
+
+
+def _average_precision(network: Network, runner: FileRunner, dataset: CocoDataset, **options: Any) -> dict[str, float]:
+    from detr.engine.runner import TorchRunner
+    from detr.engine.validate import validate
+
+    sides: dict[str, Runner] = {"PyTorch": TorchRunner(network), "file": runner}
+    return {name: validate(each, dataset, batch_size=1)[0].ap for name, each in sides.items()}
+
+
+def _of_ap(ap: dict[str, float], verdict: Verdict) -> str | None:
+    """What is wrong with the file's AP, if anything is."""
+    if ap["file"] >= ap["PyTorch"] - verdict.tolerance.ap:
+        return None
+    return f"{_in_words(ap)}, allowed are {verdict.tolerance.ap:.4f} less"
+
+
+def _in_words(ap: dict[str, float]) -> str:
+    return f"AP {ap['PyTorch']:.4f} by PyTorch, {ap['file']:.4f} by the file ({ap['file'] - ap['PyTorch']:+.4f})"
+
+
+def _dataset(data: Path, split: str, images: Path | None, **_: Any) -> CocoDataset:
+    from detr.data.opening import open_split
+    from detr.data.sources import find_split
+
+    return open_split(find_split(data, split, images=images))

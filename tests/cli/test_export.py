@@ -1,0 +1,67 @@
+"""`detr export` from end to end, and what it refuses."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from detr import export
+from detr.cli.export import command
+from detr.errors import InputError, UsageError
+from detr.export import open_runner
+
+pytest.importorskip("onnx")
+
+
+def run(*words):
+    result = CliRunner().invoke(command, words)
+    if isinstance(result.exception, Exception) and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--format", "onx"], "did you mean 'onnx'"),
+        (["--format", "torchscript"], "take its successor: --format torch-export"),
+        (["--format", "torch-export", "--int8", "--calibrate", "shapes"], "torch-export has no 8 bits here"),
+        (["--int8"], "--int8 needs --calibrate DATA"),
+        (["--calibrate", "shapes"], "--calibrate is for --int8"),
+        (["--dynamic", "sizes"], "did you mean 'size'"),
+        (["--dynamic", "size", "--with-preprocessing"], "a file that resizes pictures itself takes any"),
+        (["--out", "model.xml"], "a file of onnx ends in .onnx"),
+        (["--imgsz", "100"], "expected a multiple of 32"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(words, message):
+    with pytest.raises(UsageError, match=message):
+        run("rtdetr-tiny", *words)
+
+
+def test_a_file_gets_its_name_when_it_has_been_verified(tmp_path, monkeypatch):
+    monkeypatch.setattr("detr.cli.export._DRAWN", 2)
+    result = run("rtdetr-tiny", "--format", "torch-export", "--imgsz", "128", "-o", str(tmp_path / "out"), "--json")
+    (report,) = json.loads(result.stdout)
+    path = tmp_path / "out" / "rtdetr-tiny.pt2"
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    assert (report["file"], report["verified"]) == (str(path), True)
+    assert open_runner(path).about.size == (128, 128)
+
+
+def test_a_file_that_finds_something_else_keeps_another_name(tmp_path, monkeypatch):
+    write = export.write
+
+    def written(format, network, path, **options):
+        network.decoder.score_heads[-1].bias.data.add_(0.5)
+        write(format, network, path, **options)
+        network.decoder.score_heads[-1].bias.data.sub_(0.5)
+
+    monkeypatch.setattr(export, "write", written)
+    monkeypatch.setattr("detr.cli.export._DRAWN", 2)
+    (tmp_path / "tiny.pt2").write_text("the old one")
+    with pytest.raises(InputError, match=r"the first stage to diverge is decoder .*; it keeps that name"):
+        run("rtdetr-tiny", "--format", "torch-export", "--imgsz", "128", "-o", str(tmp_path / "tiny.pt2"))
+    assert (tmp_path / "tiny.pt2").read_text() == "the old one"
+    assert (tmp_path / "tiny.unverified.pt2").is_file()
