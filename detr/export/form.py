@@ -12,8 +12,8 @@ class Form:
     """As `detr export` has it, said once for all kinds of files.
 
     Without `preprocessing` a file takes what the network takes: `images` [B, C, h, w] float32 as `config.input` says,
-    and of models that keep the aspect `padding` [B, h, w] bool. With it: `images` [B, h, w, C] uint8 of any size, of which
-    three channels are RGB; one size in a batch.
+    and of models that keep the aspect `padding` [B, h, w] bool. With it: `images` [B, h, w, C] uint8 of any size,
+    one size in a batch; three channels are RGB.
 
     Without `max_det` it gives what the network gives: `logits` [B, Q, slots], `boxes` [B, Q, 4] cxcywh in [0, 1]. With
     it, best first: `scores` [B, K], `labels` [B, K] int64, `boxes` [B, K, 4] xyxy in pixels of the pictures, whose
