@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     help="A release (see `detr weights list`), a file of weights, or an exported .onnx, .xml or .pt2.",
 )
 @click.option("--model", help="The preset, where a file of weights doesn't say what it is.")
-@click.option("--conf", "--threshold", default="0.25", help="Leave out detections scored below, from 0 to 1.")
+@click.option(
+    "--conf", "--threshold", default="0.25", help="Leave out detections scored below, from 0 to 1; or thresholds.json."
+)
 @click.option("--classes", multiple=True, metavar="NAME|N", help="Only these classes; several with commas or repeated.")
 @click.option("--max-det", type=click.IntRange(min=1), default=300, help="At most so many detections per picture.")
 @click.option("--vid-stride", type=click.IntRange(min=1), default=1, help="Of videos, every so manieth frame.")
@@ -108,7 +110,7 @@ def command(
       detr predict "photos/*.jpg" --weights rtdetr-r18 --classes person,dog --save-json
       detr predict rtsp://camera.local/live --no-save --save-json
     """
-    threshold = share("--conf", conf)
+    threshold = Path(conf) if conf.endswith(".json") else share("--conf", conf)
     size = None if imgsz is None else sides(imgsz)
     slicing = slicing_asked(tile, overlap, tiles_only, batch=batch)
     if iou is not None:

@@ -6,22 +6,25 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from detr.cli.backend import backend_options, exported_runner
 from detr.cli.launching import leave_to_processes
 from detr.cli.slices import slice_options, slicing_asked
-from detr.errors import UsageError
+from detr.errors import InputError, UsageError
 from detr.files import new_run, removed_if_empty, require_writable, write_text
 
 if TYPE_CHECKING:
     from detr.classes import Classes
     from detr.data.annotations import Annotations
+    from detr.data.coco import CocoDataset
+    from detr.diagnose.diagnosis import Diagnosis
+    from detr.diagnose.places import PlaceWatch
     from detr.engine.distributed import Team
     from detr.engine.metrics import Metrics
-    from detr.engine.runner import Runner
+    from detr.engine.runner import Runner, TorchRunner
 
 
 @click.command(context_settings={"show_default": True})
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     "--allow-extra-images", is_flag=True, help="Leave out predictions for images that the data does not have."
 )
 @click.option("--save-json", "--predictions-out", type=click.Path(path_type=Path), help="Write predictions here too.")
+@click.option("--why", is_flag=True, help="Also say why AP is lost: why.html, why.json, thresholds.json in the folder.")
 @click.option("--name", help="Name of the run in PROJECT/val.  [default: val, val-2, ...; none with --predictions]")
 @click.option("--project", default="runs", help="Folder that holds the runs.")
 @click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
@@ -72,6 +76,10 @@ def command(weights: str | None, predictions: Path | None, data: Path | None, **
     if not 0 <= options["conf"] <= 1:  # NaN is not either
         raise UsageError(f"--conf {options['conf']}: expected a number from 0 to 1")
     slices = slicing_asked(options.pop("tile"), options["overlap"], options["tiles_only"], batch=options["batch"])
+    if options["why"]:
+        from detr.diagnose.writing import require_charts
+
+        require_charts()
     leave_to_processes(options["device"])
     if predictions is not None:
         if slices is not None:
@@ -93,12 +101,41 @@ def _measure_predictions(predictions: Path, data: Path, **options: Any) -> None:
     _show(metrics, report, as_json=options["as_json"])
     if options["save_json"]:
         write_predictions(options["save_json"], found, annotations.classes)
-    if options["name"]:
+    if options["name"] or options["why"]:
         folder = new_run("val", options["name"], project=options["project"], overwrite=options["overwrite"])
         write_text(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
         from detr.engine.album import draw_charts
 
         draw_charts(folder, annotations, metrics, found)
+        files = ["metrics.json"]
+        if options["why"]:
+            from detr.diagnose.diagnosis import diagnose
+
+            seen = diagnose(annotations, found, num_queries=None, places="predictions are boxes only")
+            files += _tell_why(seen, metrics, folder, _pictured(data, annotations, **options), **options)
+        click.echo(f"{folder}: {', '.join(files)}", err=True)
+
+
+def _tell_why(
+    diagnosis: Diagnosis, metrics: Metrics, folder: Path, dataset: CocoDataset | str, **options: Any
+) -> list[str]:
+    """Say it, and write the page; the names of the files."""
+    from detr.diagnose.report import table
+    from detr.diagnose.writing import write_diagnosis
+
+    click.echo(f"\n{table(diagnosis)}", err=options["as_json"])
+    return write_diagnosis(folder, "Why AP is what it is", diagnosis, metrics, dataset)
+
+
+def _pictured(data: Path, annotations: Annotations, **options: Any) -> CocoDataset | str:
+    """The data set with its images, or why there are none."""
+    from detr.data.coco import CocoDataset
+    from detr.data.sources import find_split
+
+    try:
+        return CocoDataset(annotations, find_split(data, options["split"], images=options["images"]).images)
+    except InputError as problem:
+        return f"the images were not found ({problem})"
 
 
 def _truth(data: Path, split: str) -> Annotations:
@@ -138,6 +175,13 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
         require_writable(options["save_json"].parent)
     name, project, overwrite = options["name"], options["project"], options["overwrite"]
     folder = team.agreed(lambda: new_run("val", name, project=project, overwrite=overwrite))
+    watch: PlaceWatch | None = None
+    unseen = ""
+    if options["why"]:
+        from detr.diagnose.places import PlaceWatch, unwatchable
+
+        unseen = unwatchable(runner, sliced=options["slicing"] is not None) or ""
+        watch = None if unseen else PlaceWatch(cast("TorchRunner", runner), dataset.annotations)
     start = time.perf_counter()
     with removed_if_empty(folder):
         metrics, found = validate(
@@ -150,7 +194,9 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
             evaluator=options["evaluator"],
             input=input,
             slicing=options["slicing"],
+            watch=watch,
         )
+        places = unseen if watch is None else watch.places()
     seconds = time.perf_counter() - start
     if not team.leads:
         return
@@ -164,8 +210,20 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
     write_text(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
     pictures = draw_evaluation(folder, dataset, metrics, found)
     speed = len(dataset) / seconds
-    files = ", ".join(["metrics.json", "predictions.json", *(path.name for path in pictures)])
-    click.echo(f"{folder}: {files} ({speed:.1f} images/s, evaluation included)", err=True)
+    files = ["metrics.json", "predictions.json", *(path.name for path in pictures)]
+    if options["why"]:
+        from detr.diagnose.diagnosis import diagnose
+
+        config = runner.config
+        queries = getattr(config, "eval_queries", None) or config.num_queries
+        files += _tell_why(
+            diagnose(dataset.annotations, found, num_queries=queries, places=places),
+            metrics,
+            folder,
+            dataset,
+            **options,
+        )
+    click.echo(f"{folder}: {', '.join(files)} ({speed:.1f} images/s, evaluation included)", err=True)
 
 
 def _runner(team: Team, weights: str, **options: Any) -> Runner:

@@ -21,6 +21,7 @@ from detr.engine.given import Channels, Picture, given_frames
 from detr.engine.results import Results
 from detr.engine.runner import Runner, TorchRunner
 from detr.engine.settings import Settings, at_least_1, class_indices, input_of_size, set_effort, share, slicing_of
+from detr.engine.thresholds import read_thresholds
 from detr.engine.tiles import find_in_tiles
 from detr.errors import InputError, UsageError
 from detr.image import RGB, as_input, padded, resized
@@ -137,7 +138,7 @@ class Detector:
         self,
         source: Picture | Iterable[Picture],
         *,
-        conf: float = 0.25,
+        conf: float | str | os.PathLike[str] = 0.25,
         classes: Sequence[int | str] | int | str | None = None,
         max_det: int = 300,
         imgsz: int | Sequence[int] | None = None,
@@ -155,7 +156,7 @@ class Detector:
 
         source: a path, folder, glob, list file, URL, camera number, `-` (see `detr.video.find_sources`), PIL image,
             array, tensor, or several of these. A video gives a result for each frame.
-        conf: detections scored below are left out.
+        conf: detections scored below are left out; or the path of a thresholds.json that `detr val --why` wrote.
         classes: only these, by index or name.
         max_det: at most so many per picture, the best.
         imgsz: size the network sees, a side or (height, width), multiples of 32; the model's own by default. Of a
@@ -194,7 +195,7 @@ class Detector:
     def settings(
         self,
         *,
-        conf: float = 0.25,
+        conf: float | str | os.PathLike[str] = 0.25,
         classes: Sequence[int | str] | int | str | None = None,
         max_det: int = 300,
         imgsz: int | Sequence[int] | None = None,
@@ -202,8 +203,11 @@ class Detector:
         slicing: Slicing | None = None,
     ) -> Settings:
         """Checked settings; UsageError for a value that makes no sense."""
+        is_file = isinstance(conf, os.PathLike) or (isinstance(conf, str) and conf.endswith(".json"))
+        by_class = read_thresholds(Path(cast(str, conf)), self.classes) if is_file else None
         return Settings(
-            conf=share("conf", conf),
+            conf=min(by_class) if by_class is not None else share("conf", cast(float, conf)),
+            by_class=by_class,
             classes=None if classes is None else class_indices(classes, self.classes),
             max_det=at_least_1("max_det", max_det),
             input=input_of_size(self.config.input, imgsz),
@@ -278,7 +282,7 @@ class Detector:
             max_det=settings.max_det,
             classes=settings.classes,
         )
-        here = [Detections(one.boxes.cpu(), one.scores.cpu(), one.labels.cpu()) for one in found]
+        here = [settings.kept(Detections(one.boxes.cpu(), one.scores.cpu(), one.labels.cpu())) for one in found]
         watch.inference += 1000 * (middle - start)
         watch.postprocess += 1000 * (time.perf_counter() - middle)
         return here

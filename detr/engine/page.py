@@ -12,7 +12,7 @@ from detr.files import write_text
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a few words, and what to show below them. Media are paths relative to the page."""
+    """A heading, a few words, and what to show below. Media are paths relative to the page, or `data:` addresses."""
 
     title: str
     text: str = ""
@@ -20,6 +20,7 @@ class Section:
     pictures: Sequence[tuple[str, str]] = ()  # (file, caption)
     video: str | None = None
     words: bool = False  # the table has words, and no numbers to compare
+    wide: bool = False  # each picture has the width of the page
 
 
 _STYLE = """
@@ -31,6 +32,7 @@ td, th { padding: .25rem .8rem; border-bottom: 1px solid var(--line); text-align
 .words td, .words th, td:first-child, th:first-child { text-align: left; padding-left: 0; } th { font-weight: 600; }
 figure { margin: 0; } figcaption { font-size: .85rem; opacity: .75; padding: .25rem 0 .6rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(28rem, 1fr)); gap: .8rem; }
+.wide { display: block; } .wide img, .pictures img[src^="data:image/png"] { background: #fff; }
 img, video { width: 100%; border-radius: 6px; background: #8882; }
 video { max-width: 44rem; } code { background: #8882; padding: .1rem .3rem; border-radius: 4px; }
 """
@@ -58,7 +60,8 @@ def _section(section: Section) -> str:
         start = '<table class="words">' if section.words else "<table>"
         parts.append(start + _row(head, "th") + "".join(_row(row, "td") for row in rows) + "</table>")
     if section.pictures:
-        parts.append('<div class="pictures">' + "".join(_picture(*picture) for picture in section.pictures) + "</div>")
+        pictures = "".join(_picture(*picture) for picture in section.pictures)
+        parts.append(f'<div class="pictures{" wide" * section.wide}">{pictures}</div>')
     return "\n".join([*parts, "</section>"])
 
 

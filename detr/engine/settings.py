@@ -9,6 +9,7 @@ from detr.classes import Classes
 from detr.errors import UsageError, did_you_mean, listed
 from detr.image import MOST_SIDE, STRIDE, InputConfig
 from detr.models.network import DetectionNetwork
+from detr.records import Detections
 from detr.slicing import Slicing
 
 
@@ -22,6 +23,14 @@ class Settings:
     input: InputConfig
     half: bool
     slicing: Slicing | None = None
+    by_class: tuple[float, ...] | None = None  # the score of each class from which it is kept; `conf` is the lowest
+
+    def kept(self, found: Detections) -> Detections:
+        """Without what is scored below the threshold of its class."""
+        if self.by_class is None:
+            return found
+        keep = found.scores >= found.scores.new_tensor(self.by_class)[found.labels]
+        return Detections(found.boxes[keep], found.scores[keep], found.labels[keep])
 
     def frames_at_once(self, batch: int) -> int:
         """How many are held for the network: one where it is sliced, as it may be large and fills batches alone."""

@@ -51,6 +51,7 @@ def validate(
     evaluator: Evaluator = "detr",
     input: InputConfig | None = None,
     slicing: Slicing | None = None,
+    watch: Watch | None = None,
     quiet: bool = False,
 ) -> tuple[Metrics, DetectionArrays]:
     """Run over the data set and evaluate what is found.
@@ -58,7 +59,7 @@ def validate(
     Under `torchrun` every process takes its share of the batches and all get the same answer, to the last bit: the
     batches are those of one process, and no image is seen twice. (On a CPU the last bits of a network also depend on
     the number of threads, which `torchrun` sets to one.) `batch_size` is that of one process; `input` overrides the
-    model's own; with `slicing` each image is looked at in tiles.
+    model's own; with `slicing` each image is looked at in tiles. `watch` sees every answer of the network.
 
     The classes are matched by name; OtherClasses where the data has boxes of classes that the model
     doesn't know, InputError naming the image where an output is not finite.
@@ -72,6 +73,8 @@ def validate(
 
     def look(images: Tensor, padding: Tensor | None, sizes: Sequence[tuple[int, int]], ids: Ids) -> list[Detections]:
         output = _finite(runner(as_input(images, padding, input), padding), ids)
+        if watch is not None:
+            watch(ids, sizes, output)
         return select(output, sizes, scoring=runner.scoring, conf=conf, max_det=most, classes=known)
 
     with torch.inference_mode():
@@ -92,6 +95,7 @@ def validate(
 
 
 Ids = Sequence[int | str]
+Watch = Callable[[Ids, Sequence[tuple[int, int]], Output], None]
 Look = Callable[[Tensor, Tensor | None, Sequence[tuple[int, int]], Ids], list[Detections]]
 """Images and padding, the (height, width) in which boxes are wanted, and what errors call them -> what is in each."""
 

@@ -1,0 +1,113 @@
+"""The diagnosis as one HTML file that holds all its pictures; nothing from a network."""
+
+from __future__ import annotations
+
+import tempfile
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from detr.diagnose.diagnosis import Diagnosis
+from detr.diagnose.report import DEFINITION, MEANING, class_rows, facts, shown_counts
+from detr.diagnose.tide import CAUSES
+from detr.engine import charts
+from detr.engine.metrics import Metrics
+from detr.engine.page import Section, write_page
+
+
+def write_why_page(
+    path: Path, title: str, diagnosis: Diagnosis, metrics: Metrics, pictures: Sequence[tuple[bytes, str]] | str
+) -> None:
+    """`pictures` of the worst images, as `worst_pictures` makes them, or why there are none."""
+    names = diagnosis.annotations.classes.names
+    precision = np.stack([metrics.precision_at(0.5), metrics.precision_at(0.75)])
+    worst = [] if isinstance(pictures, str) else [(_inline(data, "jpeg"), caption) for data, caption in pictures]
+    sections = [
+        Section("What costs AP", DEFINITION, table=_causes(diagnosis)),
+        Section("Queries, objects, scores", table=[("about", "what was seen"), *facts(diagnosis)], words=True),
+        Section("Which objects are found", table=_groups(diagnosis)),
+        Section(
+            "The worst images",
+            f"Left out: {pictures}." if isinstance(pictures, str) else
+            "Boxes in blue are right, those in vermilion are false, and yellow ones were missed.",
+            pictures=worst,
+        ),
+        Section(
+            "Precision, recall and F1",
+            "The best thresholds are in thresholds.json: detr predict SOURCE --conf thresholds.json",
+            pictures=[(_chart(lambda file: charts.draw_curves(precision[0], diagnosis.by_score, names, file)), "")],
+            wide=True,
+        ),
+        Section("Classes", "Boxes are those shown, by what is wrong with them.", table=_classes(diagnosis)),
+        Section(
+            "Precision by recall of each class",
+            "Both run from 0 to 1; through: IoU 0.5, with its AP; dashed: IoU 0.75. The worst class is first.",
+            pictures=[(_chart(lambda file: charts.draw_class_curves(precision, names, file)), "")],
+            wide=True,
+        ),
+        Section("Which class is taken for which", table=_confused(diagnosis), words=True),
+        Section(
+            "Confusion matrix",
+            pictures=[
+                (_chart(lambda file: charts.draw_confusion(diagnosis.confusion, file, shares=True)), ""),
+                (_chart(lambda file: charts.draw_confusion(diagnosis.confusion, file, shares=False)), ""),
+            ],
+            wide=len(names) > 12,
+        ),
+        Section(
+            "Do scores say how sure it is?",
+            pictures=[(_chart(lambda file: charts.draw_calibration(diagnosis.calibration, file)), "")],
+        ),
+    ]  # fmt: skip
+    lead = f"AP50 {diagnosis.causes.ap50:.1f} as TIDE measures it; AP {100 * metrics.ap:.1f}, AP50 "
+    write_page(path, title, f"{lead}{100 * metrics.ap50:.1f} as COCO does.", sections)
+
+
+def _causes(diagnosis: Diagnosis) -> list[list[str]]:
+    causes, shown = diagnosis.causes, shown_counts(diagnosis)
+    counts = causes.counts()
+    rows = [["cause", "AP50 to win", "of all boxes", "of those shown"]]
+    rows += [
+        [f"{name}: {MEANING[name]}", f"{causes.gains[name]:+.1f}", str(counts[name]), str(shown[name])]
+        for name in sorted(CAUSES, key=lambda name: -causes.gains[name])
+    ]
+    rows.append(["all false boxes, if none were scored above 0", f"{causes.without_false:+.1f}", "", ""])
+    return [*rows, ["all missed, if every object had been found", f"{causes.without_missed:+.1f}", "", ""]]
+
+
+def _groups(diagnosis: Diagnosis) -> list[list[str]]:
+    rows = [["which", "objects", "found", "recall"]]
+    for group in diagnosis.groups:
+        recall = "" if group.recall is None else f"{group.recall:.0%}"
+        rows.append([f"{group.kind}: {group.name}", str(group.objects), str(group.found), recall])
+    return rows
+
+
+def _classes(diagnosis: Diagnosis) -> list[list[str]]:
+    rows = class_rows(diagnosis)
+    head = ["class", "objects", "best threshold", "F1 there", "right", *CAUSES]
+    body = []
+    for row in sorted(rows, key=lambda row: row["F1"]):
+        threshold = "" if row["threshold"] is None else f"{row['threshold']:.2f}"
+        numbers = [str(row[name]) for name in ("right", *CAUSES)]
+        body.append([row["name"], str(row["objects"]), threshold, f"{row['F1']:.2f}", *numbers])
+    return [head, *body]
+
+
+def _confused(diagnosis: Diagnosis) -> list[list[str]]:
+    worst = diagnosis.confusion.worst(10)
+    return [["is", "taken for", "times"], *([is_one, said, str(count)] for is_one, said, count in worst)]
+
+
+def _chart(draw: Callable[[Path], None]) -> str:
+    """The picture itself, as an address."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "chart.png"
+        draw(file)
+        return _inline(file.read_bytes(), "png")
+
+
+def _inline(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{b64encode(data).decode()}"
