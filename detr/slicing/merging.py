@@ -153,37 +153,48 @@ def _meeting(seen: _Seen) -> Iterator[tuple[int, int]]:
 
 def _paired(seen: _Seen, one: int, other: int) -> Iterator[tuple[float, int, int]]:
     """The pairs between two views, one to one, with how well they agree by place and score."""
-    first, second = (slice(seen.bounds[view], seen.bounds[view + 1]) for view in (one, other))
-    overlap = _agreement(seen, first, second, one, other)
-    overlap[seen.labels[first, None] != seen.labels[None, second]] = 0
-    rows, columns = np.nonzero(overlap >= AGREED)
-    worth = overlap[rows, columns] * np.sqrt(seen.scores[first][rows] * seen.scores[second][columns])
-    taken: tuple[set[int], set[int]] = set(), set()
-    for place in np.argsort(-worth, kind="stable").tolist():
-        row, column = int(rows[place]), int(columns[place])
-        if row not in taken[0] and column not in taken[1]:
-            taken[0].add(row)
-            taken[1].add(column)
-            yield float(worth[place]), first.start + row, second.start + column
+    first, second = _within_reach(seen, one, other), _within_reach(seen, other, one)
+    rows, columns = np.nonzero(seen.labels[first, None] == seen.labels[None, second])
+    firsts, seconds = first[rows], second[columns]
+    overlap = _agreement(seen, firsts, seconds)
+    agreed = np.flatnonzero(overlap >= AGREED)
+    worth = overlap[agreed] * np.sqrt(seen.scores[firsts[agreed]] * seen.scores[seconds[agreed]])
+    order = np.argsort(-worth, kind="stable")
+    taken: set[int] = set()
+    for value, mine, theirs in zip(
+        worth[order].tolist(), firsts[agreed[order]].tolist(), seconds[agreed[order]].tolist(), strict=True
+    ):
+        if mine not in taken and theirs not in taken:
+            taken |= {mine, theirs}
+            yield value, mine, theirs
 
 
-def _agreement(seen: _Seen, first: slice, second: slice, one: int, other: int) -> Floats:
-    """[n, m] IoU of the boxes of two views, each as far as the other can see it."""
-    ours = _as_seen_by(seen.boxes[first][:, None], seen.views[other], seen.cut[second][None])
-    theirs = _as_seen_by(seen.boxes[second][None], seen.views[one], seen.cut[first][:, None])
-    visible = (_area(ours[..., :2], ours[..., 2:]) > 0) & (_area(theirs[..., :2], theirs[..., 2:]) > 0)
-    grown = max(seen.blur[one], seen.blur[other]) * np.array([-1, -1, 1, 1])
+def _within_reach(seen: _Seen, one: int, other: int) -> Indices:
+    """Of the boxes of a view those that another view might see."""
+    boxes = seen.boxes[seen.bounds[one] : seen.bounds[one + 1]]
+    blur, view = max(seen.blur[one], seen.blur[other]), seen.views[other]
+    meets = (boxes[:, :2] < view[2:] + blur).all(1) & (boxes[:, 2:] > view[:2] - blur).all(1)
+    return np.flatnonzero(meets) + seen.bounds[one]
+
+
+def _agreement(seen: _Seen, firsts: Indices, seconds: Indices) -> Floats:
+    """[P] IoU of pairs of boxes, each as far as the view of the other can see it."""
+    ours, theirs = _as_seen_by_other(seen, firsts, seconds), _as_seen_by_other(seen, seconds, firsts)
+    visible = (_area(ours[:, :2], ours[:, 2:]) > 0) & (_area(theirs[:, :2], theirs[:, 2:]) > 0)
+    blur = np.maximum(seen.blur[seen.view_of[firsts]], seen.blur[seen.view_of[seconds]])
+    grown = blur[:, None] * np.array([-1, -1, 1, 1])
     ours, theirs = ours + grown, theirs + grown
-    shared = _area(np.maximum(ours[..., :2], theirs[..., :2]), np.minimum(ours[..., 2:], theirs[..., 2:]))
-    union = _area(ours[..., :2], ours[..., 2:]) + _area(theirs[..., :2], theirs[..., 2:]) - shared
+    shared = _area(np.maximum(ours[:, :2], theirs[:, :2]), np.minimum(ours[:, 2:], theirs[:, 2:]))
+    union = _area(ours[:, :2], ours[:, 2:]) + _area(theirs[:, :2], theirs[:, 2:]) - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=visible)
 
 
-def _as_seen_by(boxes: Floats, view: Floats, cut: Mask) -> Floats:
-    """Boxes that end at a view's border on the sides on which what it shows is cut; all broadcast to [n, m, 4]."""
-    low = np.where(cut[..., :2], np.maximum(boxes[..., :2], view[:2]), boxes[..., :2])
-    high = np.where(cut[..., 2:], np.minimum(boxes[..., 2:], view[2:]), boxes[..., 2:])
-    return np.concatenate(np.broadcast_arrays(low, high), -1)
+def _as_seen_by_other(seen: _Seen, ours: Indices, theirs: Indices) -> Floats:
+    """[P, 4] boxes that end at the other's view on the sides on which the box there is cut."""
+    boxes, views, cut = seen.boxes[ours], seen.views[seen.view_of[theirs]], seen.cut[theirs]
+    low = np.where(cut[:, :2], np.maximum(boxes[:, :2], views[:, :2]), boxes[:, :2])
+    high = np.where(cut[:, 2:], np.minimum(boxes[:, 2:], views[:, 2:]), boxes[:, 2:])
+    return np.concatenate([low, high], 1)
 
 
 def _box_of(seen: _Seen, group: list[int]) -> Floats:
