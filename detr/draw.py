@@ -35,7 +35,7 @@ _OKABE_ITO: tuple[Colour, ...] = (
 
 
 def colour_of(label: int) -> Colour:
-    """The colour of a class: always the same, and another than that of its 20 neighbours."""
+    """The colour of a class, or a track: always the same, and another than that of its 20 neighbours."""
     base = _OKABE_ITO[label % len(_OKABE_ITO)]
     towards, share = ((0, 0.0), (255, 0.45), (0, 0.4))[label // len(_OKABE_ITO) % 3]
     red, green, blue = (round(value + (towards - value) * share) for value in base)
@@ -60,7 +60,8 @@ def draw(
 ) -> RGB:
     """A copy of `image`, or of its first bands, with a box and a label for each detection, the best on top.
 
-    Lines and letters grow with the image unless their size in pixels is given.
+    Boxes have the colour of their class, or of their track. Lines and letters grow with the image unless their size in
+    pixels is given.
     """
     picture = np.ascontiguousarray(shown(image)).copy()
     height, width = picture.shape[:2]
@@ -69,14 +70,14 @@ def draw(
     boxes = detections.boxes.detach().cpu().double().numpy()
     for index in range(len(detections) - 1, -1, -1):
         label = int(detections.labels[index])
-        colour = colour_of(label)
+        colour = colour_of(label if detections.track_ids is None else int(detections.track_ids[index]))
         left, top, right, bottom = _inside(boxes[index], width, height)
         cv2.rectangle(picture, (left, top), (right, bottom), colour, line_width)
         if labels:
             track = "" if detections.track_ids is None else f"#{int(detections.track_ids[index])} "
             score = f" {float(detections.scores[index]):.2f}" if scores else ""
             text = f"{track}{_legible(str(names[label]), label)}{score}"
-            _put_label(picture, text, left - line_width // 2, top, colour, font_size)
+            put_label(picture, text, left - line_width // 2, top, colour, font_size)
     return picture
 
 
@@ -87,7 +88,7 @@ def _inside(box: NDArray[np.float64], width: int, height: int) -> tuple[int, int
     return int(left), int(top), int(right), int(bottom)
 
 
-def _put_label(picture: RGB, text: str, left: int, top: int, colour: Colour, font_size: int) -> None:
+def put_label(picture: RGB, text: str, left: int, top: int, colour: Colour, font_size: int) -> None:
     """A filled plate with text, standing on the box; hanging into it where there is no room above."""
     mask = _written(text, font_size)
     pad = max(2, font_size // 5)

@@ -29,7 +29,7 @@ FLOORS = [
     ],
     ["layers"],
     ["backbones"],
-    ["models", "criterion", "data", "video", "draw", "slicing"],
+    ["models", "criterion", "data", "video", "draw", "slicing", "tracking"],
     ["explain"],
     ["engine", "export"],
     ["diagnose"],
@@ -41,7 +41,7 @@ SHARE_A_FLOOR = {0}  # the ground floor builds on itself
 
 DOORS = {
     "click": ["cli/"],
-    "cv2": ["video/", "draw.py"],
+    "cv2": ["video/", "draw.py", "engine/draw_tracks.py"],
     "av": ["video/", "data/shapes_video.py"],
     "scipy": ["criterion/matcher.py"],
     "pycocotools": ["engine/evaluate.py"],
@@ -49,6 +49,7 @@ DOORS = {
     "triton": ["ops/"],
     "tqdm": ["engine/progress.py"],
     "timm": ["layers/timm.py"],
+    "trackers": ["tracking/"],
     "matplotlib": ["engine/plots.py", "engine/charts.py"],
     "tifffile": ["bands.py"],
     "tensorboard": ["engine/journal.py"],

@@ -21,6 +21,7 @@ VERBS = {
     "tune": "Search for the settings that train best.",
     "val": "Measure a model, or a file of predictions, on a data set.",
     "predict": "Find objects in images, videos, cameras and streams.",
+    "track": "Follow objects through videos, cameras and streams, and count them.",
     "explain": "Show what each detection looked at.",
     "export": "Write a model for ONNX Runtime, OpenVINO or PyTorch, and prove the file.",
     "data": "Make, look at and convert data sets.",
@@ -30,7 +31,7 @@ VERBS = {
     "benchmark": "Time models, and what their layers and queries buy.",
 }
 ALIASES = {"eval": "val"}
-COMPUTING = {"demo", "train", "val", *ALIASES, "predict", "explain", "export", "benchmark"}
+COMPUTING = {"demo", "train", "val", *ALIASES, "predict", "track", "explain", "export", "benchmark"}
 
 _ONLY_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # before 8.2, click shows help and leaves with 0
 

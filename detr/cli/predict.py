@@ -13,6 +13,7 @@ from detr.cli.backend import backend_options, exported_runner
 from detr.cli.launching import leave_to_processes
 from detr.cli.plain import raise_for, say_nothing, share, sides, to_stderr, to_stdout
 from detr.cli.slices import slice_options, slicing_asked
+from detr.cli.tracking import as_videos, tracking_asked, tracking_options
 from detr.errors import UsageError
 from detr.files import new_run, require_writable
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 @backend_options
 @click.option("--batch", type=click.IntRange(min=1), default=1, help="Pictures, or tiles, the network sees at once.")
 @slice_options
+@tracking_options
 @click.option("--save-json", is_flag=True, help="Images: predictions.json, as COCO has it. Videos: NAME.jsonl.")
 @click.option("--save-txt", is_flag=True, help="labels/*.txt, YOLO's lines.")
 @click.option("--save-conf", is_flag=True, help="Scores in those lines.")
@@ -83,6 +85,7 @@ def command(
     tile: str | None,
     overlap: float | None,
     tiles_only: bool,
+    track: bool,
     save_json: bool,
     save_txt: bool,
     save_conf: bool,
@@ -98,6 +101,7 @@ def command(
     overwrite: bool,
     as_json: bool,
     quiet: bool,
+    **following: Any,
 ) -> None:
     """Find objects in each SOURCE: an image, a video, a folder, a glob, a .txt list of them, a URL (http, https, rtsp),
     the number of a camera, or - for a stream on standard input.
@@ -113,6 +117,7 @@ def command(
     threshold = Path(conf) if conf.endswith(".json") else share("--conf", conf)
     size = None if imgsz is None else sides(imgsz)
     slicing = slicing_asked(tile, overlap, tiles_only, batch=batch)
+    tracking = tracking_asked(track, threshold, **following)
     if iou is not None:
         click.echo("--iou has no effect: the model gives each object once, and nothing is suppressed", err=True)
 
@@ -122,20 +127,26 @@ def command(
     from detr.engine.predict import predict
     from detr.engine.saving import Wanted
     from detr.engine.shares import put_together, share_of
+    from detr.tracking.tracker import require_library
     from detr.video import find_sources
 
     found = find_sources(sources)
+    if tracking is not None:
+        found = as_videos(found, following["fps"])
+        require_library()
     leave_to_processes(device)
     team = click.get_current_context().with_resource(joined(choose_device(device)))
     if team.size > 1 and (show or any(source.kind == "pipe" for source in found)):
         raise UsageError("several processes can neither show pictures (--show) nor read one stream (-)")
-    folder = team.agreed(lambda: new_run("predict", name, project=project, overwrite=overwrite))
+    kind = "predict" if tracking is None else "track"
+    folder = team.agreed(lambda: new_run(kind, name, project=project, overwrite=overwrite))
     require_writable(folder)
     wanted = Wanted(
         images=not no_save,
         videos=not (no_save or no_video),
         json=save_json,
         txt=save_txt,
+        mot=following["save_mot"],
         crop=save_crop,
         conf=save_conf,
         line_width=line_width,
@@ -155,7 +166,7 @@ def command(
         detector = Detector(weights, **network) if runner is None else Detector(runner)
         words = [word for words in classes for word in words.split(",") if word.strip()]
         settings = detector.settings(
-            conf=threshold,
+            conf=threshold if tracking is None else tracking.lowest,
             classes=words if classes else None,
             max_det=max_det,
             imgsz=size,
@@ -172,6 +183,7 @@ def command(
             show=show,
             stride=vid_stride,
             batch=batch,
+            tracking=tracking,
             fail_fast=fail_fast,
             quiet=quiet or not team.leads,
             say=say,

@@ -192,6 +192,52 @@ class Detector:
 
     predict = __call__
 
+    def track(
+        self,
+        source: Picture | Iterable[Picture],
+        *,
+        conf: float = 0.25,
+        weak: float | None = None,
+        patience: float = 1.0,
+        lines: Sequence[str] = (),
+        zones: Sequence[str] = (),
+        count_at: Literal["middle", "bottom"] = "middle",
+        trail: float = 1.0,
+        fps: float | None = None,
+        stream: bool = False,
+        classes: Sequence[int | str] | int | str | None = None,
+        max_det: int = 300,
+        imgsz: int | Sequence[int] | None = None,
+        half: bool = False,
+        channels: Channels = "bgr",
+        batch: int = 1,
+        vid_stride: int = 1,
+        slice: int | Sequence[int] | None = None,
+        overlap: float = 0.2,
+        tiles_only: bool = False,
+    ) -> list[Results] | Iterator[Results]:
+        """Follow objects through the videos of `source`: results as of `predict`, of tracks only, with `boxes.id`.
+
+        conf: a score from which on a new track may begin. weak: one down to which tracks are kept going, 0.1 or `conf`
+            if that is less. patience: seconds after which what is lost gets a new id.
+        lines, zones: `"x1,y1,x2,y2:name"`, `"x1,y1,x2,y2,x3,y3:name"`, in pixels or as shares of the picture; each
+            result has the `counts` so far. count_at: the point of a box that counts.
+        trail: seconds of its way that `plot` draws behind each object.
+        fps: pictures (files, arrays, tensors) that follow each other are the frames of a video, so many a second.
+
+        Ids begin at 1 in each video. The other arguments are those of `predict`.
+        """
+        from detr.engine.tracking import Tracking, follow_all, numbered, places_of
+
+        tracking = Tracking(conf, weak, patience, places_of(lines, zones), count_at, trail)
+        slicing = slicing_of(slice, overlap=overlap, tiles_only=tiles_only, batch=at_least_1("batch", batch))
+        settings = self.settings(
+            conf=tracking.lowest, classes=classes, max_det=max_det, imgsz=imgsz, half=half, slicing=slicing
+        )
+        pictures = given_frames(source, channels=channels, stride=at_least_1("vid_stride", vid_stride))
+        results = follow_all(self, numbered(pictures, fps), settings, tracking, stride=vid_stride, batch=batch)
+        return results if stream else list(results)
+
     def settings(
         self,
         *,
@@ -297,7 +343,7 @@ class Detector:
             frame=item.frame.index,
             time=item.frame.time,
             as_found=found.boxes,
-            explainer=Explainer(self, settings),
+            explainer=None if settings.slicing is not None else Explainer(self, settings),
         )
 
     def val(

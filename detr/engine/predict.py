@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from detr.engine.results import Results
 from detr.engine.saving import Saver, Wanted
 from detr.engine.settings import Settings
 from detr.engine.shares import Share, share_of
+from detr.engine.tracking import Follower, Tracking, counts_json
 from detr.errors import InputError
+from detr.tracking import Counted
 from detr.video import Frame, FrameReader, Source
 
 Say = Callable[[str], None]
@@ -33,6 +35,8 @@ class Summary:
     videos: int = 0
     frames: int = 0  # of images and videos
     detections: int = 0
+    tracks: int = 0
+    counts: dict[str, dict[str, Any]] = field(default_factory=dict)  # source -> line or zone -> in, out
     seconds: float = 0.0
     failures: list[tuple[str, str]] = field(default_factory=list)  # source, what was wrong
     notes: list[str] = field(default_factory=list)
@@ -42,7 +46,8 @@ class Summary:
         """`2 images and 1 video, 37 detections, 21.5 frames/s`"""
         done = [(self.images, "image"), (self.videos, "video")]
         sources = " and ".join(_counted(number, what) for number, what in done if number) or "part of a video"
-        return f"{sources}, {_counted(self.detections, 'detection')}, {self.frames / self.seconds:.1f} frames/s"
+        tracks = f", {_counted(self.tracks, 'track')}" if self.tracks else ""
+        return f"{sources}, {_counted(self.detections, 'detection')}{tracks}, {self.frames / self.seconds:.1f} frames/s"
 
     def to_json(self) -> dict[str, Any]:
         failures = [{"source": source, "error": error} for source, error in self.failures]
@@ -60,6 +65,8 @@ class _Ended:
     source: Source
     notes: list[str]
     problem: InputError | None  # why it ended before its end
+    tracks: int = 0
+    counts: tuple[Counted, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +85,15 @@ def predict(
     show: bool = False,
     stride: int = 1,
     batch: int = 1,
+    tracking: Tracking | None = None,
     fail_fast: bool = False,
     quiet: bool = False,
     say: Say = print,
 ) -> Summary:
     """Run the detector over all sources and leave what is wanted in `folder`.
 
-    `sources` may be one process's share of them; the shares are put together by `detr.engine.shares`. A source that
+    `sources` may be one process's share of them; the shares are put together by `detr.engine.shares`. With `tracking`,
+    whose lowest score the settings should have, what is found in videos is followed. A source that
     can't be read is noted in the summary, and the others go on, unless `fail_fast`. Ctrl-C and SIGTERM
     leave videos and lists finished, with the frames so far. InputError where results can't be written.
     """
@@ -95,7 +104,8 @@ def predict(
     batch = settings.frames_at_once(batch)
     kept_ready = (2 * batch + 2, 2) if settings.slicing is None else (1, 1)  # what is sliced may be large
     reading = ahead(_prepared(share.sources, detector, settings, stride), depth=kept_ready[0])
-    found = ahead(_detected(reading, detector, settings, batch), depth=kept_ready[1])
+    detected = _detected(reading, detector, settings, batch)
+    found = ahead(detected if tracking is None else _tracked(detected, tracking, stride), depth=kept_ready[1])
     bar = progress(total=None, description="predict", unit="frame", quiet=quiet)
     begun = time.perf_counter(), 0, 0
     number = 0  # of the source under way
@@ -115,7 +125,7 @@ def predict(
             else:
                 saver.end()
                 number += 1
-                _conclude(item, summary, begun, bar.write if not bar.disable else say)
+                _conclude(item, summary, detector.names, begun, bar.write if not bar.disable else say)
                 if item.problem is not None and fail_fast:
                     break
         if window is not None:
@@ -145,7 +155,7 @@ def _prepared(
 
 def _detected(
     items: Generator[_Begun | Prepared | _Ended, None, None], detector: Detector, settings: Settings, batch: int
-) -> Iterator[_Begun | _Found | _Ended]:
+) -> Generator[_Begun | _Found | _Ended, None, None]:
     """The same with results, in order; batches reach over the ends of sources. Runs in the network's thread."""
     waiting: list[_Begun | Prepared | _Ended] = []
     count = 0
@@ -160,6 +170,29 @@ def _detected(
                 yield from _answered(waiting, detector, settings)
                 waiting, count = [], 0
     yield from _answered(waiting, detector, settings)
+
+
+def _tracked(
+    items: Generator[_Begun | _Found | _Ended, None, None], tracking: Tracking, stride: int
+) -> Iterator[_Begun | _Found | _Ended]:
+    """The same with ids. What is wrong with a source ends that source, and the rest of its frames is left out."""
+    follower = Follower(tracking, stride=stride)
+    problem: InputError | None = None
+    with closing(items):
+        for item in items:
+            if isinstance(item, _Begun):
+                follower, problem = Follower(tracking, stride=stride), None
+                yield item
+            elif isinstance(item, _Ended):
+                ended = replace(item, tracks=follower.num_tracks, counts=follower.counts)
+                yield ended if problem is None else replace(ended, problem=problem)
+            elif problem is None:
+                try:
+                    followed = follower.follow(item.result, item.frame)
+                except InputError as refused:
+                    problem = refused
+                else:
+                    yield _Found(item.frame, followed)
 
 
 def _answered(
@@ -186,8 +219,13 @@ def _count(item: _Found, summary: Summary) -> None:
     summary.images += item.frame.index is None
 
 
-def _conclude(item: _Ended, summary: Summary, begun: tuple[float, int, int], say: Say) -> None:
+def _conclude(
+    item: _Ended, summary: Summary, names: Mapping[int, str], begun: tuple[float, int, int], say: Say
+) -> None:
     summary.notes += [f"{item.source.path}: {note}" for note in item.notes]
+    summary.tracks += item.tracks
+    if item.counts:
+        summary.counts[item.source.path] = counts_json(item.counts, names)
     if item.problem is not None:
         summary.failures.append((item.source.path, str(item.problem)))
         return
@@ -197,7 +235,10 @@ def _conclude(item: _Ended, summary: Summary, begun: tuple[float, int, int], say
         summary.videos += 1
     rate = f", {count / seconds:.1f} frames/s" if count > 1 else ""
     frames_said = f"{_counted(count, 'frame')}, " if item.source.kind != "image" else ""
-    say(f"{item.source.path}: {frames_said}{_counted(summary.detections - detections, 'detection')}{rate}")
+    tracks_said = f", {_counted(item.tracks, 'track')}" if item.tracks else ""
+    say(f"{item.source.path}: {frames_said}{_counted(summary.detections - detections, 'detection')}{tracks_said}{rate}")
+    for one in item.counts:
+        say(f"  {one.said(names)}")
 
 
 def _counted(number: int, what: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,10 +22,13 @@ from torch import Tensor
 
 from detr.boxes import xyxy_to_cxcywh
 from detr.draw import crop, draw, file_safe, write_image
+from detr.engine.draw_tracks import draw_tracks
 from detr.errors import InputError
 from detr.files import write_text
 from detr.image import RGB
 from detr.records import Detections
+from detr.tracking import Counted
+from detr.tracking.counting import Point
 
 if TYPE_CHECKING:
     from detr.explain import Explanation
@@ -127,6 +130,8 @@ class Results:
     time: float | None = None  # seconds, in its video
     as_found: Tensor | None = field(default=None, repr=False)  # [N, 4] xyxy before they were clipped to the image
     explainer: Callable[[Results, int], Explanation] | None = field(default=None, repr=False)  # who found it
+    trails: Mapping[int, Sequence[Point]] = field(default_factory=dict, repr=False)  # of each track, where it came from
+    counts: tuple[Counted, ...] = field(default=(), repr=False)  # at the lines and zones of a video, so far
 
     masks = obb = keypoints = probs = None  # what other kinds of models find
 
@@ -207,6 +212,7 @@ class Results:
             raise InputError(f"channels {channels!r}; expected 'bgr' or 'rgb'")
         options = {"line_width": line_width, "font_size": font_size}
         drawn = draw(self.image, self.detections, self.names, labels=labels, scores=conf, **options)
+        drawn = draw_tracks(drawn, self.trails, self.counts, line_width=line_width, font_size=font_size)
         return drawn if channels == "rgb" else np.ascontiguousarray(drawn[:, :, ::-1])
 
     def save(self, filename: str | os.PathLike[str] | None = None, **plot: Any) -> str:

@@ -15,6 +15,7 @@ from detr.classes import Classes
 from detr.engine.json_list import JsonList
 from detr.engine.results import Results, write_image
 from detr.engine.shares import ListPart, Share
+from detr.engine.tracking import counts_json
 from detr.errors import InputError
 from detr.video import Frame, Source, VideoWriter
 
@@ -29,6 +30,7 @@ class Wanted:
     videos: bool = True  # drawn
     json: bool = False  # predictions.json, COCO's result list, for images; NAME.jsonl for videos
     txt: bool = False  # labels/NAME.txt, YOLO's lines
+    mot: bool = False  # mot/NAME.txt of tracked videos, as MOTChallenge has it
     crop: bool = False  # crops/CLASS/NAME-N.jpg
     conf: bool = False  # scores in the labels
     line_width: int | None = None
@@ -47,6 +49,7 @@ class Saver:
         self._source: Source | None = None
         self._video: VideoWriter | None = None
         self._lines: IO[str] | None = None
+        self._mot: IO[str] | None = None
         self._list: JsonList | ListPart | None = None
         if wanted.json:
             self._list = JsonList(folder / "predictions.json") if share.of == 1 else ListPart(folder, share.rank)
@@ -60,8 +63,8 @@ class Saver:
         with ExitStack() as stack:  # each is closed, whatever happens to the others
             if self._list is not None:
                 stack.callback(self._list.close)
-            if self._lines is not None:
-                stack.callback(self._lines.close)
+            for lines in filter(None, (self._lines, self._mot)):
+                stack.callback(lines.close)
             if self._video is not None:
                 stack.callback(self._video.close, to_the_end=problem is None)
 
@@ -88,9 +91,9 @@ class Saver:
             video, self._video = self._video, None
             video.close()
             self.notes += [f"{self._name}: {note}" for note in video.notes]
-        if self._lines is not None:
-            self._lines.close()
-            self._lines = None
+        for lines in filter(None, (self._lines, self._mot)):
+            lines.close()
+        self._lines = self._mot = None
 
     def _add_image(self, result: Results) -> None:
         assert self._source is not None
@@ -113,20 +116,43 @@ class Saver:
                 )
             self._video.write(self._drawn(result), pts=frame.pts)
         if self._wanted.json:
-            self._add_line({"frame": frame.index, "pts": frame.time, "detections": result.summary()})
+            row: dict[str, Any] = {"frame": frame.index, "pts": frame.time, "detections": result.summary()}
+            if result.counts:
+                row["counts"] = counts_json(result.counts, result.names)
+            path = self.folder / f"{self._name}.jsonl"
+            self._lines = _appended(self._lines, path, json.dumps(row, ensure_ascii=False) + "\n")
+        if self._wanted.mot:
+            path = self.folder / "mot" / f"{self._name}.txt"
+            self._mot = _appended(self._mot, path, mot_lines(result, self._classes))
 
     def _drawn(self, result: Results) -> Any:
         return result.plot(channels="rgb", line_width=self._wanted.line_width)
 
-    def _add_line(self, row: dict[str, Any]) -> None:
-        path = self.folder / f"{self._name}.jsonl"
-        try:
-            if self._lines is None:
-                self._lines = path.open("w", encoding="utf-8", errors="backslashreplace")
-            self._lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-            self._lines.flush()
-        except OSError as problem:
-            raise InputError(f"{path}: cannot be written ({problem.strerror})") from problem
+
+def _appended(lines: IO[str] | None, path: Path, text: str) -> IO[str]:
+    """The file, open, with the text at its end and on the disk: whatever comes, what was found so far is kept."""
+    try:
+        if lines is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = path.open("w", encoding="utf-8", errors="backslashreplace")
+        lines.write(text)
+        lines.flush()
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be written ({problem.strerror})") from problem
+    return lines
+
+
+def mot_lines(result: Results, classes: Classes) -> str:
+    """MOTChallenge's lines: frame from 1, id, left, top, width, height, score, category id, -1 for the visibility."""
+    assert result.frame is not None
+    found = result.detections
+    assert found.track_ids is not None
+    categories = [classes.id_of(label) for label in found.labels.tolist()]
+    rows = zip(found.track_ids.tolist(), found.boxes.tolist(), found.scores.tolist(), categories, strict=True)
+    return "".join(
+        f"{result.frame + 1},{track},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},{category},-1\n"
+        for track, (x1, y1, x2, y2), score, category in sorted(rows)
+    )
 
 
 def coco_rows(result: Results, name: str, classes: Classes) -> list[dict[str, Any]]:

@@ -55,8 +55,11 @@ def put_together(own: Summary, sources: Sequence[Source], team: Team, *, json: b
         whole.videos += each.videos
         whole.frames += each.frames
         whole.detections += each.detections
+        whole.tracks += each.tracks
+        whole.counts |= each.counts
         whole.failures += each.failures
         whole.notes += each.notes
+    whole.counts = dict(sorted(whole.counts.items(), key=lambda counted: places[counted[0]]))
     whole.failures.sort(key=lambda failure: places[failure[0]])
     return whole
 

@@ -20,6 +20,7 @@ import av
 import cv2
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
@@ -88,6 +89,8 @@ class FrameReader:
         self._camera: cv2.VideoCapture | None = None
         if source.kind == "image":
             self.total = 1
+        elif source.kind == "sequence":
+            self.total = -(-len(source.files) // stride)
         elif source.kind == "camera":
             self._camera = _open_camera(source)
         elif source.kind == "url" and (picture := _fetched_image(source.path, channels)) is not None:
@@ -115,6 +118,8 @@ class FrameReader:
             return self._video_frames(self._container)
         if self._camera is not None:
             return self._camera_frames(self._camera)
+        if self.source.kind == "sequence":
+            return self._pictures()
         return self._one_image()
 
     def _one_image(self) -> Iterator[Frame]:
@@ -123,6 +128,22 @@ class FrameReader:
             if (count := count_pictures(self.source.path)) > 1:
                 self.notes.append(f"the first of its {count} pictures was taken")
         yield Frame(self._image, self.source)
+
+    def _pictures(self) -> Iterator[Frame]:
+        """Those of a sequence; one that can't be read is left out, and its place stays empty."""
+        rate = self.source.rate
+        assert rate is not None
+        arrived = False
+        for index in range(0, len(self.source.files), self.stride):
+            try:
+                image = read_image(self.source.files[index])
+            except InputError as problem:
+                self.notes.append(f"{problem}; left out")
+                continue
+            arrived = True
+            yield Frame(image, self.source, index, index, 1 / rate, rate)
+        if not arrived:
+            raise InputError(f"{_called(self.source)}: none of its {len(self.source.files)} pictures can be read")
 
     def _video_frames(self, container: InputContainer) -> Iterator[Frame]:
         stream = _picture_stream(container, self.source)
@@ -149,11 +170,19 @@ class FrameReader:
         """Decoded pictures. A damaged packet is left out; where the container itself is damaged, we try on a while."""
         damaged = failures = concealed = 0
         packets = container.demux(stream)
+        waiting: list[Packet] = []
         while failures < 100:
             try:
-                packet = next(packets)
+                waiting.append(next(packets))
                 failures = 0
-                pictures = packet.decode()
+                if waiting[-1].is_corrupt:
+                    continue  # the next one says whether the file ends with it
+                if not waiting[-1].size:
+                    # Cut through by the end of the file: given to a decoder with several threads, it would take whole
+                    # pictures along that are still on their way through them.
+                    damaged += len(waiting) - 1
+                    waiting = waiting[-1:]
+                pictures = [picture for _ in range(len(waiting)) for picture in waiting.pop(0).decode()]
             except StopIteration:
                 break
             except av.error.InvalidDataError:

@@ -6,6 +6,8 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -15,7 +17,7 @@ from PIL import Image
 from detr.errors import InputError, UsageError, did_you_mean
 from detr.image import FORMATS, IMAGE_SUFFIXES
 
-Kind = Literal["image", "video", "camera", "url", "pipe"]
+Kind = Literal["image", "video", "camera", "url", "pipe", "sequence"]
 
 VIDEO_SUFFIXES = frozenset(
     [
@@ -32,7 +34,9 @@ class Source:
     """One image, video, camera or stream."""
 
     kind: Kind
-    path: str  # a path, a URL, the number of a camera, or "-"
+    path: str  # a path, a URL, the number of a camera, or "-"; of a sequence the folder of its pictures
+    files: tuple[str, ...] = ()  # of a sequence, in order
+    rate: Fraction | None = None  # of a sequence, frames per second
 
     @property
     def name(self) -> str:
@@ -41,6 +45,8 @@ class Source:
             return f"camera-{self.path}"
         if self.kind == "pipe":
             return "stdin"
+        if self.kind == "sequence":
+            return Path(self.path).absolute().name or "sequence"
         if self.kind == "url":
             parts = urlsplit(self.path)
             return Path(unquote(parts.path)).stem or parts.hostname or "stream"
@@ -62,6 +68,18 @@ def find_sources(source: str | int | os.PathLike[str] | Iterable[str | int | os.
     if isinstance(source, (str, int, os.PathLike)):
         return list(_found(source))
     return [found for one in source for found in _found(one)]
+
+
+def as_sequences(sources: Iterable[Source], rate: float) -> list[Source]:
+    """Images that follow each other and lie in one folder taken for a video of `rate` frames per second."""
+    joined: list[Source] = []
+    for folder, group in groupby(sources, key=lambda one: Path(one.path).parent if one.kind == "image" else None):
+        if folder is None:
+            joined += group
+        else:
+            files = tuple(one.path for one in group)
+            joined.append(Source("sequence", str(folder), files, Fraction(rate).limit_denominator(1_000_000)))
+    return joined
 
 
 def _found(source: str | int | os.PathLike[str]) -> Iterator[Source]:

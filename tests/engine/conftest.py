@@ -8,13 +8,20 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 import torch
+from scipy import ndimage
+from torch import nn
 
+from detr.classes import Classes
 from detr.config import validated
 from detr.data.coco import CocoDataset, read_annotations
 from detr.data.shapes import make_shapes
 from detr.data.sources import find_splits
 from detr.engine import train as program
+from detr.engine.detector import Detector
 from detr.engine.recipe import Recipe
+from detr.image import InputConfig
+from detr.models.postprocess import Scoring
+from detr.records import Output, Predictions
 
 SMALL = {
     "model": {
@@ -121,3 +128,40 @@ def processes():
         return [(process.returncode, *texts) for process, texts in zip(started, said, strict=True)]
 
     return run
+
+
+class BlobFinder(nn.Module):
+    """One class, one query for each blob that can be told from the ground, as large as it is shown."""
+
+    scoring = Scoring()
+
+    def __init__(self, input=None):
+        super().__init__()
+        input = input or InputConfig(height=64, width=64)
+        self.config = type("Config", (), {"arch": "rtdetr", "input": input})
+        self.classes = Classes((7,), ("blob",))
+        self.batches = []
+
+    def forward(self, images, padding=None):
+        self.batches.append(tuple(images.shape))
+        logits, boxes = torch.full((len(images), 20, 1), -9.0), torch.full((len(images), 20, 4), 0.5)
+        for image, image_logits, image_boxes in zip(images, logits, boxes, strict=True):
+            bright = ndimage.label(image.mean(0).numpy() > 0.5)[0]
+            for query, (rows, columns) in enumerate(ndimage.find_objects(bright)):
+                height, width = bright.shape
+                image_logits[query] = 2 + query / 10
+                image_boxes[query] = torch.tensor(
+                    [
+                        (columns.start + columns.stop) / 2 / width,
+                        (rows.start + rows.stop) / 2 / height,
+                        (columns.stop - columns.start) / width,
+                        (rows.stop - rows.start) / height,
+                    ]
+                )
+        return Output((Predictions(logits, boxes),))
+
+
+@pytest.fixture
+def blob_finder():
+    """Makes a detector, of 64 x 64 pixels or another input, which finds exactly the bright blobs that it is shown."""
+    return lambda input=None: Detector(BlobFinder(input), device="cpu")

@@ -6,54 +6,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy import ndimage
-from torch import nn
 
-from detr.classes import Classes
 from detr.data.coco import CocoDataset, read_annotations
-from detr.engine.detector import Detector
 from detr.engine.predict import predict
 from detr.engine.saving import Wanted
 from detr.engine.settings import slicing_of
 from detr.engine.validate import validate
 from detr.errors import InputError, UsageError
-from detr.image import DETR_INPUT, InputConfig
-from detr.models.postprocess import Scoring
+from detr.image import DETR_INPUT
 from detr.records import Output, Predictions
 from detr.video import VideoWriter, find_sources
 
-SIDE, QUERIES = 64, 20
-
-
-class BlobFinder(nn.Module):
-    """One class, one query for each blob that can be told from the ground, as large as it is shown."""
-
-    scoring = Scoring()
-
-    def __init__(self, input=None):
-        super().__init__()
-        input = input or InputConfig(height=SIDE, width=SIDE)
-        self.config = type("Config", (), {"arch": "rtdetr", "input": input})
-        self.classes = Classes((7,), ("blob",))
-        self.batches = []
-
-    def forward(self, images, padding=None):
-        self.batches.append(tuple(images.shape))
-        logits, boxes = torch.full((len(images), QUERIES, 1), -9.0), torch.full((len(images), QUERIES, 4), 0.5)
-        for image, image_logits, image_boxes in zip(images, logits, boxes, strict=True):
-            bright = ndimage.label(image.mean(0).numpy() > 0.5)[0]
-            for query, (rows, columns) in enumerate(ndimage.find_objects(bright)):
-                height, width = bright.shape
-                image_logits[query] = 2 + query / 10
-                image_boxes[query] = torch.tensor(
-                    [
-                        (columns.start + columns.stop) / 2 / width,
-                        (rows.start + rows.stop) / 2 / height,
-                        (columns.stop - columns.start) / width,
-                        (rows.stop - rows.start) / height,
-                    ]
-                )
-        return Output((Predictions(logits, boxes),))
+SIDE = 64
 
 
 BLOBS = [(5, 5, 12, 12), (58, 10, 70, 20), (100, 40, 108, 52), (57, 57, 68, 69), (90, 2, 180, 9), (185, 60, 199, 80)]
@@ -71,56 +35,57 @@ def found(results):
 
 
 @pytest.mark.parametrize("batch", [1, 4, 100])
-def test_each_object_is_found_once_and_whole(batch):
-    network = BlobFinder()
-    (results,) = Detector(network)(scene(), batch=batch, slice=SIDE, overlap=0.3, tiles_only=True)
-    assert len(network.batches) == -(-10 // batch)
+def test_each_object_is_found_once_and_whole(batch, blob_finder):
+    detector = blob_finder()
+    (results,) = detector(scene(), batch=batch, slice=SIDE, overlap=0.3, tiles_only=True)
+    assert len(detector.network.batches) == -(-10 // batch)
     assert found(results) == sorted(tuple(map(float, blob)) for blob in BLOBS)
 
 
-def test_the_whole_picture_is_looked_at_last():
-    network = BlobFinder()
-    (results,) = Detector(network)(scene([(0, 0, 200, 50)]), batch=10, slice=SIDE, overlap=0.3)
-    assert [shape[0] for shape in network.batches] == [10, 1]
+def test_the_whole_picture_is_looked_at_last(blob_finder):
+    detector = blob_finder()
+    (results,) = detector(scene([(0, 0, 200, 50)]), batch=10, slice=SIDE, overlap=0.3)
+    assert [shape[0] for shape in detector.network.batches] == [10, 1]
     assert found(results) == [pytest.approx((0, 0, 200, 50), abs=1.5)]
 
 
-def test_without_tiles_what_is_small_is_lost():
+def test_without_tiles_what_is_small_is_lost(blob_finder):
     small = [(10 * n + 1, 10, 10 * n + 3, 12) for n in range(19)]
-    assert len(Detector(BlobFinder())(scene(small))[0]) < 3
-    assert len(Detector(BlobFinder())(scene(small), slice=SIDE)[0]) == 19
+    assert len(blob_finder()(scene(small))[0]) < 3
+    assert len(blob_finder()(scene(small), slice=SIDE)[0]) == 19
 
 
-def test_a_picture_that_is_one_tile_is_seen_as_without():
+def test_a_picture_that_is_one_tile_is_seen_as_without(blob_finder):
     picture = scene(BLOBS[:1], 60, 50)
-    (plain,) = Detector(BlobFinder())(picture)
-    (sliced,) = Detector(BlobFinder())(picture, slice=SIDE)
+    (plain,) = blob_finder()(picture)
+    (sliced,) = blob_finder()(picture, slice=SIDE)
     assert torch.equal(plain.boxes.data, sliced.boxes.data) and torch.equal(plain.as_found, sliced.as_found)
 
 
-def test_the_whole_picture_of_another_aspect_goes_alone():
+def test_the_whole_picture_of_another_aspect_goes_alone(blob_finder):
     """Where the input keeps the aspect, so that no tile is padded for its sake."""
-    network = BlobFinder(DETR_INPUT.model_copy(update={"short": SIDE, "long": 2 * SIDE, "mean": None, "std": None}))
-    Detector(network)(scene(), slice=SIDE, batch=100)
-    assert network.batches == [(8, 3, 64, 64), (1, 3, 58, 128)]
+    update = {"short": SIDE, "long": 2 * SIDE, "mean": None, "std": None}
+    detector = blob_finder(DETR_INPUT.model_copy(update=update))
+    detector(scene(), slice=SIDE, batch=100)
+    assert detector.network.batches == [(8, 3, 64, 64), (1, 3, 58, 128)]
 
 
-def test_so_many_come_out_as_are_allowed():
-    (results,) = Detector(BlobFinder())(scene(), slice=SIDE, overlap=0.3, max_det=2)
+def test_so_many_come_out_as_are_allowed(blob_finder):
+    (results,) = blob_finder()(scene(), slice=SIDE, overlap=0.3, max_det=2)
     assert len(results) == 2
 
 
-def test_videos_are_sliced_frame_by_frame(tmp_path):
+def test_videos_are_sliced_frame_by_frame(tmp_path, blob_finder):
     with VideoWriter(tmp_path / "walk.mp4", rate=10) as writer:
         for shift in range(4):
             writer.write(scene([(20 + 40 * shift, 30, 40 + 40 * shift, 50)]))
-    detector = Detector(BlobFinder())
+    detector = blob_finder()
     results = detector(tmp_path / "walk.mp4", slice=SIDE, overlap=0.4)
     assert [len(one) for one in results] == [1] * 4
     assert [float(one.boxes.xywh[0, 0]) for one in results] == pytest.approx([30, 70, 110, 150], abs=1)
 
 
-def test_predict_and_val_agree_and_are_right(tmp_path):
+def test_predict_and_val_agree_and_are_right(tmp_path, blob_finder):
     (tmp_path / "images").mkdir()
     rng = np.random.default_rng(0)
     records, pictures = [], []
@@ -137,7 +102,7 @@ def test_predict_and_val_agree_and_are_right(tmp_path):
     tree = {"images": pictures, "annotations": records, "categories": [{"id": 7, "name": "blob"}]}
     (tmp_path / "truth.json").write_text(json.dumps(tree))
     dataset = CocoDataset(read_annotations(tmp_path / "truth.json"), tmp_path / "images")
-    detector = Detector(BlobFinder())
+    detector = blob_finder()
     slicing = slicing_of(SIDE, overlap=0.3, tiles_only=True, batch=4)
     settings = detector.settings(conf=0.0, slicing=slicing)
     metrics, arrays = validate(detector.runner(), dataset, slicing=slicing, quiet=True)
@@ -152,17 +117,17 @@ def test_predict_and_val_agree_and_are_right(tmp_path):
     assert ours == sorted((image, *box, score) for image, box, score in boxes)
 
 
-def test_a_network_that_answers_with_nan_is_an_error():
-    class Broken(BlobFinder):
-        def forward(self, images, padding=None):
-            last = super().forward(images).layers[-1]
-            return Output((Predictions(last.logits * torch.nan, last.boxes),))
+def test_a_network_that_answers_with_nan_is_an_error(monkeypatch, blob_finder):
+    def broken(images, padding=None):
+        return Output((Predictions(torch.full((len(images), 1, 1), torch.nan), torch.full((len(images), 1, 4), 0.5)),))
 
+    detector = blob_finder()
+    monkeypatch.setattr(detector.network, "forward", broken)
     with pytest.raises(InputError, match="NaN"):
-        Detector(Broken())(scene(), slice=SIDE)
+        detector(scene(), slice=SIDE)
 
 
 @pytest.mark.parametrize("slice", [16, "64", (64, 64, 64), 0.5, []])
-def test_slices_that_make_no_sense_are_refused(slice):
+def test_slices_that_make_no_sense_are_refused(slice, blob_finder):
     with pytest.raises(UsageError, match="expected"):
-        Detector(BlobFinder())(scene(), slice=slice)
+        blob_finder()(scene(), slice=slice)
