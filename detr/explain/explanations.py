@@ -114,17 +114,16 @@ class _View:
             return tuple(
                 Step(
                     self._box(layer.boxes[self.place, query]),
-                    float(self.network.scoring(layer.logits)[self.place, query, label].clamp(min=0)),
+                    self._score(layer.logits, query, label),
                 )
                 for layer in self.layers
             )
         begun = [self.start(query, layer) for layer in range(1, len(self.recorded.looks))]
         assert self.recorded.output is not None
         last = self.recorded.output.layers[-1]
-        score = float(self.network.scoring(last.logits)[self.place, query, label])
         return (
             *(Step(box if box is not None and len(box) == 4 else None, None) for box in begun),
-            Step(self._box(last.boxes[self.place, query]), score),
+            Step(self._box(last.boxes[self.place, query]), self._score(last.logits, query, label)),
         )
 
     def start(self, query: int, layer: int = 0) -> Any:
@@ -175,6 +174,14 @@ class _View:
             return None
         (level,) = levels_of(calls[0], self.place, self.recorded.coarsest)
         return EncoderAttention(level, calls, self.place, self.size)
+
+    def _score(self, logits: Tensor, query: int, label: int) -> float:
+        """The probability of a class, also where the query says another."""
+        scoring = self.network.scoring
+        if not scoring.exclusive:
+            return float(scoring(logits)[self.place, query, label])
+        slot = label if scoring.slots is None else scoring.slots[label]
+        return float(precise(logits).softmax(-1)[self.place, query, slot])
 
     def _in_pixels(self, boxes: Tensor) -> Tensor:
         """[..., 4] cxcywh in [0, 1] -> xyxy, computed as `select` does."""

@@ -336,7 +336,7 @@ function drawPictures() {
     data.pictures.forEach((each, i) => {
       const element = document.createElement("button"), image = document.createElement("img"), words = document.createElement("span");
       element.type = "button"; element.setAttribute("aria-current", i === state.picture);
-      image.src = each.image; image.alt = ""; words.textContent = each.name;
+      image.src = each.image; image.alt = ""; words.textContent = each.name.length > 17 ? `…${each.name.slice(-16)}` : each.name; element.title = each.name;
       element.append(image, words); element.addEventListener("click", () => show(i));
       parent.append(element);
     });

@@ -43,6 +43,7 @@ def test_the_last_layer_says_the_detection(seen):
         assert each.num_layers == len(each.steps) == 2
         assert each.box == each.steps[-1].box == tuple(box.tolist())
         assert each.score == each.steps[-1].score == float(score)
+        assert all(0 < step.score < 1 for step in each.steps), "also where DETR's query says another class first"
 
 
 def test_pixels_are_those_of_the_picture_whatever_its_shape(seen):
