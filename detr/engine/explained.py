@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detr.bands import Bands
 from detr.draw import file_safe, write_image
 from detr.engine.explaining import answering, explain
 from detr.engine.progress import progress
@@ -19,7 +20,6 @@ from detr.explain.drawing import contact_sheet, draw_together
 from detr.explain.faithfulness import Faithfulness, Trial, trials_of
 from detr.explain.page import Page
 from detr.files import write_text
-from detr.image import RGB
 from detr.video import Frame, FrameReader, Source, VideoWriter
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Explained:
 
     name: str  # of its files, without an ending
     frame: Frame
-    image: RGB
+    image: Bands
     found: list[Explanation]
 
 
@@ -120,7 +120,8 @@ def explain_sources(
 def _explained(
     detector: Detector, source: Source, settings: Settings, name: str, every: int, notes: list[str]
 ) -> Iterator[Explained]:
-    with FrameReader(source, stride=1 if source.kind == "image" else every) as reader:
+    stride = 1 if source.kind == "image" else every
+    with FrameReader(source, stride=stride, channels=settings.input.channels) as reader:
         for frame in reader:
             result, found = explain(detector, frame, settings)
             yield Explained(name if frame.index is None else f"{name}_{frame.index}", frame, result.image, found)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from detr.bands import Bands
 from detr.boxes import cxcywh_to_xyxy
 from detr.engine.runner import TorchRunner
 from detr.engine.settings import Settings
 from detr.errors import InputError, UsageError
 from detr.explain import Explanation, explanations, recording
-from detr.image import RGB, as_input, resized
+from detr.image import as_input, resized
 from detr.records import Detections
 from detr.video import Frame, Source
 
@@ -44,12 +45,12 @@ def runner_of(detector: Detector, settings: Settings) -> TorchRunner:
     return runner
 
 
-def answering(detector: Detector, settings: Settings) -> Callable[[Sequence[RGB]], list[tuple[Tensor, Tensor]]]:
+def answering(detector: Detector, settings: Settings) -> Callable[[Sequence[Bands]], list[tuple[Tensor, Tensor]]]:
     """Pictures of one size -> all that the network says of each: boxes [Q, 4] xyxy in pixels, and scores [Q, C]."""
     runner = runner_of(detector, settings)
 
     @torch.inference_mode()
-    def answer(pictures: Sequence[RGB]) -> list[tuple[Tensor, Tensor]]:
+    def answer(pictures: Sequence[Bands]) -> list[tuple[Tensor, Tensor]]:
         images = torch.stack([resized(picture, settings.input) for picture in pictures]).to(runner.device)
         last = runner(as_input(images, None, settings.input)).layers[-1]
         height, width = pictures[0].shape[:2]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from detr.bands import Bands, shown
 from detr.draw import Colour, colour_of, draw
 from detr.explain.levels import Array
 from detr.explain.records import Explanation, Show
@@ -65,7 +66,7 @@ def draw_explanation(
     return draw(_laid_over(picture, marks), _detections([explanation], sight), {explanation.label: explanation.name})
 
 
-def draw_together(found: Sequence[Explanation], image: RGB) -> RGB:
+def draw_together(found: Sequence[Explanation], image: Bands) -> RGB:
     """The picture with what all of its detections looked at: the map of each as strong as the others."""
     picture, sight = _seen(image, (0, 0, image.shape[1], image.shape[0]))
     if found:
@@ -75,7 +76,7 @@ def draw_together(found: Sequence[Explanation], image: RGB) -> RGB:
 
 
 def contact_sheet(
-    found: Sequence[Explanation], image: RGB, *, layer: int | None = None, head: int | None = None
+    found: Sequence[Explanation], image: Bands, *, layer: int | None = None, head: int | None = None
 ) -> RGB:
     """All of them together, then each by itself, the best first; at most a dozen pictures."""
     pictures = [draw_together(found, image)]
@@ -169,10 +170,10 @@ def _around(explanation: Explanation) -> Window:
     return (*low, max(low[0] + 1, min(math.ceil(right), width)), max(low[1] + 1, min(math.ceil(bottom), height)))
 
 
-def _seen(image: RGB, window: Window) -> tuple[RGB, _Sight]:
+def _seen(image: Bands, window: Window) -> tuple[RGB, _Sight]:
     """A window of a picture, enlarged where it is small."""
     left, top, right, bottom = window
-    part = image[top:bottom, left:right]
+    part = shown(image)[top:bottom, left:right]
     scale = max(1.0, _SMALLEST / max(part.shape[:2]))
     size = max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale))
     enlarged = np.array(Image.fromarray(part).resize(size, Image.Resampling.BICUBIC)) if scale > 1 else part

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detr.bands import Bands
 from detr.boxes import cxcywh_to_xyxy, iou
 from detr.errors import InputError
 from detr.explain.attention import level_of_each, points_of, weights_of
@@ -16,7 +17,6 @@ from detr.explain.levels import levels_of
 from detr.explain.readings import said_by_layers, sides_of
 from detr.explain.recording import DeformableCall, Recording
 from detr.explain.records import EncoderAttention, Explanation, Points, Proposal, Sides, Step
-from detr.image import RGB
 from detr.layers.position import precise
 from detr.models.fine_grained_decoder import FineGrainedDecoder
 from detr.models.network import DetectionNetwork
@@ -31,7 +31,7 @@ _SAME_IOU, _SAME_SCORE = 0.98, 0.02
 def explanations(
     recorded: Recording,
     network: DetectionNetwork,
-    image: RGB,
+    image: Bands,
     found: Detections,
     names: Mapping[int, str],
     *,

@@ -14,17 +14,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import ImageFilter
 from torch import Tensor
 
+from detr.bands import Bands, band_by_band
 from detr.boxes import iou
 from detr.explain.maps import largest
 from detr.explain.records import Array, Explanation
-from detr.image import RGB
 
 Hide = Literal["blur", "mean"]
 Mask = NDArray[np.bool_]
-Answer = Callable[[Sequence[RGB]], list[tuple[Tensor, Tensor]]]
+Answer = Callable[[Sequence[Bands]], list[tuple[Tensor, Tensor]]]
 """Pictures of one size -> all boxes [Q, 4] xyxy in pixels and scores [Q, C] of each."""
 
 SHARE, DRAWS = 0.3, 4
@@ -111,7 +111,7 @@ class Faithfulness:
 
 
 def trials_of(
-    image: RGB,
+    image: Bands,
     found: Sequence[Explanation],
     answer: Answer,
     *,
@@ -183,12 +183,12 @@ def _within(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, 
     return left, top, right, bottom
 
 
-def _cover(image: RGB, hide: Hide) -> RGB:
+def _cover(image: Bands, hide: Hide) -> Bands:
     """What hidden pixels are replaced by."""
     if hide == "mean":
         return np.broadcast_to(image.mean((0, 1)).round().astype(np.uint8), image.shape)
     radius = max(image.shape[:2]) / 16
-    return np.array(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
+    return band_by_band(image, lambda picture: picture.filter(ImageFilter.GaussianBlur(radius)))
 
 
 def _left_of(explanation: Explanation, boxes: Tensor, scores: Tensor) -> tuple[float, float]:

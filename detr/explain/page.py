@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from detr.bands import Bands, shown
 from detr.explain.drawing import LEVEL_COLOURS, chip
 from detr.explain.faithfulness import Faithfulness, Trial
 from detr.explain.levels import Level
 from detr.explain.plain import as_plain
 from detr.explain.records import EncoderAttention, Explanation
 from detr.files import write_text
-from detr.image import RGB
 
 MOST_PICTURES = 60
 """That a page holds: each is half a megabyte or so."""
@@ -44,7 +44,7 @@ class Page:
         self._pictures: list[dict[str, Any]] = []
         self._left_out = 0
 
-    def add(self, name: str, image: RGB, found: Sequence[Explanation], *, trials: Sequence[Trial] = ()) -> None:
+    def add(self, name: str, image: Bands, found: Sequence[Explanation], *, trials: Sequence[Trial] = ()) -> None:
         """One more picture; beyond `MOST_PICTURES` it is counted only."""
         if len(self._pictures) == MOST_PICTURES:
             self._left_out += 1
@@ -66,7 +66,9 @@ class Page:
         data["faithfulness"] = None if faithfulness is None else faithfulness.table()
         write_text(path, _document(f"What {Path(self.model).name} looked at", data))
 
-    def _picture(self, name: str, image: RGB, found: Sequence[Explanation], trials: Sequence[Trial]) -> dict[str, Any]:
+    def _picture(
+        self, name: str, image: Bands, found: Sequence[Explanation], trials: Sequence[Trial]
+    ) -> dict[str, Any]:
         encoder = found[0].encoder if found else None
         return {
             "name": name,
@@ -113,8 +115,8 @@ def _document(title: str, data: Mapping[str, Any]) -> str:
     )
 
 
-def _as_url(image: RGB) -> str:
-    picture = Image.fromarray(image)
+def _as_url(image: Bands) -> str:
+    picture = Image.fromarray(shown(image))
     picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     stream = BytesIO()
     picture.save(stream, format="JPEG", quality=85)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from detr.bands import Bands
 from detr.draw import write_image
 from detr.errors import UsageError
 from detr.explain.attention import weights_of
@@ -93,7 +94,7 @@ class EncoderAttention:
 class Explanation:
     """What one detection looked at. Pixels are those of `image`."""
 
-    image: RGB = field(repr=False)  # [h, w, 3]
+    image: Bands = field(repr=False)  # [h, w, C]
     label: int
     name: str
     score: float

@@ -81,6 +81,15 @@ def test_as_much_is_hidden_everywhere(image):
     assert max(hidden) - min(hidden) <= 2 and max(hidden) <= 128
 
 
+def test_pictures_of_many_bands_are_tried_and_drawn():
+    image = np.random.default_rng(0).integers(0, 255, (32, 64, 5), dtype=np.uint8)
+    one = explanation_of(image, [(1, 1)])
+    for hide in ("blur", "mean"):
+        [trial] = trials_of(image, [one], answer, hide=hide)
+        assert trial.score_drops["far off"] == 0
+    assert one.plot().shape[2] == 3
+
+
 def test_a_lost_object_costs_all(image):
     def losing(pictures):
         return [
