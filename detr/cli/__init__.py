@@ -24,6 +24,7 @@ VERBS = {
     "track": "Follow objects through videos, cameras and streams, and count them.",
     "explain": "Show what each detection looked at.",
     "export": "Write a model for ONNX Runtime, OpenVINO or PyTorch, and prove the file.",
+    "parity": "Measure a model in every way there is, and whether they agree.",
     "data": "Make, look at and convert data sets.",
     "doctor": "Find what is wrong with a data set, or with this machine.",
     "weights": "List, download, inspect and convert weights.",
@@ -31,7 +32,7 @@ VERBS = {
     "benchmark": "Time models, and what their layers and queries buy.",
 }
 ALIASES = {"eval": "val"}
-COMPUTING = {"demo", "train", "val", *ALIASES, "predict", "track", "explain", "export", "benchmark"}
+COMPUTING = {"demo", "train", "val", *ALIASES, "predict", "track", "explain", "export", "parity", "benchmark"}
 
 _ONLY_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # before 8.2, click shows help and leaves with 0
 

@@ -76,7 +76,7 @@ def command(weights: str, formats: str, as_json: bool, **options: Any) -> None:
     form = _form(**options)
     network = _network(weights, **options)
     paths = {name: _path(weights, name, len(names), **options) for name in names}
-    dataset = None if options["data"] is None else _dataset(**options)
+    dataset = None if options["data"] is None else dataset_of(options["data"], options["split"], options["images"])
     reports = [_exported(network, name, path, form, dataset, **options) for name, path in paths.items()]
     if as_json:
         click.echo(json.dumps(reports))
@@ -197,7 +197,7 @@ def _in_words(ap: dict[str, float]) -> str:
     return f"AP {ap['PyTorch']:.4f} by PyTorch, {ap['file']:.4f} by the file ({ap['file'] - ap['PyTorch']:+.4f})"
 
 
-def _dataset(data: Path, split: str, images: Path | None, **_: Any) -> CocoDataset:
+def dataset_of(data: Path, split: str, images: Path | None) -> CocoDataset:
     from detr.data.opening import open_split
     from detr.data.sources import find_split
 

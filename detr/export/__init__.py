@@ -1,6 +1,6 @@
 """Networks as files that other programs run (ONNX, OpenVINO, torch.export), and those files as runners."""
 
-from detr.export.agreement import TOLERANCES, Agreement, Tolerance, agreement
+from detr.export.agreement import SURE, TOLERANCES, Agreement, Tolerance, agreement, any_sure
 from detr.export.choice import (
     SUFFIXES,
     Backend,
@@ -23,6 +23,7 @@ from detr.export.verifying import Verdict, verify
 
 __all__ = [
     "SUFFIXES",
+    "SURE",
     "TOLERANCES",
     "Agreement",
     "Backend",
@@ -35,6 +36,7 @@ __all__ = [
     "Tolerance",
     "Verdict",
     "agreement",
+    "any_sure",
     "form_for",
     "is_exported",
     "of_input",
