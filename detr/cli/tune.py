@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from detr.cli import Terminated
 from detr.errors import UsageError
 from detr.files import require_writable
 
@@ -78,19 +79,23 @@ def command(
     given = [recipe, *words, *(["--finetune"] if finetune else [])]
     for option, value in options.items():
         given += [] if value is None else [option, str(value)]
-    found = tune(
-        space,
-        lambda number, chosen: TrainingProcess([*given, *chosen], project=folder, name=f"trial-{number:03d}"),
-        folder=folder,
-        about={
-            "recipe": recipe, "settings": words, "search": list(searched), "--finetune": finetune,
-            "--data": os.path.abspath(data), "--weights": weights, "--imgsz": imgsz,
-        },
-        trials=trials,
-        epochs=plain.train.epochs,
-        seed=seed,
-        say=click.echo,
-    )  # fmt: skip
+    try:
+        found = tune(
+            space,
+            lambda number, chosen: TrainingProcess([*given, *chosen], project=folder, name=f"trial-{number:03d}"),
+            folder=folder,
+            about={
+                "recipe": recipe, "settings": words, "search": list(searched), "--finetune": finetune,
+                "--data": os.path.abspath(data), "--weights": weights, "--imgsz": imgsz,
+            },
+            trials=trials,
+            epochs=plain.train.epochs,
+            seed=seed,
+            say=click.echo,
+        )  # fmt: skip
+    except (KeyboardInterrupt, Terminated):
+        click.echo(f"stopped; the same command goes on with {folder}")
+        raise
     click.echo(found.table)
     if found.best is None:
         click.echo(f"no trial came to its end; everything is in {folder}")

@@ -106,7 +106,9 @@ def largest_batch_of(recipe: Recipe, train_set: CocoDataset, count: int) -> Batc
     boxes = torch.full((max(1, int(per_image.max())), 4), 0.4)
     target = Target(labels=torch.zeros(len(boxes), dtype=torch.int64), boxes=boxes)
     padding = torch.zeros(count, height, width, dtype=torch.bool) if input.keeps_aspect else None
-    return Batch(torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8), padding, [target] * count)
+    return Batch(
+        torch.randint(0, 256, (count, input.channels, height, width), dtype=torch.uint8), padding, [target] * count
+    )
 
 
 def fits(run: Run, batch: Batch) -> bool:

@@ -44,11 +44,12 @@ class Teacher:
                 raise UsageError(
                     f'train.teacher: {what} has a logit for "no object"; both must score each class by itself'
                 )
-        if student.config.input.resize != self.network.config.input.resize:
-            raise UsageError(
-                f"train.teacher: {config.weights} sees images by model.input.resize="
-                f"{self.network.config.input.resize}, this model by {student.config.input.resize}"
-            )
+        for setting in ("resize", "channels"):
+            ours, other = (getattr(network.config.input, setting) for network in (student, self.network))
+            if ours != other:
+                raise UsageError(
+                    f"train.teacher: {config.weights} sees images with model.input.{setting}={other}, this model {ours}"
+                )
         if not matches:
             raise InputError(
                 f"train.teacher: {config.weights} knows none of the classes ({listed(student.classes.names)})"

@@ -177,7 +177,7 @@ def _keep(study: Any, folder: Path) -> Tuned:
     for trial in study.get_trials(deepcopy=False):
         seen = trial.intermediate_values
         rows.append({
-            "trial": trial.number, "state": trial.state.name.lower(), "epochs": len(seen),
+            "trial": trial.number, "state": _state(trial), "epochs": len(seen),
             "AP": round(max(seen.values()), 4) if seen else "", **trial.params,
         })  # fmt: skip
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -193,6 +193,12 @@ def _keep(study: Any, folder: Path) -> Tuned:
     with written_aside(folder / BEST_RECIPE) as aside:
         shutil.copyfile(Path(best.user_attrs["folder"]) / RECIPE, aside)
     return Tuned(folder, _table(columns, rows), best.number, best.value, tuple(best.user_attrs["words"]))
+
+
+def _state(trial: Any) -> str:
+    """A trial that failed without a reason is one that was under way when the search was stopped."""
+    name = trial.state.name.lower()
+    return name if name != "fail" else ("failed" if "reason" in trial.user_attrs else "stopped")
 
 
 def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -96,3 +96,16 @@ def test_a_temperature_leaves_small_gradients_as_large():
 def test_a_student_whose_numbers_broke_is_matched_without_a_crash():
     broken = Predictions(torch.full_like(SURE, math.nan), BOXES)
     assert len(taught(broken, Predictions(SURE, BOXES))) == 3
+
+
+def test_pieces_of_a_batch_by_their_shares_cost_as_much_as_the_whole():
+    """Of 4 targets one piece has 3 and the other 1, whatever the teacher sees in them."""
+    torch.manual_seed(0)
+    student = [Predictions(torch.randn(1, 3, 2), torch.rand(1, 3, 4) * 0.4 + 0.3) for _ in range(2)]
+    answers = [Predictions(torch.randn(1, 2, 2) + 1, torch.rand(1, 2, 4) * 0.4 + 0.3) for _ in range(2)]
+    both = [Predictions(torch.cat([a.logits, b.logits]), torch.cat([a.boxes, b.boxes])) for a, b in (student, answers)]
+    whole = taught(both[0], both[1], num_targets=4)
+    first, second = taught(student[0], answers[0], num_targets=3), taught(student[1], answers[1], num_targets=1)
+    for name, value in whole.items():
+        assert float(value) == pytest.approx(0.75 * float(first[name]) + 0.25 * float(second[name]), rel=1e-5)
+        assert float(value) > 0

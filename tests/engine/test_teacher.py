@@ -88,7 +88,10 @@ def test_classes_are_matched_by_name(recipe_with, write_teacher):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("detr-r50", 'has a logit for "no object"'), ("dino-r50-4scale", "sees images by model.input.resize=stretch")],
+    [
+        ("detr-r50", 'has a logit for "no object"'),
+        ("dino-r50-4scale", "model.input.resize=stretch, this model short side"),
+    ],
 )
 def test_networks_that_do_not_fit_are_refused(write_teacher, name, message):
     with torch.device("meta"):

@@ -87,6 +87,7 @@ def test_a_trial_that_was_interrupted_begins_anew_with_the_same_settings(tmp_pat
     search(tmp_path, second, trials=4, said=said)
     assert second[0].x == first[-1].x and len(second) == 2
     assert any("was stopped before its end, and begins anew" in line for line in said)
+    assert (tmp_path / "trials.csv").read_text().splitlines()[3].startswith("2,stopped,1,")
 
 
 def test_what_is_worse_than_most_at_its_epoch_is_stopped(tmp_path):
