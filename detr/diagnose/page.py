@@ -29,12 +29,6 @@ def write_why_page(
         Section("Queries, objects, scores", table=[("about", "what was seen"), *facts(diagnosis)], words=True),
         Section("Which objects are found", table=_groups(diagnosis)),
         Section(
-            "The worst images",
-            f"Left out: {pictures}." if isinstance(pictures, str) else
-            "Boxes in blue are right, those in vermilion are false, and yellow ones were missed.",
-            pictures=worst,
-        ),
-        Section(
             "Precision, recall and F1",
             "The best thresholds are in thresholds.json: detr predict SOURCE --conf thresholds.json",
             pictures=[(_chart(lambda file: charts.draw_curves(precision[0], diagnosis.by_score, names, file)), "")],
@@ -59,6 +53,13 @@ def write_why_page(
         Section(
             "Do scores say how sure it is?",
             pictures=[(_chart(lambda file: charts.draw_calibration(diagnosis.calibration, file)), "")],
+        ),
+        Section(
+            "The worst images",
+            f"Left out: {pictures}." if isinstance(pictures, str) else
+            "Blue boxes are right, vermilion ones are false (with what is wrong), and yellow objects were missed.",
+            pictures=worst,
+            wide=True,
         ),
     ]  # fmt: skip
     lead = f"AP50 {diagnosis.causes.ap50:.1f} as TIDE measures it; AP {100 * metrics.ap:.1f}, AP50 "
@@ -89,10 +90,10 @@ def _classes(diagnosis: Diagnosis) -> list[list[str]]:
     rows = class_rows(diagnosis)
     head = ["class", "objects", "best threshold", "F1 there", "right", *CAUSES]
     body = []
-    for row in sorted(rows, key=lambda row: row["F1"]):
+    for row in sorted(rows, key=lambda row: (not row["objects"], row["F1"])):
         threshold = "" if row["threshold"] is None else f"{row['threshold']:.2f}"
-        numbers = [str(row[name]) for name in ("right", *CAUSES)]
-        body.append([row["name"], str(row["objects"]), threshold, f"{row['F1']:.2f}", *numbers])
+        f1 = f"{row['F1']:.2f}" if row["objects"] else ""
+        body.append([row["name"], str(row["objects"]), threshold, f1, *(str(row[name]) for name in ("right", *CAUSES))])
     return [head, *body]
 
 

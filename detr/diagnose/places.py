@@ -1,4 +1,4 @@
-"""Where the queries start and where they end: a missed object was never looked at, or left, or scored too low.
+"""Where the queries start and where they end: why nothing was found where an object is.
 
 A two-stage model starts its queries at boxes that the encoder proposes. An object that none of them overlaps was lost
 by the selection, and no decoder could have found it.
@@ -26,8 +26,8 @@ from detr.models.queries import Queries
 from detr.records import Output
 
 STARTED = 0.1  # IoU from which a starting box is on an object
-WHY = ("no query started there", "left by the decoder", "scored too low")
-NOT_STARTED, LEFT, TOO_LOW = range(len(WHY))
+WHY = ("no query started there", "no query ended there", "scored too low")
+NOT_STARTED, NOT_ENDED, TOO_LOW = range(len(WHY))
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Places:
 
     def why_missed(self) -> NDArray[np.int64]:
         """[A] the index of `WHY`, for objects that were missed."""
-        ended = np.where(self.end < ENOUGH, LEFT, TOO_LOW)
+        ended = np.where(self.end < ENOUGH, NOT_ENDED, TOO_LOW)
         return np.where(self.start < STARTED, NOT_STARTED, ended)
 
 

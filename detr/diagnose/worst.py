@@ -17,7 +17,7 @@ from detr.draw import draw
 from detr.image import RGB
 from detr.records import Detections
 
-_SIDE = 800  # of a picture, at most
+_SIDE = 1000  # of a picture
 _COLOURS = 21  # of `draw`, which then repeat: a label of 21 more has the same
 RIGHT, FALSE, MISSED = 6, 4, 3  # blue, vermilion, yellow: apart for colour-blind people too; each error also has words
 
@@ -42,12 +42,12 @@ def _drawn(diagnosis: Diagnosis, dataset: CocoDataset, image: int) -> bytes:
     missed = diagnosis.missed[annotations.image_indices[diagnosis.missed] == image]
     names = annotations.classes.names
     said = [
-        f"{_cause(diagnosis, detection)}: {names[seen.labels[detection]]} {seen.scores[detection]:.2f}"
+        f"{_cause(diagnosis, detection)} {names[seen.labels[detection]]} {seen.scores[detection]:.2f}"
         for detection in false.tolist()
     ]
     picture = _boxed(pixels, seen.boxes[right] * factor, RIGHT)
     picture = _boxed(
-        picture, annotations.boxes[missed] * factor, MISSED, [f"missed: {names[annotations.labels[k]]}" for k in missed]
+        picture, annotations.boxes[missed] * factor, MISSED, [names[annotations.labels[k]] for k in missed]
     )
     picture = _boxed(picture, seen.boxes[false] * factor, FALSE, said)
     encoded = BytesIO()
@@ -65,4 +65,4 @@ def _boxed(picture: RGB, boxes: NDArray[np.float64], colour: int, words: Sequenc
     labels = colour + _COLOURS * torch.arange(len(boxes))
     named = dict(zip(labels.tolist(), words, strict=True)) if words else {}
     found = Detections(corners, torch.ones(len(boxes)), labels)
-    return draw(picture, found, named, labels=bool(words), scores=False, font_size=13, line_width=2)
+    return draw(picture, found, named, labels=bool(words), scores=False, font_size=14, line_width=2)

@@ -58,7 +58,7 @@ def draw_curves(precision: NDArray[np.float64], measured: ByScore, names: Sequen
 
     A line for each class where these are few; else thin grey ones, and in colour the best and the worst three.
     """
-    figure, (left, right) = canvas(11, 4.4, columns=2)
+    figure, (left, right) = canvas(9.5, 4.2, columns=2)
     recalls = np.linspace(0, 1, len(precision))
     there = np.flatnonzero(precision[0] >= 0)
     average = precision[:, there].mean(0)
@@ -98,7 +98,7 @@ def draw_class_curves(precision: NDArray[np.float64], names: Sequence[str], path
     there = there[np.argsort(precision[0][:, there].mean(0), kind="stable")]
     columns = min(6, max(1, len(there)))
     rows = max(1, -(-len(there) // columns))
-    figure, axis = canvas(max(4.4, 1.85 * columns), 0.5 + 1.85 * rows)
+    figure, axis = canvas(max(4.4, 1.58 * columns), 0.5 + 1.75 * rows)
     recalls = np.linspace(0, 1, precision.shape[1])
     for place, k in enumerate(there.tolist()):
         left, bottom = 1.15 * (place % columns), -1.3 * (place // columns)

@@ -32,7 +32,8 @@ td, th { padding: .25rem .8rem; border-bottom: 1px solid var(--line); text-align
 .words td, .words th, td:first-child, th:first-child { text-align: left; padding-left: 0; } th { font-weight: 600; }
 figure { margin: 0; } figcaption { font-size: .85rem; opacity: .75; padding: .25rem 0 .6rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(28rem, 1fr)); gap: .8rem; }
-.wide { display: block; } .wide img, .pictures img[src^="data:image/png"] { background: #fff; }
+.wide { display: block; overflow-x: auto; } .wide img { width: auto; }
+.wide img, .pictures img[src^="data:image/png"] { background: #fff; }
 img, video { width: 100%; border-radius: 6px; background: #8882; }
 video { max-width: 44rem; } code { background: #8882; padding: .1rem .3rem; border-radius: 4px; }
 """

@@ -2,6 +2,7 @@ import csv
 import json
 
 import pytest
+from PIL import Image
 
 from detr.engine.journal import Journal, read
 
@@ -70,9 +71,21 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
     assert [row["step"] for row in read(path)] == [5, 10, 15, 20, 25]
 
 
-def test_tensorboard_gets_the_numbers(tmp_path):
+def test_tensorboard_gets_the_numbers_and_pictures(tmp_path):
     pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    Image.new("RGB", (6, 4)).save(tmp_path / "samples.png")
     journal = Journal(tmp_path)
-    journal.epoch(10, 1, {"loss": 2.0})
+    journal.step(10, 0.5, {"loss": 2.0, "lr backbone": 0.25})
+    journal.epoch(20, 1, {"loss": 1.0, "AP": 0.5})
+    journal.picture("samples", tmp_path / "samples.png", 20)
     journal.close()
-    assert list((tmp_path / "tensorboard").glob("events*"))
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    told = {name: [(row.step, row.value) for row in board.Scalars(name)] for name in board.Tags()["scalars"]}
+    assert told == {
+        "step/loss": [(10, 2)], "step/lr backbone": [(10, 0.25)], "epoch/loss": [(20, 1)], "epoch/AP": [(20, 0.5)]
+    }  # fmt: skip
+    (picture,) = board.Images("samples")
+    assert (picture.step, picture.width, picture.height) == (20, 6, 4)
