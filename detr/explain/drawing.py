@@ -68,10 +68,14 @@ def draw_explanation(
 
 def draw_together(found: Sequence[Explanation], image: Bands) -> RGB:
     """The picture with what all of its detections looked at: the map of each as strong as the others."""
-    picture, sight = _seen(image, (0, 0, image.shape[1], image.shape[0]))
+    whole = (0, 0, image.shape[1], image.shape[0])
+    picture, sight = _seen(image, whole)
+    together = np.zeros(image.shape[:2], np.float32)
+    for each in found:
+        map = each.map()
+        together = np.maximum(together, map / max(float(map.max()), 1e-9))
     if found:
-        together = np.max([each.map() / max(float(each.map().max()), 1e-9) for each in found], 0)
-        picture = heated(picture, _cut(together, (0, 0, image.shape[1], image.shape[0]), picture))
+        picture = heated(picture, _cut(together, whole, picture))
     return draw(picture, _detections(found, sight), {each.label: each.name for each in found})
 
 

@@ -27,6 +27,7 @@ from detr.files import write_text
 MOST_PICTURES = 60
 """That a page holds: each is half a megabyte or so."""
 
+_PARTS = ("page.html", "page.css", "page_map.js", "page_marks.js", "page_panels.js", "page.js")
 _SIDE = 1400  # longer side of a picture, at most
 _MOST_POSITIONS = 1024  # of the encoder's map: more would be too many pairs
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -102,8 +103,8 @@ class Page:
 
 def _document(title: str, data: Mapping[str, Any]) -> str:
     room = files("detr.explain")
-    style, script = ((room / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    body = (room / "page.html").read_text(encoding="utf-8")
+    body, style, *scripts = ((room / name).read_text(encoding="utf-8") for name in _PARTS)
+    script = '"use strict";\n' + "\n".join(scripts)
     plain = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/").replace("<!--", "<\\!--")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
