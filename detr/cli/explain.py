@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detr.cli.plain import raise_for, say_nothing, share, sides, to_stderr, to_stdout
+from detr.cli.plain import raise_for, say_nothing, sides, threshold, to_stderr, to_stdout
 from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty, require_writable
 
@@ -72,7 +72,7 @@ def command(
       detr explain photos/ --weights deimv2-atto --classes person --layer 3
       detr explain walk.mp4 --every 5
     """
-    threshold, size = share("--conf", conf), None if imgsz is None else sides(imgsz)
+    lowest, size = threshold("--conf", conf), None if imgsz is None else sides(imgsz)
     from detr.engine.detector import Detector
     from detr.engine.device import choose_device
     from detr.engine.explained import explain_sources
@@ -90,7 +90,7 @@ def command(
         _require_there(detector.network, layer, head)
         words = [word for words in classes for word in words.split(",") if word.strip()]
         settings = detector.settings(
-            conf=threshold, classes=words if classes else None, max_det=max_det, imgsz=size, half=half
+            conf=lowest, classes=words if classes else None, max_det=max_det, imgsz=size, half=half
         )
         summary = explain_sources(
             detector,

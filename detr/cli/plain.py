@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -18,6 +19,11 @@ def share(flag: str, text: str) -> float:
     if not 0 <= value <= 1:  # NaN is not either
         raise UsageError(f"{flag} {text}: expected a number from 0 to 1")
     return value
+
+
+def threshold(flag: str, text: str) -> float | Path:
+    """A score, or a file of thresholds by class."""
+    return Path(text) if text.endswith(".json") else share(flag, text)
 
 
 def sides(text: str) -> tuple[int, ...]:

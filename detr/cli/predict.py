@@ -11,7 +11,7 @@ import click
 
 from detr.cli.backend import backend_options, exported_runner
 from detr.cli.launching import leave_to_processes
-from detr.cli.plain import raise_for, say_nothing, share, sides, to_stderr, to_stdout
+from detr.cli.plain import raise_for, say_nothing, sides, threshold, to_stderr, to_stdout
 from detr.cli.slices import slice_options, slicing_asked
 from detr.cli.tracking import as_videos, tracking_asked, tracking_options
 from detr.errors import UsageError
@@ -114,10 +114,10 @@ def command(
       detr predict "photos/*.jpg" --weights rtdetr-r18 --classes person,dog --save-json
       detr predict rtsp://camera.local/live --no-save --save-json
     """
-    threshold = Path(conf) if conf.endswith(".json") else share("--conf", conf)
+    lowest = threshold("--conf", conf)
     size = None if imgsz is None else sides(imgsz)
     slicing = slicing_asked(tile, overlap, tiles_only, batch=batch)
-    tracking = tracking_asked(track, threshold, **following)
+    tracking = tracking_asked(track, lowest, **following)
     if iou is not None:
         click.echo("--iou has no effect: the model gives each object once, and nothing is suppressed", err=True)
 
@@ -166,7 +166,7 @@ def command(
         detector = Detector(weights, **network) if runner is None else Detector(runner)
         words = [word for words in classes for word in words.split(",") if word.strip()]
         settings = detector.settings(
-            conf=threshold if tracking is None else tracking.lowest,
+            conf=lowest if tracking is None else tracking.lowest,
             classes=words if classes else None,
             max_det=max_det,
             imgsz=size,
