@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--weights", default="rtdetr-tiny", help="A release (see `detr weights list`), or a file of weights.")
 @click.option("--model", help="The preset, where a file of weights doesn't say what it is.")
-@click.option("--conf", "--threshold", default="0.25", help="Leave out detections scored below, from 0 to 1.")
+@click.option("--conf", "--threshold", default="0.25", help="Leave out detections scored below; or thresholds.json.")
 @click.option("--classes", multiple=True, metavar="NAME|N", help="Only these classes; several with commas or repeated.")
 @click.option("--max-det", type=click.IntRange(min=1), default=20, help="At most so many detections per picture.")
 @click.option("--every", type=click.IntRange(min=1), default=30, help="Of videos, every so manieth frame.")
