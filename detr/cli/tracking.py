@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -57,13 +58,15 @@ def tracking_options(command: Command) -> Command:
     )
 
 
-def tracking_asked(track: bool, conf: float, **given: Any) -> Tracking | None:
+def tracking_asked(track: bool, conf: float | Path, **given: Any) -> Tracking | None:
     """What the options ask for; None without --track. UsageError for what makes no sense."""
     if not track:
         for name, flag in zip(NAMES, (option_flag(name) for name in NAMES), strict=True):
             if given[name] not in (None, (), False):
                 raise UsageError(f"{flag} is for following objects; say --track as well, or detr track")
         return None
+    if isinstance(conf, Path):
+        raise UsageError(f"--conf {conf}: tracks begin at one score, the same for all classes; say a number")
     fps = given["fps"]
     if fps is not None and not 0 < fps <= 1000:  # NaN is not either
         raise UsageError(f"--fps {fps}: expected frames per second, above 0 and up to 1000")
