@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from detr import models
 from detr.data.coco import CocoDataset
@@ -18,6 +20,7 @@ from detr.engine.optimizer import groups_by_role, table
 from detr.engine.recipe import Recipe
 from detr.engine.recomputing import recompute
 from detr.engine.run import Run, Say, assemble
+from detr.engine.sharding import shard, sharded
 from detr.engine.start import start_fresh, start_from, warning_of_fresh_norms
 from detr.engine.teacher import Teacher, require_same_colours
 
@@ -51,10 +54,15 @@ def build_run(
         say(f"{recompute(network)} layers and stages keep only their input for the backward pass")
     if settings.compile:
         compile_parts(network)
-    learner = shared(network, team)
+    place = None  # of the average
+    if settings.shard and team.size > 1:
+        place = None if settings.average is None else shard(copy.deepcopy(network), team)
+        learner: nn.Module = sharded(network, team)
+    else:
+        learner = shared(network, team)
     groups = groups_by_role(network, settings.optimizer)
     say(table(groups))
-    run = assemble(recipe, team, out, network, learner, frozen, groups, interruption, say)
+    run = assemble(recipe, team, out, network, learner, frozen, groups, interruption, say, place)
     if settings.teacher is not None:
         run.teacher = Teacher(settings.teacher, network, run.criterion, team.device)
         require_same_colours(run.teacher, network, recipe.augment)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detr.config import Config
+from detr.engine.sharding import all_own, load
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -31,9 +32,11 @@ class Average(Generic[Network]):
     Integer entries (BatchNorm's counters) are copied. `network` is ready for evaluation and never needs gradients.
     """
 
-    def __init__(self, network: Network, config: AverageConfig | None = None) -> None:
+    def __init__(self, network: Network, config: AverageConfig | None = None, *, place: Network | None = None) -> None:
+        """`place`: a copy of the network to keep the average in, where it can't be copied here (it is shared out)."""
         self.config = config or AverageConfig()  # of now: the decay may be lowered on the way
-        self.network: Network = copy.deepcopy(network).eval().requires_grad_(False)
+        kept = copy.deepcopy(network) if place is None else place
+        self.network: Network = kept.eval().requires_grad_(False)
         self.updates = 0
 
     def set_decay(self, decay: float) -> None:
@@ -46,8 +49,8 @@ class Average(Generic[Network]):
         self.updates += 1
         decay = decay_after(self.updates, self.config)
         floating, following, counts = [], [], []
-        ours = self.network.state_dict()
-        for name, value in network.state_dict().items():
+        ours = all_own(self.network.state_dict())
+        for name, value in all_own(network.state_dict()).items():
             if value.is_floating_point():
                 floating.append(ours[name])
                 following.append(value)
@@ -64,5 +67,5 @@ class Average(Generic[Network]):
             mine.copy_(theirs)
 
     def load(self, state: Mapping[str, Tensor], updates: int) -> None:
-        self.network.load_state_dict(dict(state))
+        load(self.network, state)
         self.updates = updates

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from detr import __version__, weights
 from detr.classes import Classes
 from detr.engine.average import Average
 from detr.engine.recipe import Recipe
+from detr.engine.sharding import load, shared_out_like
 from detr.errors import InputError
 from detr.models.network import DetectionNetwork
 
@@ -76,11 +78,10 @@ def save_weights(
 
 def save_resume(
     path: Path,
+    tensors: Mapping[str, Tensor],
     *,
-    network: DetectionNetwork,
-    average: Average[DetectionNetwork] | None,
-    optimizer: torch.optim.Optimizer,
-    names: list[str],
+    classes: Classes,
+    average_updates: int,
     scaler: torch.amp.GradScaler,
     counters: Counters,
     recipe: Recipe,
@@ -88,7 +89,7 @@ def save_resume(
     skipped: tuple[int, int],
     circumstances: Mapping[str, Any],
 ) -> None:
-    """All that the next step depends on. `names` are those of the optimizer's parameters, in its order.
+    """All that the next step depends on. `tensors` are those of `state_tensors`, whole.
 
     `sums` are those of the losses of the epoch under way (`Watch.sums`), `skipped` how many steps were left out, in all
     and in a row, `circumstances` what the run depends on besides. There is no generator among it: a step's draws
@@ -96,13 +97,13 @@ def save_resume(
     """
     weights.write(
         path,
-        state_tensors(network, average, optimizer, names),
+        tensors,
         model=recipe.as_tree()["model"],
-        classes=network.classes,
+        classes=classes,
         metadata={
             "resume": asdict(counters),
             "recipe": recipe.as_tree(),
-            "average_updates": average.updates if average else 0,
+            "average_updates": average_updates,
             "scaler": scaler.state_dict(),
             "sums": [[name, total, count] for name, (total, count) in sums.items()],  # the order counts in adding up
             "skipped": list(skipped),
@@ -117,7 +118,10 @@ def state_tensors(
     optimizer: torch.optim.Optimizer,
     names: list[str],
 ) -> dict[str, Tensor]:
-    """All tensors of a training, as they are: `network.…`, `average.…` and `optimizer.exp_avg.…`"""
+    """All tensors of a training, as they are: `network.…`, `average.…` and `optimizer.exp_avg.…`.
+
+    `names` are those of the optimizer's parameters, in its order.
+    """
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     if average is not None:
         tensors |= {f"average.{name}": value for name, value in average.network.state_dict().items()}
@@ -169,7 +173,7 @@ def load_same(network: nn.Module, state: Mapping[str, Tensor], source: str) -> N
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise InputError(f"{source} is of another model: {'; '.join(wrong[:3])}{more}")
-    network.load_state_dict(dict(state))
+    load(network, state)
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], resumed: Resumed) -> None:
@@ -193,4 +197,6 @@ def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
     """As a step would have made it: where layouts differ (channels last), sums are rounded in another order."""
     if value.shape != parameter.shape:
         return value  # the number of steps
+    if isinstance(parameter, DTensor):
+        return shared_out_like(parameter, value)
     return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)

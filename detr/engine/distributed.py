@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -119,6 +119,16 @@ def _meet(backend: str) -> None:
         return
     store, rank, size = next(rendezvous("env://"))
     dist.init_process_group(backend, store=dist.PrefixStore(f"start {start}", store), rank=rank, world_size=size)
+
+
+def apart(learner: Any, team: Team, *, wanted: bool) -> AbstractContextManager[Any]:
+    """A block in which gradients are only added up in each process, not yet over the team, if that is `wanted`."""
+    if team.size == 1:
+        return nullcontext()
+    if isinstance(learner, DistributedDataParallel):
+        return learner.no_sync() if wanted else nullcontext()
+    learner.set_requires_gradient_sync(not wanted)
+    return nullcontext()
 
 
 def shared(network: nn.Module, team: Team) -> nn.Module:

@@ -58,6 +58,7 @@ class TrainConfig(Config):
     channels_last: bool = False
     deterministic: bool = False  # only algorithms that give the same bits each time
     compile: bool = False  # backbone and encoder by `torch.compile`, a minute for each size of the input
+    shard: bool = False  # over several processes, each keeps a part of weights, gradients and optimizer (FSDP2)
     activation_checkpointing: bool = False  # keep less for the backward pass and compute it again: a third more time
     seed: int = Field(default=0, ge=0)
     evaluate_every: int = Field(default=1, ge=1)  # epochs; the last one is always evaluated
@@ -81,6 +82,9 @@ class Recipe(Config):
             raise ValueError("train.lora freezes all but the heads itself; leave out train.freeze")
         if self.train.compile and self.train.activation_checkpointing:
             raise ValueError("train.compile and train.activation_checkpointing exclude each other")
+        others = ("compile", "activation_checkpointing", "channels_last", "lora")
+        if self.train.shard and (also := [name for name in others if getattr(self.train, name)]):
+            raise ValueError(f"train.shard and train.{also[0]} exclude each other")
         return self
 
     def as_tree(self) -> dict[str, Any]:

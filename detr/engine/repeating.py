@@ -24,6 +24,7 @@ from detr.engine.interruption import Interruption
 from detr.engine.recipe import Recipe
 from detr.engine.run import Run, Say
 from detr.engine.second_stage import begin_second_stage
+from detr.engine.sharding import own
 from detr.engine.step import take_step
 from detr.errors import InputError
 
@@ -100,7 +101,7 @@ def _ends(run: Run, train_set: CocoDataset, workers: int, steps: int) -> dict[st
     _advance(run, train_set, workers, steps)
     run.watch.look()
     tensors = state_tensors(run.network, run.average, run.optimizer, run.names)
-    return {name: value.detach().cpu().clone() for name, value in tensors.items()}
+    return {name: own(value).detach().cpu().clone() for name, value in tensors.items()}
 
 
 def _advance(run: Run, train_set: CocoDataset, workers: int, steps: int) -> None:

@@ -18,6 +18,7 @@ from detr.engine.checkpoint import load_same
 from detr.engine.lora import add_adapters
 from detr.engine.recipe import Recipe
 from detr.engine.run import Run, precision_of
+from detr.engine.sharding import all_whole, first_not_finite
 from detr.engine.step import seed_of_step
 from detr.errors import InputError
 from detr.image import as_input
@@ -66,7 +67,7 @@ def keep(run: Run, pieces: Sequence[Batch], step: int) -> Path:
 
     The network is that of now: as the step had it, unless other steps were taken since.
     """
-    tensors = {f"network.{name}": value for name, value in run.network.state_dict().items()}
+    tensors = {f"network.{name}": value for name, value in all_whole(run.network.state_dict()).items()}
     for place, piece in enumerate(pieces):
         tensors |= {f"{place}.images": piece.images}
         if piece.padding is not None:
@@ -153,11 +154,12 @@ def cause_of(
     """The first of parameters, images, modules, losses and gradients that is not finite, in the order of a step.
 
     Forward and, with a criterion, backward are computed, in mixed precision with `dtype`, and gradients and averages
-    of norms are left. `is_enough` says, after each forward pass, whether what was found ends the search.
+    of norms are left. `is_enough` says, before and after each forward pass, whether what was found ends the search.
     """
-    for name, value in network.named_parameters():
-        if not value.isfinite().all():
-            return Cause(f"the parameter {name}")
+    damaged = first_not_finite(network)
+    found = None if damaged is None else Cause(f"the parameter {damaged}")
+    if is_enough(found):
+        return found
     torch.manual_seed(seed)
     device = next(network.parameters()).device
     for piece in pieces:

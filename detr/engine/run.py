@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detr.criterion import Criterion, criterion_for
 from detr.engine import checkpoint
 from detr.engine.average import Average
-from detr.engine.checkpoint import Counters, Resumed
+from detr.engine.checkpoint import Counters, Resumed, state_tensors
 from detr.engine.distributed import Team
 from detr.engine.generations import put_down
 from detr.engine.interruption import Interruption
@@ -24,9 +24,11 @@ from detr.engine.optimizer import Group, build_optimizer
 from detr.engine.pace import Pace
 from detr.engine.recipe import Recipe
 from detr.engine.sanity import SanityCard
+from detr.engine.sharding import all_whole
 from detr.engine.teacher import Teacher
 from detr.engine.watch import Watch
 from detr.errors import UsageError
+from detr.models import build_model
 from detr.models.network import DetectionNetwork
 
 Say = Callable[[str], None]
@@ -65,31 +67,47 @@ class Run:
 
     @property
     def published(self) -> DetectionNetwork:
-        """The same as any program reads it, with nothing beside its weights."""
-        return merged(self.evaluated)
+        """The same as any program reads it, with nothing beside its weights; asked by all processes at once."""
+        if not self.sharded:
+            return merged(self.evaluated)
+        network = build_model(self.recipe.model, classes=self.network.classes)
+        network.load_state_dict(all_whole(self.evaluated.state_dict()))
+        return network.to(self.team.device).eval()
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process has a part of the weights only."""
+        return self.recipe.train.shard and self.team.size > 1
 
     def save_state(self) -> None:
-        """As the newest of the run's folder, by the process that leads; the others need not wait."""
-        if self.team.leads:
-            put_down(self.out, self.write_state)
+        """As the newest of the run's folder, by the process that leads; others that have all of it need not wait."""
+        self._write_state(lambda write: put_down(self.out, write))
         self.pace.saved(self.counters.step)
 
     def write_state(self, path: Path) -> None:
         """By the process that leads."""
+        self._write_state(lambda write: write(path))
+
+    def _write_state(self, put: Callable[[Callable[[Path], None]], object]) -> None:
+        if not (self.sharded or self.team.leads):
+            return
+        tensors = all_whole(state_tensors(self.network, self.average, self.optimizer, self.names))
         if self.team.leads:
-            checkpoint.save_resume(
-                path,
-                network=self.network,
-                average=self.average,
-                optimizer=self.optimizer,
-                names=self.names,
-                scaler=self.scaler,
-                counters=self.counters,
-                recipe=self.recipe,
-                sums=self.watch.sums(),
-                skipped=(self.watch.skipped, self.watch.in_a_row),
-                circumstances=self.circumstances,
-            )
+            put(lambda path: self._save_resume(path, tensors))
+
+    def _save_resume(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        checkpoint.save_resume(
+            path,
+            tensors,
+            classes=self.network.classes,
+            average_updates=self.average.updates if self.average is not None else 0,
+            scaler=self.scaler,
+            counters=self.counters,
+            recipe=self.recipe,
+            sums=self.watch.sums(),
+            skipped=(self.watch.skipped, self.watch.in_a_row),
+            circumstances=self.circumstances,
+        )
 
     def restore(self, state: Resumed) -> None:
         """Everything but the counters as it was saved."""
@@ -121,7 +139,10 @@ class Run:
 
     def save_if_due(self) -> None:
         """Within an epoch, as often as was asked for; not while steps are being left out, which may be the end."""
-        if self.pace.is_due(self.counters.step):
+        is_due = self.pace.is_due(self.counters.step)
+        if self.sharded:
+            is_due = bool(self.team.largest(is_due))
+        if is_due:
             self.watch.look()
             if not self.watch.in_a_row:
                 self.save_state()
@@ -151,9 +172,12 @@ def assemble(
     groups: list[Group],
     interruption: Interruption,
     say: Say,
+    place: DetectionNetwork | None = None,
 ) -> Run:
-    """A run before its first step."""
+    """A run before its first step; `place` is that of the average, where it can't be made here."""
     dtype = precision_of(recipe.train.amp, team.device)
+    if recipe.train.shard and dtype is torch.float16:
+        raise UsageError("train.shard goes with train.amp=bf16 or off, not with fp16")
     scaler = torch.amp.GradScaler(team.device.type, enabled=dtype is torch.float16)
     return Run(
         recipe=recipe,
@@ -162,7 +186,7 @@ def assemble(
         network=network,
         learner=learner,
         frozen=frozen,
-        average=None if recipe.train.average is None else Average(network, recipe.train.average),
+        average=None if recipe.train.average is None else Average(network, recipe.train.average, place=place),
         criterion=criterion_for(network, recipe.criterion),
         optimizer=build_optimizer(groups, recipe.train.optimizer),
         names=[name for group in groups for name in group.names],

@@ -10,6 +10,7 @@ from detr.data.coco import CocoDataset
 from detr.engine.epoch import begin_epoch
 from detr.engine.replay import cause_of_step, keep
 from detr.engine.run import Run
+from detr.engine.sharding import first_not_finite
 from detr.engine.statistics import Statistics
 from detr.engine.watch import Diverged, Seen
 from detr.errors import InputError, listed
@@ -38,7 +39,7 @@ def answer_for_skipped(run: Run, train_set: CocoDataset) -> None:
     if not found:
         return
     allowed = run.recipe.train.skip_at_most
-    damaged = next((name for name, value in run.network.named_parameters() if not value.isfinite().all()), None)
+    damaged = next(filter(None, run.team.gathered(first_not_finite(run.network))), None)
     is_end = damaged is not None or any(seen.skipped > allowed for seen in found)
     explained = is_end or run.watch.skipped <= EXPLAINED
     for seen in found[:-1]:

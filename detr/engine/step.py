@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
-from detr.engine.distributed import Team
+from detr.engine.distributed import Team, apart
 from detr.engine.pictures import draw_batch
 from detr.engine.run import Run
 from detr.engine.statistics import Statistics
@@ -35,6 +35,7 @@ def take_step(run: Run, pieces: list[Batch]) -> Output:
     run.scaler.unscale_(run.optimizer)
     parameters = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf)
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
     counters.step += 1
     counters.step_in_epoch += 1
     broken = run.watch.note(counters.step, losses, norm, run.scaler.scale(torch.ones_like(norm)))
@@ -60,7 +61,7 @@ def gradients(run: Run, pieces: list[Batch]) -> tuple[dict[str, Tensor], Output]
         if run.recipe.train.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         is_last = place == len(pieces) - 1
-        with nullcontext() if is_last or run.team.size == 1 else run.learner.no_sync():
+        with apart(run.learner, run.team, wanted=not is_last):
             with run.precision():
                 output = run.learner(images, batch.padding, batch.targets)
             terms = run.criterion(output, batch.targets, poisoned=True)

@@ -230,10 +230,9 @@ def _is_stopped_early(run: Run) -> bool:
 
 def _save_epoch(run: Run, metrics: dict[str, float]) -> None:
     """`last`, and `best` where this evaluation was; without any evaluation the last is the best. Then the state."""
-    counters = run.counters
+    counters, published = run.counters, run.published
     if run.team.leads:
         is_best = counters.best is None or (bool(metrics) and counters.best_epoch == counters.epoch)
-        published = run.published
         for name in [LAST] + [BEST] * is_best:
             checkpoint.save_weights(run.out / name, published, run.recipe, epoch=counters.epoch, metrics=metrics)
         assert run.journal is not None
