@@ -107,7 +107,10 @@ def _on_length(count: int, plan: Plan) -> Iterator[str]:
         )
     else:
         yield f"training: {count:,} images are {count // plan.batch:,} steps an epoch with a batch of {plan.batch}"
-    yield f"training: the recipe's learning rate of {plan.lr:g} is for a batch of {plan.batch}"
+    yield (
+        f"training: the recipe's learning rate of {plan.lr:g} is for a batch of {plan.batch}, with --finetune for all "
+        f"from {plan.batch_finetune} to that; for others it is scaled"
+    )
 
 
 def _objects(seen: Seen) -> NDArray[np.int64]:
