@@ -72,7 +72,7 @@ def test_predict_takes_the_thresholds(run, data, tmp_path):
     CliRunner().invoke(predict, [*map(str, words)], catch_exceptions=False)
     rows = json.loads((tmp_path / "predict" / "predict" / "predictions.json").read_text())
     assert rows and len({row["category_id"] for row in rows}) == 1
-    for more, said in (([], "no such file"), (["--track"], "one score for all classes")):
+    for more, said in (([], "no such file"), (["--track"], "one score, the same for all classes")):
         with pytest.raises(UsageError, match=said):
             CliRunner().invoke(predict, [str(source), "--conf", "absent.json", *more], catch_exceptions=False)
 
