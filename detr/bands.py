@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detr.errors import InputError, UsageError
+from detr.errors import InputError, TooLarge, UsageError
 
 Bands = NDArray[np.uint8]  # [h, w, C]
 
@@ -121,7 +121,7 @@ def _require_shape(shape: tuple[int, ...], kind: Any, name: str, most_pixels: in
         hint = "; the channels come last" if len(shape) == 3 and 0 < shape[0] <= MOST_CHANNELS else ""
         raise InputError(f"{name}: of shape {tuple(shape)}; expected [h, w] or [h, w, up to {MOST_CHANNELS}]{hint}")
     if shape[0] * shape[1] > most_pixels:
-        raise InputError(f"{name}: claims more than {most_pixels:,} pixels; such images are not decoded")
+        raise TooLarge(f"{name}: claims more than {most_pixels:,} pixels; such images are not decoded")
 
 
 def _tifffile() -> Any:

@@ -16,6 +16,14 @@ class UsageError(InputError):
     exit_code = 2
 
 
+class NotAnImage(InputError):
+    """What was given is in none of the formats that are read as images."""
+
+
+class TooLarge(InputError):
+    """An image claims more pixels than are decoded."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'epochs'?"` for the nearest of `known`, or an empty string where none is near."""
     by_plain = {str(name).casefold(): name for name in known}

@@ -29,7 +29,7 @@ from detr.bands import (
     require_channels,
 )
 from detr.config import Config
-from detr.errors import InputError, UsageError
+from detr.errors import InputError, NotAnImage, TooLarge, UsageError
 
 RGB = NDArray[np.uint8]  # [h, w, 3]
 
@@ -181,16 +181,18 @@ def as_input(images: Tensor, padding: Tensor | None, config: InputConfig) -> Ten
 ImageSource = str | os.PathLike[str] | Member | BinaryIO
 
 
-def read_image(source: ImageSource, *, name: str | None = None, channels: int | None = 3) -> Bands:
+def read_image(
+    source: ImageSource, *, name: str | None = None, channels: int | None = 3, most_pixels: int = MOST_PIXELS
+) -> Bands:
     """The first picture in a file, as [h, w, 3] RGB: upright by its EXIF, alpha dropped, 16 bits scaled to 8.
 
     With 1 of `channels` it is grey; with another number, or None for whatever it has, the file's own channels are
     given: alpha is one, and arrays (.npy) and TIFFs of any number of bands are read too.
 
     `name` is what errors call an open file. InputError says what is wrong with a file that is not a whole image, and
-    what it looks like; UsageError if there is no such file.
+    what it looks like: NotAnImage, TooLarge, or damaged; UsageError if there is no such file.
     """
-    return _read(source, name, None, channels)[0]
+    return _read(source, name, None, channels, most_pixels)[0]
 
 
 def read_reduced(source: ImageSource, short: int, *, channels: int | None = 3) -> tuple[Bands, tuple[int, int]]:
@@ -202,13 +204,17 @@ def read_reduced(source: ImageSource, short: int, *, channels: int | None = 3) -
 
 
 def _read(
-    source: ImageSource, name: str | None, short: int | None, channels: int | None
+    source: ImageSource,
+    name: str | None,
+    short: int | None,
+    channels: int | None,
+    most_pixels: int = MOST_PIXELS,
 ) -> tuple[Bands, tuple[int, int]]:
     name = name or (str(source) if isinstance(source, (str, os.PathLike, Member)) else "image")
     try:
-        return _decoded(source, name, short, channels)
+        return _decoded(source, name, short, channels, most_pixels)
     except Image.DecompressionBombError:
-        raise InputError(f"{name}: claims more than {MOST_PIXELS:,} pixels; such images are not decoded") from None
+        raise TooLarge(f"{name}: claims more than {most_pixels:,} pixels; such images are not decoded") from None
     except (InputError, UsageError, MemoryError):
         raise
     except Exception as problem:  # a decoder meets damage with whatever exception its own code stumbles into
@@ -216,7 +222,9 @@ def _read(
         raise InputError(f"{name}: damaged or cut short ({reason})") from problem
 
 
-def _decoded(source: ImageSource, name: str, short: int | None, channels: int | None) -> tuple[Bands, tuple[int, int]]:
+def _decoded(
+    source: ImageSource, name: str, short: int | None, channels: int | None, most_pixels: int
+) -> tuple[Bands, tuple[int, int]]:
     try:
         opened = _opened(source, name)
     except InputError:
@@ -224,7 +232,7 @@ def _decoded(source: ImageSource, name: str, short: int | None, channels: int | 
             raise
         return pixels, pixels.shape[:2]
     with opened as picture:
-        if picture.width * picture.height > MOST_PIXELS:
+        if picture.width * picture.height > most_pixels:
             raise Image.DecompressionBombError
         if picture.format == "TIFF" and channels not in (1, 3, None) and len(picture.getbands()) != channels:
             pixels = from_tiff(_content(source), name, most_pixels=MOST_PIXELS)  # Pillow drops bands without a name
@@ -323,7 +331,7 @@ def _opened(source: ImageSource, name: str) -> Image.Image:
             source = source.open()
         return Image.open(Path(source) if isinstance(source, (str, os.PathLike)) else source, formats=FORMATS)
     except Image.UnidentifiedImageError:
-        raise InputError(f"{name}: not an image we can read ({_looks_like(source)})") from None
+        raise NotAnImage(f"{name}: not an image we can read ({_looks_like(source)})") from None
     except FileNotFoundError:
         raise UsageError(f"{name}: no such file") from None
     except IsADirectoryError:

@@ -33,6 +33,7 @@ FLOORS = [
     ["explain"],
     ["engine", "export"],
     ["diagnose"],
+    ["serve"],
     ["cli"],
     ["__main__"],
 ]
@@ -42,6 +43,8 @@ SHARE_A_FLOOR = {0}  # the ground floor builds on itself
 DOORS = {
     "click": ["cli/"],
     "cv2": ["video/", "draw.py", "engine/draw_tracks.py"],
+    **{name: ["serve/"] for name in ("fastapi", "starlette", "prometheus_client")},
+    "uvicorn": ["cli/serve.py"],
     "av": ["video/", "data/shapes_video.py"],
     "scipy": ["criterion/matcher.py"],
     "pycocotools": ["engine/evaluate.py"],

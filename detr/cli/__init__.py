@@ -23,6 +23,7 @@ VERBS = {
     "predict": "Find objects in images, videos, cameras and streams.",
     "track": "Follow objects through videos, cameras and streams, and count them.",
     "explain": "Show what each detection looked at.",
+    "serve": "Answer requests over HTTP, with a page to try it on.",
     "export": "Write a model for ONNX Runtime, OpenVINO or PyTorch, and prove the file.",
     "parity": "Measure a model in every way there is, and whether they agree.",
     "data": "Make, look at and convert data sets.",

@@ -1,0 +1,110 @@
+"""`detr serve`: a detector behind HTTP, and a page to try it on."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from detr.cli.backend import backend_options, exported_runner
+from detr.errors import UsageError
+
+if TYPE_CHECKING:
+    from detr.engine.detector import Detector
+
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+_PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+_SECONDS_TO_FINISH = 10
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--weights", default="rtdetr-tiny", help="A release, a file of weights, or an exported .onnx or .xml.")
+@click.option("--model", help="The preset, where a file of weights doesn't say what it is.")
+@click.option("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 for all. There is no password.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="0: any that is free.")
+@click.option("--batch", type=click.IntRange(min=1), default=8, help="Pictures of several requests at once.")
+@click.option("--wait", type=click.FloatRange(min=0), default=5.0, help="Milliseconds a picture waits for others.")
+@click.option("--queue", type=click.IntRange(min=1), default=64, help="Requests at a time; 503 for more.")
+@click.option("--max-mb", type=click.FloatRange(min=0.001), default=20.0, help="Of a picture's request; 413 for more.")
+@click.option("--max-megapixels", type=click.FloatRange(min=0.01), default=50.0, help="Of a picture; 413 for more.")
+@click.option("--max-video-mb", type=click.FloatRange(min=0.001), default=256.0, help="Of a video; 413 for more.")
+@click.option("--imgsz", type=click.IntRange(min=32), help="Side of the input, or the shorter one.")
+@click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run.")
+@click.option("--queries", type=click.IntRange(min=1), help="Queries that run.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@backend_options
+def command(host: str, port: int, **options: Any) -> None:
+    """Answer requests with what is in their pictures, until Ctrl-C.
+
+    POST a picture to /predict (the bytes, a form with one file, or JSON with base64) for JSON; to /explain?index=0 for
+    a picture of where the model looked; a video to /predict/video for a line of JSON per frame. GET / is a page to drop
+    pictures on, /metrics is for Prometheus, /health and /ready for whoever keeps it running.
+
+    \b
+      detr serve --weights rtdetr-r18
+      curl --data-binary @street.jpg 'http://127.0.0.1:8000/predict?conf=0.4&classes=person,dog'
+      detr serve --weights model.onnx --host 0.0.0.0 --port 80 --queue 32
+    """
+    _require_packages()
+    with _listening(host, port) as listener:
+        import uvicorn
+
+        from detr.serve.app import create_app
+        from detr.serve.limits import Limits
+
+        limits = Limits(
+            waiting=options["queue"],
+            body=int(options["max_mb"] * 1e6),
+            pixels=int(options["max_megapixels"] * 1e6),
+            video_body=int(options["max_video_mb"] * 1e6),
+        )
+        detector = _detector(**options)
+        app = create_app(
+            detector,
+            name=options["weights"],
+            limits=limits,
+            batch=options["batch"],
+            wait=options["wait"] / 1000,
+            imgsz=options["imgsz"],
+        )
+        if host not in _LOCAL:
+            click.echo(f"warning: whoever reaches {host} can use this server; there is no password", err=True)
+        place = f"[{host}]" if ":" in host else host
+        click.echo(
+            f"{options['weights']} on {detector.device}: http://{place}:{listener.getsockname()[1]} (Ctrl-C ends)"
+        )
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=_SECONDS_TO_FINISH
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _detector(**options: Any) -> Detector:
+    from detr.engine.detector import Detector
+
+    given = {name: options[name] for name in ("model", "layers", "queries", "device")}
+    asked = {name: options[name] for name in ("backend", "int8", "calibrate", "imgsz")}
+    runner = exported_runner(options["weights"], **given, **asked)
+    return Detector(options["weights"], **given) if runner is None else Detector(runner)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """UsageError for an address that can't be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as problem:
+        listener.close()
+        raise UsageError(f"--host {host} --port {port}: {problem.strerror or problem}") from None
+    return listener
+
+
+def _require_packages() -> None:
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f'serving needs {", ".join(missing)}: pip install "detr-toolkit[serve]"')

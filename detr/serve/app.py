@@ -1,0 +1,288 @@
+"""The application: what each path answers."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import resources
+from io import BytesIO
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+import torch
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from detr.bands import Bands
+from detr.engine.detector import Detector, Prepared
+from detr.engine.explaining import explain
+from detr.engine.results import Results
+from detr.engine.settings import Settings
+from detr.errors import InputError, NotAnImage, TooLarge, UsageError, did_you_mean
+from detr.image import read_image
+from detr.serve.batching import Batcher
+from detr.serve.door import VIDEO, Door, refusal
+from detr.serve.limits import Limits, Refused
+from detr.serve.meter import CONTENT_TYPE_LATEST, Meter
+from detr.serve.uploads import picture_in, video_in
+from detr.serve.videos import lines_of
+from detr.video import Frame, Source
+
+Answer = TypeVar("Answer")
+
+_PAGE = {
+    "/": ("page.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
+_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'"
+_PATHS = frozenset([*_PAGE, "/predict", VIDEO, "/explain", "/model", "/health", "/ready", "/metrics"])
+
+
+class Asked(BaseModel):
+    """What a request may say behind the question mark."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    conf: float = Field(default=0.25, ge=0, le=1)
+    classes: str | None = None  # names or indices, with commas
+    max_det: int = Field(default=300, ge=1, le=10_000)
+
+
+class AskedToExplain(Asked):
+    index: int = Field(ge=0)  # of the detection in what /predict answers to the same words
+
+
+class AskedOfVideo(Asked):
+    vid_stride: int = Field(default=1, ge=1)
+
+
+def create_app(
+    detector: Detector,
+    *,
+    name: str,
+    limits: Limits | None = None,
+    batch: int = 8,
+    wait: float = 0.005,
+    imgsz: int | None = None,
+) -> FastAPI:
+    """The server for one detector, whose weights are called `name`.
+
+    Up to `batch` pictures go through it at once; one waits `wait` seconds for more. `imgsz` as in `Detector.predict`.
+    """
+    office = _Office(detector, name, limits or Limits(), batch, wait, imgsz)
+    app = FastAPI(title="detr", docs_url=None, redoc_url=None, lifespan=office.open)
+    app.add_middleware(Door, limits=office.limits, meter=office.meter, paths=_PATHS)
+    app.add_api_route("/predict", office.predict, methods=["POST"])
+    app.add_api_route(VIDEO, office.predict_video, methods=["POST"])
+    app.add_api_route("/explain", office.explain, methods=["POST"])
+    app.add_api_route("/model", office.model, methods=["GET"])
+    app.add_api_route("/health", office.health, methods=["GET"])
+    app.add_api_route("/ready", office.ready, methods=["GET"])
+    app.add_api_route("/metrics", office.metrics, methods=["GET"])
+    for path, (file, kind) in _PAGE.items():
+        app.add_api_route(path, functools.partial(_page, file, kind), methods=["GET"], include_in_schema=False)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    return app
+
+
+class _Office:
+    """The answers to all paths, and what they share."""
+
+    def __init__(
+        self, detector: Detector, name: str, limits: Limits, batch: int, wait: float, imgsz: int | None
+    ) -> None:
+        self.detector, self.name, self.limits, self.imgsz = detector, name, limits, imgsz
+        self.meter = Meter()
+        self._batch, self._wait = batch, wait
+        self._videos = 0
+        self._decoding = asyncio.Semaphore(min(4, os.cpu_count() or 1))  # whole pictures in memory at a time
+        self._batcher: Batcher | None = None
+
+    @asynccontextmanager
+    async def open(self, app: FastAPI) -> AsyncIterator[None]:
+        batcher = Batcher(self.detector, most=self._batch, wait=self._wait, tell=self.meter.batch)
+        settings = self.detector.settings(imgsz=self.imgsz)
+        height, width = settings.input.frame
+        empty = np.zeros((height, width, settings.input.channels), np.uint8)
+        await asyncio.wrap_future(batcher.look(self._prepared(empty, settings), settings))
+        self._batcher = batcher
+        try:
+            yield
+        finally:
+            self._batcher = None
+            await run_in_threadpool(batcher.close)
+
+    async def predict(self, request: Request, asked: Annotated[Asked, Query()]) -> JSONResponse:
+        settings = self._settings(asked)
+        content = await picture_in(request)
+        prepared = await self._decoded(content, lambda image: self._prepared(image, settings))
+        result = await _answered(asyncio.wrap_future(self._working.look(prepared, settings)))
+        return JSONResponse(said(result))
+
+    async def explain(self, request: Request, asked: Annotated[AskedToExplain, Query()]) -> Response:
+        settings = self._settings(asked)
+        frame = Frame(await self._decoded(await picture_in(request), lambda image: image), Source("image", "upload"))
+
+        def picture() -> bytes:
+            _, found = explain(self.detector, frame, settings)
+            if asked.index >= len(found):
+                raise Refused(422, f"index {asked.index}: the picture has {len(found)} detections, counted from 0")
+            stream = BytesIO()
+            Image.fromarray(found[asked.index].plot()).save(stream, "PNG")
+            return stream.getvalue()
+
+        png = await _answered(asyncio.wrap_future(self._working.alone(picture)))
+        return Response(png, media_type="image/png")
+
+    async def predict_video(self, request: Request, asked: Annotated[AskedOfVideo, Query()]) -> StreamingResponse:
+        settings, batcher = self._settings(asked), self._working
+        if self._videos >= self.limits.videos:
+            raise Refused(503, f"{self._videos} videos are being looked at; try again", retry_after=10)
+        held = AsyncExitStack()
+        self._videos += 1
+        held.callback(self._video_is_done)
+        try:
+            path = await held.enter_async_context(video_in(request))
+            lines = await run_in_threadpool(
+                lines_of, path, self.detector, settings, batcher,
+                stride=asked.vid_stride, most=self.limits.frames, ahead=self._batch,
+            )  # fmt: skip
+        except BaseException as problem:
+            await held.aclose()
+            raise _as_refused(problem) if isinstance(problem, InputError) else problem from None
+
+        async def answer() -> AsyncIterator[str]:
+            async with held:
+                try:
+                    while (line := await run_in_threadpool(next, lines, None)) is not None:
+                        yield line
+                finally:
+                    await run_in_threadpool(lines.close)
+
+        return StreamingResponse(answer(), media_type="application/x-ndjson")
+
+    def _video_is_done(self) -> None:
+        self._videos -= 1
+
+    async def model(self) -> dict[str, Any]:
+        config = self.detector.config
+        height, width = config.input.frame
+        return {
+            "weights": self.name,
+            "arch": config.arch,
+            "input": {"height": height, "width": width, "keeps_aspect": config.input.keeps_aspect},
+            "names": self.detector.names,
+        }
+
+    async def health(self) -> dict[str, str]:
+        return {"status": "ok"}
+
+    async def ready(self) -> dict[str, str]:
+        assert self._working
+        return {"status": "ready"}
+
+    async def metrics(self) -> Response:
+        return Response(self.meter.text(), media_type=CONTENT_TYPE_LATEST)
+
+    @property
+    def _working(self) -> Batcher:
+        if self._batcher is None:
+            raise Refused(503, "not ready", retry_after=1)
+        return self._batcher
+
+    def _settings(self, asked: Asked) -> Settings:
+        words = None if asked.classes is None else [word.strip() for word in asked.classes.split(",") if word.strip()]
+        try:
+            return self.detector.settings(conf=asked.conf, classes=words, max_det=asked.max_det, imgsz=self.imgsz)
+        except UsageError as problem:
+            raise _as_refused(problem) from None
+
+    async def _decoded(self, content: bytes, use: Callable[[Bands], Answer]) -> Answer:
+        """What `use` makes of the picture, which then can be forgotten."""
+
+        def decode() -> Answer:
+            channels = self.detector.config.input.channels
+            return use(read_image(BytesIO(content), name="image", channels=channels, most_pixels=self.limits.pixels))
+
+        async with self._decoding:
+            try:
+                return await run_in_threadpool(decode)
+            except (InputError, MemoryError) as problem:
+                raise _as_refused(problem) from None
+
+    def _prepared(self, image: Bands, settings: Settings) -> Prepared:
+        """For the network alone: of the picture itself only the size is kept, as many may wait."""
+        frame = Frame(image, Source("image", "upload"))
+        size_only = np.broadcast_to(np.zeros((), np.uint8), image.shape)
+        prepared = self.detector.prepared(frame, settings)
+        return Prepared(Frame(size_only, frame.source), prepared.tensor, prepared.milliseconds)
+
+
+def said(result: Results) -> dict[str, Any]:
+    """A result as JSON has it."""
+    height, width = result.orig_shape
+    speed = {name: round(milliseconds, 3) for name, milliseconds in result.speed.items()}
+    return {"width": width, "height": height, "detections": result.summary(), "speed": speed}
+
+
+async def _answered(future: asyncio.Future[Answer]) -> Answer:
+    """What the network answers; Refused where it can't."""
+    try:
+        return await future
+    except (MemoryError, torch.OutOfMemoryError):
+        raise Refused(503, "out of memory; try again, or a smaller picture", retry_after=1) from None
+    except UsageError as problem:
+        raise Refused(422, str(problem)) from None
+    except InputError as problem:
+        raise Refused(500, str(problem)) from None
+
+
+def _as_refused(problem: Exception) -> Refused:
+    """Of what is wrong with what was sent."""
+    if isinstance(problem, MemoryError):
+        return Refused(503, "out of memory; try again, or a smaller picture", retry_after=1)
+    status = 415 if isinstance(problem, NotAnImage) else 413 if isinstance(problem, TooLarge) else 422
+    return Refused(status, " ".join(str(problem).split()))
+
+
+async def _page(file: str, kind: str) -> Response:
+    content = resources.files("detr.serve").joinpath(file).read_bytes()
+    return Response(content, media_type=kind, headers={"Content-Security-Policy": _POLICY})
+
+
+async def _refused(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, Refused)
+    return refusal(problem)
+
+
+async def _invalid(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, RequestValidationError)
+    first = problem.errors()[0]
+    name = str(first["loc"][-1])
+    if first["type"] == "extra_forbidden":
+        known = [*AskedToExplain.model_fields, *AskedOfVideo.model_fields]
+        return refusal(Refused(422, f"unknown parameter {name!r}{did_you_mean(name, known)}"))
+    return refusal(Refused(422, f"{name}: {first['msg'].lower()}, got {first.get('input')!r}"))
+
+
+async def _http(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, HTTPException)
+    words = f"{request.url.path}: {problem.detail}" if problem.status_code in (404, 405) else str(problem.detail)
+    return JSONResponse({"error": words}, status_code=problem.status_code, headers=problem.headers)
+
+
+async def _gone(request: Request, problem: Exception) -> Response:
+    return Response(status_code=499)  # nobody is there to read it; it is counted

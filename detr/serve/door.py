@@ -1,0 +1,115 @@
+"""Who is let in: no more requests than there is room for, no longer bodies, no slower ones."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from detr.serve.limits import Limits, Refused
+from detr.serve.meter import Meter
+
+VIDEO = "/predict/video"
+
+_USUAL_SECONDS = 0.2  # of a request, before any has been answered
+
+
+class Door:
+    """Around the application. Whoever is let in is answered; the others get 503, 413 or 408 at once.
+
+    The body of a request that finds no room is read and thrown away, for who is sending doesn't listen.
+    """
+
+    def __init__(self, app: ASGIApp, *, limits: Limits, meter: Meter, paths: frozenset[str]) -> None:
+        self.app, self.limits, self.meter, self.paths = app, limits, meter, paths
+        self.inside = 0
+        self._usual = _USUAL_SECONDS
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        began, status = time.monotonic(), 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            if scope["method"] == "POST":
+                await self._post(scope, receive, noted)
+            else:
+                await self.app(scope, receive, noted)
+        finally:
+            path = scope["path"] if scope["path"] in self.paths else "other"
+            self.meter.request(path, status, time.monotonic() - began)
+
+    async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
+        most = self.limits.video_body if scope["path"] == VIDEO else self.limits.body
+        body = _Body(receive, most, self.limits.upload_seconds)
+        try:
+            body.require_short(scope)
+            if self.inside >= self.limits.waiting:
+                await body.drain()
+                raise Refused(503, "all places are taken; try again", retry_after=self._seconds_to_wait())
+        except Refused as no:
+            return await refusal(no)(scope, receive, send)
+        began = time.monotonic()
+        self._step(1)
+        try:
+            await self.app(scope, body.receive, send)
+        finally:
+            self._step(-1)
+            self._usual = 0.9 * self._usual + 0.1 * (time.monotonic() - began)
+
+    def _seconds_to_wait(self) -> int:
+        """About as long as one that comes in now would be inside."""
+        return max(1, math.ceil(self._usual))
+
+    def _step(self, count: int) -> None:
+        self.inside += count
+        self.meter.inside.set(self.inside)
+
+
+class _Body:
+    """A request's body as it arrives. Refused: 413 where it is too long, 408 where it takes too long."""
+
+    def __init__(self, receive: Callable[[], Awaitable[Message]], most: int, seconds: float) -> None:
+        self._receive, self._most, self._seconds = receive, most, seconds
+        self._until = time.monotonic() + seconds
+        self._length, self._is_whole = 0, False
+
+    def require_short(self, scope: Scope) -> None:
+        said = dict(scope["headers"]).get(b"content-length", b"")
+        if said.isdigit() and int(said) > self._most:
+            raise self._too_long()
+
+    async def drain(self) -> None:
+        while not self._is_whole:
+            if (await self.receive())["type"] == "http.disconnect":
+                return
+
+    async def receive(self) -> Any:
+        if self._is_whole:  # what comes now is that the client has left, whenever that is
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), max(0.0, self._until - time.monotonic()))
+        except asyncio.TimeoutError:
+            raise Refused(408, f"the body did not arrive within {self._seconds:g} seconds") from None
+        self._length += len(message.get("body", b""))
+        self._is_whole = not message.get("more_body", False)
+        if self._length > self._most:
+            raise self._too_long()
+        return message
+
+    def _too_long(self) -> Refused:
+        return Refused(413, f"a body of more than {self._most:,} bytes")
+
+
+def refusal(no: Refused) -> JSONResponse:
+    return JSONResponse({"error": no.words}, status_code=no.status, headers=no.headers)

@@ -1,0 +1,58 @@
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from io import BytesIO
+
+import pytest
+from PIL import Image
+
+
+def serve(*words):
+    command = [sys.executable, "-m", "detr", "serve", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def post(url, content):
+    with urllib.request.urlopen(urllib.request.Request(url, data=content), timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_it_answers_until_it_is_told_to_end(number, code, word):
+    stream = BytesIO()
+    Image.new("RGB", (50, 40), "red").save(stream, "JPEG")
+    with serve("--port", "0") as server:
+        line = server.stdout.readline()
+        url = re.search(r"http://127\.0\.0\.1:\d+", line)[0]
+        assert line.startswith("rtdetr-tiny on ")
+        assert post(f"{url}/predict?conf=0.9", stream.getvalue())["width"] == 50
+        with pytest.raises(urllib.error.HTTPError, match="415"):
+            post(f"{url}/predict", b"no picture")
+        os.kill(server.pid, number)
+        _, said = server.communicate(timeout=30)
+        assert server.returncode == code and said.strip() == word
+
+
+def test_a_port_that_is_taken_is_wrong_usage():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        with serve("--port", port) as server:
+            out, said = server.communicate(timeout=60)
+    assert server.returncode == 2 and out == ""
+    assert said == f"error: --host 127.0.0.1 --port {port}: Address already in use\n"
+
+
+def test_weights_that_are_not_there_are_wrong_usage():
+    with serve("--port", "0", "--weights", "rtdetr-tyny") as server:
+        _, said = server.communicate(timeout=60)
+    assert server.returncode == 2 and "did you mean 'rtdetr-tiny'" in said and said.count("\n") == 1
