@@ -61,12 +61,13 @@ if TYPE_CHECKING:
 def command(weights: str | None, predictions: Path | None, data: Path | None, **options: Any) -> None:
     """Measure a model, or a file of predictions, on --data: COCO's twelve numbers and those of each class.
 
-    The run's folder gets metrics.json and, with a model, predictions.json. Several GPUs:
-    torchrun --nproc-per-node N -m detr val ... gives the same numbers.
+    The run's folder gets metrics.json, charts and, with a model, predictions.json and samples. Several GPUs:
+    torchrun --nproc-per-node N -m detr val ... gives the same numbers. With --why it also says what AP is lost to.
 
     \b
       detr val --weights rtdetr-r18 --data coco
       detr val --weights runs/train/train/best.safetensors --data my-data --json
+      detr val --weights rtdetr-r18 --data my-data --why
       detr val --predictions results.json --data instances_val2017.json
     """
     if data is None:

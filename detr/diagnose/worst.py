@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from detr.bands import shown
 from detr.data.coco import CocoDataset
 from detr.diagnose.diagnosis import Diagnosis
 from detr.diagnose.tide import CAUSES
@@ -33,7 +34,7 @@ def worst_pictures(diagnosis: Diagnosis, dataset: CocoDataset, *, most: int = 20
 
 def _drawn(diagnosis: Diagnosis, dataset: CocoDataset, image: int) -> bytes:
     seen, annotations = diagnosis.outcomes, diagnosis.annotations
-    pixels = dataset[image].image.permute(1, 2, 0).contiguous().numpy()
+    pixels = shown(dataset[image].image.permute(1, 2, 0).contiguous().numpy())
     height, width = pixels.shape[:2]
     factor = _SIDE / max(height, width)
     pixels = np.asarray(Image.fromarray(pixels).resize((round(width * factor), round(height * factor))))

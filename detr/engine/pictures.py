@@ -50,13 +50,13 @@ def draw_samples(dataset: CocoDataset, found: DetectionArrays, path: Path, *, sc
     rows = []
     for index in _spread(dataset.annotations):
         sample = dataset[index]
-        pixels = sample.image.permute(1, 2, 0).contiguous().numpy()
+        pixels = shown(sample.image.permute(1, 2, 0).contiguous().numpy())
         there = Detections(sample.boxes, torch.ones(len(sample.labels)), sample.labels)
         mine = np.flatnonzero((found.image_indices == index) & (found.scores >= score))
         corners = torch.from_numpy(found.boxes[mine])
         corners = torch.cat((corners[:, :2], corners[:, :2] + corners[:, 2:]), 1)
-        shown = Detections(corners, torch.from_numpy(found.scores[mine]), torch.from_numpy(found.labels[mine]))
-        pair = draw(pixels, there, names, scores=False), draw(pixels, shown, names)
+        boxes = Detections(corners, torch.from_numpy(found.scores[mine]), torch.from_numpy(found.labels[mine]))
+        pair = draw(pixels, there, names, scores=False), draw(pixels, boxes, names)
         rows.append(np.concatenate([_framed(each) for each in pair], 1))
     if not rows:
         return

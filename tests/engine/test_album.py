@@ -7,10 +7,13 @@ import pytest
 from made_sets import found, random_case, truths
 from PIL import Image
 
+from detr.diagnose.diagnosis import diagnose
+from detr.diagnose.worst import worst_pictures
 from detr.engine import album, charts
 from detr.engine.album import draw_charts, draw_evaluation, draw_set
 from detr.engine.evaluate import evaluate
 from detr.engine.outcomes import outcomes
+from detr.engine.pictures import draw_samples
 from detr.engine.thresholds import calibration
 from detr.image import InputConfig
 
@@ -60,6 +63,23 @@ def test_without_matplotlib_only_what_was_found_is_shown(tmp_path, small_sets, m
     written = draw_evaluation(tmp_path, dataset, evaluate(known, detections), detections)
     assert [path.name for path in written] == [album.SAMPLES] and ink(written[0]) > 0.1
     assert not draw_set(tmp_path, known, InputConfig(height=64, width=64))
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_images_of_any_number_of_channels_are_shown(tmp_path, small_sets, monkeypatch, channels):
+    dataset = small_sets["val_set"]
+
+    class Banded(type(dataset)):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return replace(sample, image=sample.image[:1].repeat(channels, 1, 1))
+
+    monkeypatch.setattr(dataset, "__class__", Banded)
+    draw_samples(dataset, in_set(dataset, (0, 0, 5, 5, 30, 30, 0.9)), tmp_path / "samples.jpg", score=0.5)
+    assert ink(tmp_path / "samples.jpg") > 0.1
+    boxes = in_set(dataset, (0, 0, 5, 5, 30, 30, 0.9), (0, 0, 40, 40, 9, 9, 0.95))
+    seen = diagnose(dataset.annotations, boxes, num_queries=None, places="not seen")
+    assert len(worst_pictures(seen, dataset)) > 0
 
 
 def test_a_box_scored_below_is_not_shown(tmp_path, small_sets, monkeypatch):
