@@ -2,7 +2,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const state = {
   picture: 0, detection: 0, layer: data.first.layer, head: data.first.head, hidden: new Set(),
-  map: true, points: true, steps: false, origin: true, asking: false, asked: null, hovered: null,
+  map: true, points: true, steps: false, origin: true, direct: false, asking: false, asked: null, hovered: null,
 };
 const byId = (id) => document.getElementById(id);
 const picture = () => data.pictures[state.picture];

@@ -80,7 +80,7 @@ class Page:
             "layers": found[0].num_layers if found else 0,
             "heads": found[0].num_heads if found else 0,
             "detections": [self._detection(*each) for each in zip_longest(found, trials)],
-            "encoder": None if encoder is None else _encoder(encoder),
+            "encoder": None if encoder is None else _encoder(encoder, whole=found[0].points is None),
         }
 
     def _detection(self, explanation: Explanation, trial: Trial | None) -> dict[str, Any]:
@@ -129,12 +129,16 @@ def _grid(level: Level) -> dict[str, int]:
     return {"height": level.height, "width": level.width, "rows": rows, "columns": columns, "start": level.start}
 
 
-def _encoder(encoder: EncoderAttention) -> dict[str, Any] | None:
-    """What each position looks at in the last layer, the mean over the heads; None of a map with too many positions."""
+def _encoder(encoder: EncoderAttention, *, whole: bool) -> dict[str, Any] | None:
+    """What each position looks at in the last layer, the mean over the heads; None of a map with too many positions.
+
+    With `whole`, where the encoder is nothing but this attention, also where what each position holds came from.
+    """
     if encoder.level.size > _MOST_POSITIONS:
         return None
     weights = encoder.weights(range(encoder.level.size)).mean(1)
-    return {**_grid(encoder.level), "weights": _bytes_of_shares(weights)}
+    sources = _bytes_of_shares(encoder.sources) if whole else None
+    return {**_grid(encoder.level), "weights": _bytes_of_shares(weights), "sources": sources}
 
 
 def _bytes_of_shares(rows: NDArray[np.float32]) -> dict[str, str]:

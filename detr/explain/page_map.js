@@ -45,8 +45,22 @@ function cellsOf(found) {
     return grids;
   }
   const { rows: bytesOf, largest } = shares(found.attention), size = levels[0].height * levels[0].width;
-  for (const row of rows) addRow(grids[0], levels[0], bytesOf, row * size, largest[row] / 255 / rows.length);
+  const weights = new Float32Array(size);
+  for (const row of rows)
+    for (let i = 0; i < size; i++) weights[i] += bytesOf[row * size + i] * largest[row] / 255 / rows.length;
+  addRow(grids[0], levels[0], state.direct ? weights : followed(weights), 0, 1);
   return grids;
+}
+
+function followed(weights) {
+  const packed = picture().encoder?.sources;
+  if (!packed) return weights;
+  const { rows, largest } = shares(packed), size = weights.length, found = new Float32Array(size);
+  for (let i = 0; i < size; i++) {
+    const factor = weights[i] * largest[i] / 255;
+    for (let j = 0; j < size; j++) found[j] += rows[i * size + j] * factor;
+  }
+  return found;
 }
 
 function addRow(grid, level, values, from, factor) {

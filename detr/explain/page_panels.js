@@ -39,8 +39,14 @@ function drawPanels() {
     button(parent, `${Math.round(picture().width / level.columns)} px`, !state.hidden.has(i), () => toggleLevel(i), data.levelColours[i % data.levelColours.length])));
   byId("levels").parentElement.hidden = levels.length < 2 || !found?.points;
   const kinds = [["map", "map"], ["points", "points"], ["steps", "boxes of the layers"], ["origin", "where it began"]];
-  rebuilt("draw", (parent) => kinds.filter(([kind]) => kind !== "points" || found?.points)
+  rebuilt("draw", (parent) => kinds.filter(([kind]) => (kind !== "points" || found?.points) && (kind !== "origin" || found?.start))
     .forEach(([kind, words]) => button(parent, words, state[kind], () => change({ [kind]: !state[kind] }))));
+  rebuilt("through", (parent) => {
+    if (!picture().encoder?.sources) return;
+    button(parent, "where it came from", !state.direct, () => change({ direct: false }));
+    button(parent, "positions looked at", state.direct, () => change({ direct: true }));
+  });
+  byId("through").parentElement.hidden = !picture().encoder?.sources;
   byId("encoder-part").hidden = !picture().encoder;
   byId("encoder").setAttribute("aria-pressed", state.asking);
   byId("encoder-text").textContent = state.asking

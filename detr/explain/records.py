@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from detr.bands import Bands
@@ -20,6 +22,7 @@ from detr.explain.recording import DenseCall
 from detr.image import RGB
 
 Show = Literal["both", "map", "points"]
+_ROWS = 256  # positions whose weights are computed at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,21 @@ class EncoderAttention:
         with torch.inference_mode():
             return weights_of(self.calls[layer], self.image, positions).cpu().numpy()
 
+    @cached_property
+    def sources(self) -> Array:
+        """[S, S], of what a position holds at the end, how much came from where: each row is 1 in sum.
+
+        Attention rollout (Abnar & Zuidema 2020): in every layer half is what the position held before, and half what it
+        looked at, the mean over the heads.
+        """
+        size = self.level.size
+        sources: Array = np.eye(size, dtype=np.float32)
+        for layer in range(len(self.calls)):
+            rows = [range(start, min(start + _ROWS, size)) for start in range(0, size, _ROWS)]
+            looked = np.concatenate([self.weights(each, layer=layer).mean(1) for each in rows])
+            sources = ((sources + looked @ sources) / 2).astype(np.float32)
+        return sources
+
     def map(self, x: float, y: float, *, layer: int = -1, size: tuple[int, int] | None = None) -> Array:
         """[h, w], what the position there looks at: the mean over the heads, at the picture's size unless told."""
         weights = self.weights([self.at(x, y)], layer=layer)[0].mean(0)
@@ -123,12 +141,17 @@ class Explanation:
             if given is not None and not -count <= given < count:
                 raise UsageError(f"{what} {given}: this model has {count} {what}s, 0 to {count - 1}")
 
-    def chosen(self, *, layer: int | None = None, head: int | None = None) -> Array:
-        """[S], the mean weight over layers and heads, or that of one of them."""
+    def chosen(self, *, layer: int | None = None, head: int | None = None, direct: bool = False) -> Array:
+        """[S], the mean weight over layers and heads, or that of one of them.
+
+        Where an encoder of dense attention has mixed all positions before (DETR), what a position holds came from
+        others: the weights are followed back to those (`EncoderAttention.sources`), unless `direct`.
+        """
         self.require(layer=layer, head=head)
         layers = self.weights if layer is None else self.weights[[layer]]
         heads = layers if head is None else layers[:, [head]]
-        return heads.mean((0, 1))
+        weights = heads.mean((0, 1))
+        return weights if direct or self.encoder is None or self.points is not None else weights @ self.encoder.sources
 
     def map(
         self,
@@ -137,16 +160,17 @@ class Explanation:
         head: int | None = None,
         level: int | None = None,
         size: tuple[int, int] | None = None,
+        direct: bool = False,
     ) -> Array:
         """[h, w], how much came in from where, at the picture's size unless told; all of it is at most 1.
 
-        The mean over layers and heads, unless one is chosen. Each position's weight is spread over its cell, and
-        between the middles of neighbouring cells linearly: a coarse level shows as a wide and low hill, as what it
-        shows is wide. What the position itself has seen of its surroundings, through the backbone and the encoder, is
-        more than its cell, and not in the map.
+        The mean over layers and heads, unless one is chosen; `direct` as in `chosen`. Each position's weight is spread
+        over its cell, and between the middles of neighbouring cells linearly: a coarse level shows as a wide and low
+        hill, as what it shows is wide. What a position has seen of its surroundings through convolutions, or through
+        the encoder of a deformable model, is more than its cell, and not in the map.
         """
         chosen = self.levels if level is None else [self.levels[level]]
-        return spread_out(self.chosen(layer=layer, head=head), chosen, size or self.image.shape[:2])
+        return spread_out(self.chosen(layer=layer, head=head, direct=direct), chosen, size or self.image.shape[:2])
 
     def plot(self, *, layer: int | None = None, head: int | None = None, show: Show = "both") -> RGB:
         """The picture with the map, the points and the box, [h, w, 3] RGB; small pictures are enlarged."""

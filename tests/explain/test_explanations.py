@@ -78,6 +78,20 @@ def test_the_map_is_the_weights_spread_out(seen):
         np.testing.assert_allclose(np.sum(by_level, 0), each.map(), atol=1e-6)
 
 
+def test_what_dense_positions_hold_is_followed_back_through_the_encoder(small_network):
+    network = small_network("detr-r50")
+    with recording(network) as recorded, torch.inference_mode():
+        output = network(torch.randn(1, 3, 96, 160))
+    [found] = select(output, [WIDE.shape[:2]], scoring=network.scoring, max_det=1)
+    [one] = explanations(recorded, network, WIDE, found, COCO.as_dict())
+    layers = [one.encoder.weights(range(15), layer=layer).mean(1) for layer in (0, 1)]
+    expected = (np.eye(15) + layers[1]) / 2 @ (np.eye(15) + layers[0]) / 2
+    np.testing.assert_allclose(one.encoder.sources, expected, atol=1e-6)
+    np.testing.assert_allclose(one.encoder.sources.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(one.chosen(), one.chosen(direct=True) @ expected, atol=1e-6)
+    assert not np.allclose(one.map(), one.map(direct=True))
+
+
 def test_a_layer_or_head_that_is_not_there_is_refused(seen):
     [first, *_] = explained(seen, WIDE)
     with pytest.raises(UsageError, match="layer 2: this model has 2 layers, 0 to 1"):

@@ -94,8 +94,18 @@ def test_the_page_holds_the_picture_and_what_the_encoder_looks_at(small_network,
     image = Image.open(BytesIO(base64.b64decode(picture["image"].split(",", 1)[1])))
     assert image.size == (120, 50)
     encoder = picture["encoder"]
+    assert encoder["sources"] is None, "its decoder looks at maps that convolutions have made of it"
     positions = encoder["height"] * encoder["width"]
     assert len(unpacked(encoder["weights"]["shares"], np.uint8)) == positions**2
+
+
+def test_the_page_can_follow_dense_attention_back(small_network, written):
+    found = explained(small_network("detr-r50"))
+    data, *_ = written("model", ("a", found))
+    sources = data["pictures"][0]["encoder"]["sources"]
+    largest = unpacked(sources["largest"], "<f4")[:, None]
+    shares = unpacked(sources["shares"], np.uint8).reshape(len(largest), -1)
+    np.testing.assert_allclose(shares / 255 * largest, found[0].encoder.sources, atol=1 / 400)
 
 
 def test_nothing_comes_from_elsewhere(small_network, written):
