@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from detr.cli.benchmark_file import cases_of_file
 from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty, write_text
 
@@ -68,7 +69,7 @@ class Way(NamedTuple):
 @click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
 @click.option("--json", "as_json", is_flag=True, help="All numbers as JSON on stdout, all else on stderr.")
 def command(names: tuple[str, ...], sweep: str | None, name: str | None, as_json: bool, **options: Any) -> None:
-    """Time each NAME: a preset, a release or a file of weights.
+    """Time each NAME: a preset, a release, a file of weights, or an exported .onnx, .xml or .pt2.
 
     A run goes from prepared images to boxes in pixels; the column "whole" from the bytes of a JPEG on. What is compared
     takes turns. Without --data presets are built with fresh weights, as speed does not depend on them.
@@ -143,9 +144,13 @@ def _cases(
     from detr.engine.benchmark import Case, settings_to_measure
     from detr.engine.cost import flops_of, parameters_of
     from detr.engine.settings import input_of_size, set_effort
+    from detr.export import is_exported
 
     cases = []
     for name in names:
+        if is_exported(name):
+            cases += cases_of_file(name, knobs, **options)
+            continue
         network = _network(name, options["model"], with_weights=with_weights)
         efforts = settings_to_measure(network, layers=options["layers"], queries=options["queries"], sweep=knobs)
         for side, (layers, queries) in product(options["imgsz"] or [None], efforts):

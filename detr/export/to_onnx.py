@@ -21,7 +21,7 @@ IR_VERSION = 10
 """The oldest with that opset that all of its readers take: ONNX Runtime from 1.18 on."""
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
-_NEARLY_NOTHING = 1e-30
+_NEARLY_NOTHING = {False: 1e-30, True: 6e-8}  # above 0 in float32, and in float16
 
 
 def write_onnx(network: Network, path: Path, about: About) -> None:
@@ -34,7 +34,7 @@ def write_onnx(network: Network, path: Path, about: About) -> None:
     program = exported(network, about)
     model = program.model
     _name_nodes_by_module(model)
-    _keep_pads_from_pools(model)
+    _keep_pads_from_pools(model, half=about.form.half)
     model.metadata_props[KEY] = about.to_json()
     with written_aside(path) as aside:
         program.save(str(aside), external_data=False)
@@ -81,7 +81,7 @@ def _name_nodes_by_module(model: Any) -> None:
     model.metadata_props.clear()
 
 
-def _keep_pads_from_pools(model: Any) -> None:
+def _keep_pads_from_pools(model: Any, *, half: bool) -> None:
     """ONNX Runtime (1.31) joins padding by zeros with the max pooling after it, which pads by minus infinity.
 
     It leaves alone what is padded by anything but zero.
@@ -92,7 +92,8 @@ def _keep_pads_from_pools(model: Any) -> None:
         pools = any(user.op_type == "MaxPool" for value in node.outputs for user, _ in value.uses())
         if node.op_type == "Pad" and pools:
             name = f"{node.name}.value"
-            value: Any = onnx_ir.tensor(_NEARLY_NOTHING, dtype=onnx_ir.DataType.FLOAT, name=name)
+            number = onnx_ir.DataType.FLOAT16 if half else onnx_ir.DataType.FLOAT
+            value: Any = onnx_ir.tensor(_NEARLY_NOTHING[half], dtype=number, name=name)
             kind = onnx_ir.TensorType(value.dtype)
             constant = onnx_ir.Value(name=name, type=kind, shape=value.shape, const_value=value)
             model.graph.initializers[name] = constant

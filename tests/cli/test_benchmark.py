@@ -9,6 +9,8 @@ import pytest
 import detr.cli
 from detr.data.shapes import make_shapes
 from detr.engine import plots
+from detr.export import of_input, write
+from detr.models import load_model
 
 
 @pytest.fixture
@@ -116,3 +118,21 @@ def test_what_cannot_be_measured_is_said_in_one_line(words, said, detr_benchmark
     assert code == 2
     assert said in err and len(err.splitlines()) == 1
     assert not list(tmp_path.glob("runs/benchmark/*"))
+
+
+def test_an_exported_file_is_timed_as_it_is(detr_benchmark, tmp_path, shapes):
+    network = load_model("rtdetr-tiny")
+    small = network.config.input.model_copy(update={"height": 64, "width": 64})
+    write("torch-export", of_input(network, small), tmp_path / "tiny.pt2")
+    code, out, err = detr_benchmark("tiny.pt2", "rtdetr-tiny", "--data", shapes)
+    assert code == 0, err
+    file, own = rows_of(out)
+    assert (file["runner"], own["runner"]) == ("torch-export float32", "torch float32")
+    alike = ("batch", "input", "layers", "queries", "GFLOPs", "AP")
+    assert {name: file[name] for name in alike} == {name: own[name] for name in alike}
+    for words, message in ((("--layers", "2"), "--layers: tiny.pt2 was exported with its own"),
+                           (("--imgsz", "96"), "tiny.pt2 takes 64 x 64; export one with --dynamic size"),
+                           (("--backend", "onnx"), "which says how it is run")):  # fmt: skip
+        code, _, err = detr_benchmark("tiny.pt2", *words)
+        assert code == 2
+        assert message in err

@@ -12,6 +12,8 @@ ONE_OF_EACH = {
     "deformable_detr": "deformable-detr-r50-two-stage",
     "dino": "dino-r50-4scale",
     "rtdetr": "rtdetr-r18",
+    "rtdetrv2": "rtdetrv2-r18",
+    "deim": "deim-dfine-n",
     "dfine": "dfine-n",
     "deimv2": "deimv2-n",
 }

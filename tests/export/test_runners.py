@@ -1,13 +1,16 @@
 import importlib.util
 
+import numpy as np
 import pytest
 import torch
 
+from detr.data.shapes import draw_shapes
 from detr.engine.detector import Detector
 from detr.engine.runner import TorchRunner
 from detr.errors import InputError, UsageError
-from detr.export import OpenVINORunner, choice, open_runner, runner_for, write
-from detr.models import build_model
+from detr.export import Form, OpenVINORunner, choice, form_for, open_runner, runner_for, verify, write
+from detr.export.divergence import trace
+from detr.models import build_model, load_model
 
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 
@@ -44,6 +47,42 @@ def test_a_file_says_what_it_is_and_answers_as_pytorch_does(each):
             images, padding = pictures(network, count)
             expected = TorchRunner(network)(images, padding).layers[-1]
             assert_same_queries(runner(images, padding).layers[-1], expected)
+
+
+def test_every_family_is_verified_by_onnx_runtime_and_openvino(each):
+    network, path = each
+    draw = np.random.default_rng(0)
+    seen = [draw.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in [(60, 80), (90, 50)]]
+    for runner in [open_runner(path)] + ([OpenVINORunner(path)] if HAS_OPENVINO else []):
+        verdict = verify(network, runner, seen)
+        assert verdict.ok, verdict.text
+        assert verdict.agreement.counted >= 18
+        first, *rest = trace(network, runner, seen[0], verdict.tolerance).stages
+        assert max(stage.error for stage in (first, *rest)) < 1e-4
+
+
+def test_half_of_the_numbers_bits_find_nearly_the_same(tmp_path):
+    network = load_model("rtdetr-tiny")
+    write("onnx", network, tmp_path / "half.onnx", form=Form(half=True))
+    runner = open_runner(tmp_path / "half.onnx")
+    assert runner.name == "onnx float16"
+    assert (tmp_path / "half.onnx").stat().st_size < 2.5 * sum(each.numel() for each in network.parameters())
+    seen = [draw_shapes(0, "val", index, size=200)[0] for index in range(2)]
+    verdict = verify(network, runner, seen)
+    assert verdict.ok, verdict.text
+    assert 1e-5 < verdict.agreement.worst_score < 0.02
+
+
+def test_a_file_of_any_size_sees_images_as_pytorch_does_without_padding(exported, tmp_path):
+    network, _ = exported("detr")
+    write("onnx", network, tmp_path / "any.onnx", form=form_for(network))
+    runner = open_runner(tmp_path / "any.onnx")
+    assert runner.about.form.open_size
+    for size in [(64, 96), (96, 65), (33, 70)]:
+        images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
+        expected = TorchRunner(network)(images).layers[-1]
+        torch.testing.assert_close(runner(images).layers[-1].logits, expected.logits, rtol=0, atol=1e-4)
+        torch.testing.assert_close(runner(images).layers[-1].boxes, expected.boxes, rtol=0, atol=1e-4)
 
 
 def test_an_answer_is_not_overwritten_by_the_next(exported):
