@@ -37,6 +37,12 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 }
 """What a file is made and run with, besides PyTorch."""
 
+_NOT_WRITTEN = {
+    "torchscript": "PyTorch is giving it up; take its successor, torch-export",
+    "aotinductor": "take torch-export; torch._inductor.aoti_compile_and_package compiles what torch.export.load reads",
+    "tensorrt": "take onnx, of which TensorRT makes its engine: trtexec --onnx=FILE.onnx --saveEngine=FILE.engine",
+}
+
 
 def is_exported(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES.values()
@@ -147,8 +153,8 @@ def renamed(path: Path, other: Path) -> None:
 
 def require_format(name: str, *, int8: bool = False) -> None:
     """UsageError for a kind of file that there isn't, or that has no 8 bits, or where its packages are missing."""
-    if name == "torchscript":
-        raise UsageError("torchscript is what PyTorch is giving up; take its successor: --format torch-export")
+    if name in _NOT_WRITTEN:
+        raise UsageError(f"{name} is not written here: {_NOT_WRITTEN[name]}")
     _known(name)
     for each in (*PACKAGES[name], *(["nncf"] if int8 else [])):
         package(each)

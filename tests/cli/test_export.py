@@ -25,7 +25,9 @@ def run(*words):
     ("words", "message"),
     [
         (["--format", "onx"], "did you mean 'onnx'"),
-        (["--format", "torchscript"], "take its successor: --format torch-export"),
+        (["--format", "torchscript"], "take its successor, torch-export"),
+        (["--format", "onnx,tensorrt"], "take onnx, of which TensorRT makes its engine"),
+        (["--format", "aotinductor"], "aoti_compile_and_package"),
         (["--format", "torch-export", "--int8", "--calibrate", "shapes"], "torch-export has no 8 bits here"),
         (["--int8"], "--int8 needs --calibrate DATA"),
         (["--calibrate", "shapes"], "--calibrate is for --int8"),
