@@ -42,6 +42,8 @@ def by_file(runner: FileRunner, picture: Bands, *, watched: bool = False) -> Pas
     about, (height, width) = runner.about, picture.shape[:2]
     between = {} if about.form.preprocessing else _prepared(picture, about.config.input)
     feeds = _feeds(about, picture, between)
+    if not about.form.preprocessing and (square := _square(about)) is not None:
+        between, _ = _on_square(between, square)
     answers = runner.answers(feeds)
     if watched:
         between |= runner.borders(feeds)
@@ -71,10 +73,9 @@ def by_network(network: Network, picture: Bands, about: About, *, like: dict[str
     queries, so that what differs is what it makes of them.
     """
     between = _prepared(picture, network.config.input)
-    size = None if about.form.open_size or not about.takes_padding else about.size
     padding = None
-    if size is not None:
-        between, padding = _on_square(between, size)
+    if (square := _square(about)) is not None:
+        between, padding = _on_square(between, square)
     image, positions = between["normalise.image"], None
     if like is not None:
         positions = like.get(POSITIONS)
@@ -104,6 +105,11 @@ def _prepared(picture: Bands, input: Any) -> dict[str, Tensor]:
         "resize.image": there.float(),
         "normalise.image": normalise(there, input),
     }
+
+
+def _square(about: About) -> tuple[int, int] | None:
+    """What images are padded to, if they are."""
+    return about.size if about.takes_padding and not about.form.open_size else None
 
 
 def _on_square(between: dict[str, Tensor], size: tuple[int, int]) -> tuple[dict[str, Tensor], Tensor]:
