@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,9 +65,10 @@ def small(small_recipe_text, tmp_path_factory):
     data = make_shapes(folder / "data", images=8, val_images=2, size=64, video=False)
     (folder / "small.yaml").write_text(small_recipe_text)
 
-    def start(*words):
+    def start(*words, by=()):
+        program = [sys.executable, *by, "-m", "detr", "train", folder / "small.yaml"]
         return subprocess.Popen(
-            [sys.executable, "-m", "detr", "train", folder / "small.yaml", "--data", data, "--project", folder, *words],
+            [*map(str, program), "--data", data, "--project", folder, *words],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -76,16 +78,44 @@ def small(small_recipe_text, tmp_path_factory):
     return folder, start
 
 
+def until_it_trains(process, out):
+    until = time.monotonic() + 120
+    while not ((out / "metrics.jsonl").is_file() and (out / "metrics.jsonl").stat().st_size):
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.1)
+
+
+def children_of(process):
+    """Of a process that has torchrun in it: those that train."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(number) for number in found.read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found through /proc")
+def test_torchrun_starts_anew_what_lost_a_process_and_the_end_is_the_same(small):
+    folder, start = small
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    words = ["--epochs", "3", "--workers", "0", "--save-every", "1", "--device", "cpu"]
+    with start("--name", "killed", *words, by=torchrun) as process:
+        until_it_trains(process, folder / "train" / "killed")
+        os.kill(children_of(process)[-1], signal.SIGKILL)
+        said, problems = process.communicate(timeout=240)
+    assert process.returncode == 0 and "going on after epoch" in said, problems
+    with start("--name", "whole", *words, by=torchrun) as process:
+        _, problems = process.communicate(timeout=240)
+    assert process.returncode == 0, problems
+    for name in ("resume.safetensors", "best.safetensors", "last.safetensors"):
+        one, other = (folder / "train" / run / name for run in ("killed", "whole"))
+        assert one.read_bytes() == other.read_bytes(), name
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of other systems")
 def test_a_signal_is_handed_on_and_the_code_is_that_of_one_process(small):
     folder, start = small
     out = folder / "train" / "stopped"
     process = start("--name", "stopped", "--device", "cpu:2", "--epochs", "500", "--workers", "1")
     with process:
-        until = time.monotonic() + 120
-        while not ((out / "metrics.jsonl").is_file() and (out / "metrics.jsonl").stat().st_size):
-            assert process.poll() is None and time.monotonic() < until, process.communicate()
-            time.sleep(0.1)
+        until_it_trains(process, out)
         process.send_signal(signal.SIGTERM)
         said, problems = process.communicate(timeout=120)
     assert process.returncode == 143, problems
