@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detr.bands import Bands
-from detr.boxes import cxcywh_to_xyxy, iou
+from detr.boxes import cxcywh_to_xyxy
 from detr.errors import InputError
 from detr.explain.attention import level_of_each, points_of, weights_of
 from detr.explain.levels import levels_of
@@ -23,8 +23,8 @@ from detr.models.network import DetectionNetwork
 from detr.models.proposals import Proposals, ProposalSelection
 from detr.records import Detections
 
-_SAME_IOU, _SAME_SCORE = 0.98, 0.02
-"""How near a box and a score must come for it to be the same detection: batches and padding change the last bits."""
+_SAME = 0.02
+"""As shares of the picture and of the score: a detection as near as this is the same; batches change the last bits."""
 
 
 @torch.inference_mode()
@@ -85,10 +85,9 @@ class _View:
         last = self.recorded.output.layers[-1]
         boxes = self._in_pixels(last.boxes[self.place]).cpu()
         scores = self.network.scoring(last.logits)[self.place, :, label].cpu()
-        overlap = iou(boxes, box.to(boxes))[0]
         distance = (boxes - box.to(boxes)).abs().amax(-1) / max(self.size) + (scores - score.to(scores)).abs()
         query = int(distance.argmin())
-        if overlap[query] < _SAME_IOU or abs(float(scores[query] - score)) > _SAME_SCORE:
+        if distance[query] > _SAME:
             raise InputError(
                 "this picture doesn't give that detection any more: the model or its settings have changed, "
                 "or it was found in a part of the picture"
