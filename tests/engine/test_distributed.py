@@ -20,8 +20,8 @@ def together(processes, small_shapes):
     """Runs the program in `size` processes and returns the folder they wrote to."""
 
     def run(out, size, mode):
-        for code, _, problem in processes([PROGRAM, out, mode], size):
-            assert code == 0, problem
+        ended = processes([PROGRAM, small_shapes, out, mode], size)
+        assert [code for code, _, _ in ended] == [0] * size, "\n".join(problem for _, _, problem in ended)
         return out
 
     return run
