@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from detr.engine.detector import Detector
     from detr.engine.settings import Settings
 
-WEAK = 0.1  # a detection scored below says nothing about a track either
+WEAK = 0.8  # of the score that begins a track
+"""Far lower scores, as in the paper, keep noise alive here: a DETR has no suppression that would take it away."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Tracking:
     """How the objects of a video are followed. UsageError for what makes no sense."""
 
     conf: float = 0.25  # a score from which on a new track may begin
-    weak: float | None = None  # down to which a track is kept going; `WEAK`, or `conf` if that is less
+    weak: float | None = None  # down to which a track is kept going; `WEAK` times `conf` where it isn't given
     patience: float = 1.0  # seconds after which an object that is not found again is given up
     places: tuple[Place, ...] = ()  # lines and zones where tracks are counted
     anchor: Anchor = "middle"
@@ -46,7 +47,7 @@ class Tracking:
     @property
     def lowest(self) -> float:
         """The score that detections need to be of any use."""
-        return min(WEAK, self.conf) if self.weak is None else self.weak
+        return WEAK * self.conf if self.weak is None else self.weak
 
 
 def places_of(lines: Iterable[str], zones: Iterable[str]) -> tuple[Place, ...]:

@@ -168,6 +168,11 @@ def test_settings_that_make_no_sense_are_refused(options):
         Tracking(**options)
 
 
+def test_weak_detections_are_those_a_little_below_what_begins_a_track():
+    assert Tracking(conf=0.5).lowest == pytest.approx(0.4)
+    assert Tracking(conf=0.5, weak=0.1).lowest == 0.1
+
+
 def test_names_are_given_once():
     with pytest.raises(UsageError, match="two lines or zones are called 'a'"):
         Tracking(places=places_of(["0,0,1,1:a"], ["0,0,1,0,1,1:a"]))
