@@ -60,7 +60,7 @@ def test_every_command_of_a_page_runs(page, reader, monkeypatch, capfd):
 def test_the_python_of_a_page_runs(page, reader, monkeypatch):
     monkeypatch.chdir(reader)
     for block in blocks(page, "python"):
-        exec(compile(block, f"{page}.md", "exec"), {})  # noqa: S102
+        exec(compile(block, f"{page}.md", "exec"), {})
 
 
 def test_what_is_only_shown_has_options_that_there_are():
