@@ -18,7 +18,12 @@ from detr.errors import UsageError
 from detr.files import new_run, require_writable
 
 if TYPE_CHECKING:
+    from detr.engine.detector import Detector
+    from detr.engine.distributed import Team
     from detr.engine.predict import Summary
+    from detr.engine.saving import Wanted
+    from detr.engine.tracking import Tracking
+    from detr.video import Source
 
 
 @click.command(context_settings={"show_default": True})
@@ -66,42 +71,13 @@ if TYPE_CHECKING:
 @click.option("--quiet", is_flag=True, help="No progress bar, and no line for each source.")
 def command(
     sources: tuple[str, ...],
-    weights: str,
-    model: str | None,
-    conf: str,
-    classes: tuple[str, ...],
-    max_det: int,
-    vid_stride: int,
-    imgsz: str | None,
-    layers: int | None,
-    queries: int | None,
     device: str,
-    half: bool,
-    compile: bool,
-    backend: str,
-    int8: bool,
-    calibrate: str | None,
-    batch: int,
-    tile: str | None,
-    overlap: float | None,
-    tiles_only: bool,
     track: bool,
-    save_json: bool,
-    save_txt: bool,
-    save_conf: bool,
-    save_crop: bool,
-    show: bool,
-    no_save: bool,
-    no_video: bool,
-    line_width: int | None,
-    fail_fast: bool,
     iou: str | None,
     name: str | None,
     project: str,
     overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-    **following: Any,
+    **options: Any,
 ) -> None:
     """Find objects in each SOURCE: an image, a video, a folder, a glob, a .txt list of them, a URL (http, https, rtsp),
     the number of a camera, or - for a stream on standard input.
@@ -114,86 +90,106 @@ def command(
       detr predict "photos/*.jpg" --weights rtdetr-r18 --classes person,dog --save-json
       detr predict rtsp://camera.local/live --no-save --save-json
     """
-    lowest = threshold("--conf", conf)
-    size = None if imgsz is None else sides(imgsz)
-    slicing = slicing_asked(tile, overlap, tiles_only, batch=batch)
-    tracking = tracking_asked(track, lowest, **following)
+    asked = _asked(options)
+    tracking = tracking_asked(track, asked["conf"], options)
     if iou is not None:
         click.echo("--iou has no effect: the model gives each object once, and nothing is suppressed", err=True)
 
-    from detr.engine.detector import Detector
     from detr.engine.device import choose_device
     from detr.engine.distributed import joined
-    from detr.engine.predict import predict
-    from detr.engine.saving import Wanted
-    from detr.engine.shares import put_together, share_of
     from detr.tracking.tracker import require_library
     from detr.video import find_sources
 
     found = find_sources(sources)
     if tracking is not None:
-        found = as_videos(found, following["fps"])
+        found = as_videos(found, options["fps"])
         require_library()
     leave_to_processes(device)
     team = click.get_current_context().with_resource(joined(choose_device(device)))
-    if team.size > 1 and (show or any(source.kind == "pipe" for source in found)):
+    if team.size > 1 and (options["show"] or any(source.kind == "pipe" for source in found)):
         raise UsageError("several processes can neither show pictures (--show) nor read one stream (-)")
     kind = "predict" if tracking is None else "track"
     folder = team.agreed(lambda: new_run(kind, name, project=project, overwrite=overwrite))
     require_writable(folder)
-    wanted = Wanted(
-        images=not no_save,
-        videos=not (no_save or no_video),
-        json=save_json,
-        txt=save_txt,
-        mot=following["save_mot"],
-        crop=save_crop,
-        conf=save_conf,
-        line_width=line_width,
-    )
-    summary = None
     try:
-        network: dict[str, Any] = {
-            "model": model,
-            "device": device if team.size == 1 else str(team.device),
-            "layers": layers,
-            "queries": queries,
-            "compile": compile,
-        }
-        runner = exported_runner(
-            weights, backend=backend, int8=int8, calibrate=calibrate, imgsz=size, half=half, **network
-        )
-        detector = Detector(weights, **network) if runner is None else Detector(runner)
-        words = [word for words in classes for word in words.split(",") if word.strip()]
-        settings = detector.settings(
-            conf=lowest if tracking is None else tracking.lowest,
-            classes=words if classes else None,
-            max_det=max_det,
-            imgsz=size,
-            half=half,
-            slicing=slicing,
-        )
-        say = say_nothing if quiet else to_stderr if as_json else to_stdout
-        summary = predict(
-            detector,
-            share_of(found, rank=team.rank, of=team.size, batch=batch),
-            settings,
-            folder,
-            wanted=wanted,
-            show=show,
-            stride=vid_stride,
-            batch=batch,
-            tracking=tracking,
-            fail_fast=fail_fast,
-            quiet=quiet or not team.leads,
-            say=say,
-        )
-        summary = put_together(summary, found, team, json=save_json)
+        detector = _detector(device if team.size == 1 else str(team.device), asked["imgsz"], **options)
+        summary = _predicted(detector, found, folder, team, asked, tracking, **options)
     except BaseException as problem:
         _keep_or_remove(folder, problem)
         raise
     if team.leads:
-        _report(summary, len(found), as_json=as_json)
+        _report(summary, len(found), as_json=options["as_json"])
+
+
+def _asked(options: dict[str, Any]) -> dict[str, Any]:
+    """What `Detector.settings` takes, as far as the command line says it."""
+    words = [word for words in options["classes"] for word in words.split(",") if word.strip()]
+    return {
+        "conf": threshold("--conf", options["conf"]),
+        "classes": words if options["classes"] else None,
+        "max_det": options["max_det"],
+        "imgsz": None if options["imgsz"] is None else sides(options["imgsz"]),
+        "half": options["half"],
+        "slicing": slicing_asked(options["tile"], options["overlap"], options["tiles_only"], batch=options["batch"]),
+    }
+
+
+def _detector(device: str, size: tuple[int, ...] | None, weights: str, **options: Any) -> Detector:
+    """The network as it is asked for, whoever runs it."""
+    from detr.engine.detector import Detector
+
+    network = {name: options[name] for name in ("model", "layers", "queries", "compile")} | {"device": device}
+    way = {name: options[name] for name in ("backend", "int8", "calibrate", "half")}
+    runner = exported_runner(weights, imgsz=size, **way, **network)
+    return Detector(weights, **network) if runner is None else Detector(runner)
+
+
+def _predicted(
+    detector: Detector,
+    found: list[Source],
+    folder: Path,
+    team: Team,
+    asked: dict[str, Any],
+    tracking: Tracking | None,
+    **options: Any,
+) -> Summary:
+    """What all processes of the team did together."""
+    from detr.engine.predict import predict
+    from detr.engine.shares import put_together, share_of
+
+    if tracking is not None:
+        asked = {**asked, "conf": tracking.lowest}
+    summary = predict(
+        detector,
+        share_of(found, rank=team.rank, of=team.size, batch=options["batch"]),
+        detector.settings(**asked),
+        folder,
+        wanted=_wanted(**options),
+        show=options["show"],
+        stride=options["vid_stride"],
+        batch=options["batch"],
+        tracking=tracking,
+        fail_fast=options["fail_fast"],
+        quiet=options["quiet"] or not team.leads,
+        say=say_nothing if options["quiet"] else to_stderr if options["as_json"] else to_stdout,
+    )
+    return put_together(summary, found, team, json=options["save_json"])
+
+
+def _wanted(**options: Any) -> Wanted:
+    """The files to leave."""
+    from detr.engine.saving import Wanted
+
+    return Wanted(
+        images=not options["no_save"],
+        videos=not (options["no_save"] or options["no_video"]),
+        json=options["save_json"],
+        txt=options["save_txt"],
+        mot=options["save_mot"],
+        crop=options["save_crop"],
+        conf=options["save_conf"],
+        line_width=options["line_width"],
+    )
 
 
 def _report(summary: Summary, num_sources: int, *, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,15 +58,15 @@ def tracking_options(command: Command) -> Command:
     )
 
 
-def tracking_asked(track: bool, conf: float | Path, **given: Any) -> Tracking | None:
+def tracking_asked(track: bool, lowest: float | Path, given: Mapping[str, Any]) -> Tracking | None:
     """What the options ask for; None without --track. UsageError for what makes no sense."""
     if not track:
         for name, flag in zip(NAMES, (option_flag(name) for name in NAMES), strict=True):
             if given[name] not in (None, (), False):
                 raise UsageError(f"{flag} is for following objects; say --track as well, or detr track")
         return None
-    if isinstance(conf, Path):
-        raise UsageError(f"--conf {conf}: tracks begin at one score, the same for all classes; say a number")
+    if isinstance(lowest, Path):
+        raise UsageError(f"--conf {lowest}: tracks begin at one score, the same for all classes; say a number")
     fps = given["fps"]
     if fps is not None and not 0 < fps <= 1000:  # NaN is not either
         raise UsageError(f"--fps {fps}: expected frames per second, above 0 and up to 1000")
@@ -74,7 +74,7 @@ def tracking_asked(track: bool, conf: float | Path, **given: Any) -> Tracking | 
 
     options = {name: given[name] for name in ("weak", "patience", "trail")} | {"anchor": given["count_at"]}
     chosen = {name: value for name, value in options.items() if value is not None}
-    return Tracking(conf=conf, places=places_of(given["lines"], given["zones"]), **chosen)
+    return Tracking(conf=lowest, places=places_of(given["lines"], given["zones"]), **chosen)
 
 
 def option_flag(name: str) -> str:
