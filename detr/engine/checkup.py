@@ -20,6 +20,10 @@ from detr.video.codecs import encoders
 EXTRAS = {
     "plots": ("matplotlib", "tensorboard"),
     "timm": ("timm",),
+    "track": ("trackers",),
+    "bands": ("tifffile",),
+    "tune": ("optuna",),
+    "serve": ("fastapi", "uvicorn", "python-multipart", "prometheus-client"),
     "export": ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"),
 }
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "opencv-python", "av", "pycocotools", "scipy")

@@ -14,7 +14,9 @@ from PIL import Image
 
 
 def serve(*words):
-    command = [sys.executable, "-m", "detr", "serve", *words]
+    # A shell lets what it starts in the background ignore Ctrl-C, and that is inherited.
+    begin = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from detr.cli import main; main()"
+    command = [sys.executable, "-c", begin, "serve", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
