@@ -68,10 +68,13 @@ async def measured(url: str, seconds: float) -> list[tuple[str, str]]:
         before = await memory(client)
         answers, times = await flooded(client, picture.getvalue(), TIMES * capacity, seconds)
         after = await memory(client)
+        again, _ = await flooded(client, picture.getvalue(), TIMES * capacity, seconds)
+        at_last = await memory(client)
         hostile = [(name, await status_of(client, **request)) for name, request in HOSTILE.items()]
         last = await client.post("/predict", content=picture.getvalue())
-    assert set(answers) <= {"200", "503, Retry-After"}, answers
+    assert set(answers | again) <= {"200", "503, Retry-After"}, answers | again
     assert last.status_code == 200
+    held = (before, after, at_last)
     times.sort()
     median, slow = times[len(times) // 2], times[int(len(times) * 0.99)]
     return [
@@ -81,7 +84,10 @@ async def measured(url: str, seconds: float) -> list[tuple[str, str]]:
         ("lost, or answered otherwise", "0"),
         ("answered with 200, per second", f"{answers['200'] / seconds:.1f}"),
         ("seconds to a 200: median, 99th percentile", f"{median:.2f}, {slow:.2f}"),
-        ("memory before and after", f"{before / 1e6:.0f} MB, {after / 1e6:.0f} MB"),
+        (
+            "memory before, after, and after as much again",
+            f"{before / 1e6:.0f}, {after / 1e6:.0f}, {at_last / 1e6:.0f} MB",
+        ),
         *((f"then: {name}", status) for name, status in hostile),
         ("then: a picture", "200"),
     ]
