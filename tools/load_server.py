@@ -84,10 +84,7 @@ async def measured(url: str, seconds: float) -> list[tuple[str, str]]:
         ("lost, or answered otherwise", "0"),
         ("answered with 200, per second", f"{answers['200'] / seconds:.1f}"),
         ("seconds to a 200: median, 99th percentile", f"{median:.2f}, {slow:.2f}"),
-        (
-            "memory before, after, and after as much again",
-            f"{before / 1e6:.0f}, {after / 1e6:.0f}, {at_last / 1e6:.0f} MB",
-        ),
+        ("MB of memory before, after, and after as much again", ", ".join(f"{each / 1e6:.0f}" for each in held)),
         *((f"then: {name}", status) for name, status in hostile),
         ("then: a picture", "200"),
     ]
