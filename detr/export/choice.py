@@ -156,10 +156,10 @@ def require_format(name: str, *, int8: bool = False) -> None:
     if name in _NOT_WRITTEN:
         raise UsageError(f"{name} is not written here: {_NOT_WRITTEN[name]}")
     _known(name)
-    for each in (*PACKAGES[name], *(["nncf"] if int8 else [])):
-        package(each)
     if int8 and name == "torch-export":
         raise UsageError("torch-export has no 8 bits here; take onnx or openvino")
+    for each in (*PACKAGES[name], *(["nncf"] if int8 else [])):
+        package(each)
 
 
 def form_for(network: Network) -> Form:
