@@ -9,7 +9,7 @@ import pytest
 import yaml
 from torch.distributed.run import get_args_parser
 
-from detr.engine.recipe import load_recipe
+from detr.training.recipe import load_recipe
 
 PAGE = (Path(__file__).parents[1] / "docs" / "machines.md").read_text(encoding="utf-8")
 

@@ -7,10 +7,10 @@ import pytest
 
 from detr import releases
 from detr.config import recipe_names
-from detr.engine.start import backbone_release
 from detr.errors import InputError, UsageError
 from detr.models.presets import preset
 from detr.releases import RELEASES, Release
+from detr.training.start import backbone_release
 
 URL = "https://weights.example/a.pth"
 

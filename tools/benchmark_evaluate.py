@@ -26,8 +26,8 @@ import numpy as np
 
 from detr.classes import COCO as COCO_CLASSES
 from detr.data.annotations import Annotations
-from detr.engine.evaluate import evaluate
-from detr.engine.predictions import DetectionArrays, read_predictions, write_predictions
+from detr.evaluation.evaluate import evaluate
+from detr.evaluation.predictions import DetectionArrays, read_predictions, write_predictions
 
 NUM_IMAGES, NUM_BOXES, NUM_DETECTIONS = 5_000, 36_000, 984_000
 

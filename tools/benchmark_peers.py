@@ -34,10 +34,10 @@ from torch import Tensor, nn
 
 from detr.cli.allocation import keep_freed_memory
 from detr.engine.benchmark import processor
-from detr.engine.runner import TorchRunner
 from detr.models import Network, build_model
 from detr.models.saving import save_model
 from detr.ops import kernels
+from detr.runtime.runner import TorchRunner
 
 CLOSE = 1e-3  # of scores and of boxes as shares of the image, for the median query of ways in float32
 Answer = tuple[Tensor, Tensor]  # logits [B, Q, C], boxes [B, Q, 4]

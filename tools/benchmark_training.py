@@ -28,10 +28,10 @@ from benchmark_peers import filled, footer, pictures, transformers_model
 from torch import Tensor, nn
 
 from detr.criterion import criterion_for
-from detr.engine.compiling import compile_parts
-from detr.engine.recomputing import recompute
 from detr.models import Network, build_model
 from detr.records import Target
+from detr.training.compiling import compile_parts
+from detr.training.recomputing import recompute
 
 Step = Callable[[], float]  # takes one, answers with its loss
 OBJECTS = 8  # of each image

@@ -26,7 +26,7 @@ from benchmark_peers import footer
 from detr.data.shapes import make_shapes
 from detr.engine.detector import Detector, Prepared
 from detr.engine.predict import predict
-from detr.engine.settings import Settings
+from detr.runtime.settings import Settings
 from detr.video import FrameReader, Source
 
 

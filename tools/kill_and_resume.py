@@ -28,9 +28,9 @@ import click
 import torch
 
 from detr.data.shapes import make_shapes
-from detr.engine.checkpoint import BEST, LAST, RESUME
-from detr.engine.generations import newest
 from detr.files import write_text
+from detr.training.checkpoint import BEST, LAST, RESUME
+from detr.training.generations import newest
 
 RECIPE = """
 model:

@@ -26,7 +26,7 @@ from PIL import Image
 
 from detr.data.shapes import draw_shapes
 from detr.engine.benchmark import in_words, machine
-from detr.engine.device import choose_device
+from detr.runtime.device import choose_device
 
 OUT = Path(__file__).parent / "results" / "serving.md"
 PLACES = 32

@@ -10,8 +10,8 @@ import click
 from detr.errors import UsageError
 
 if TYPE_CHECKING:
-    from detr.engine.runner import Runner
     from detr.export import Calibration
+    from detr.runtime.runner import Runner
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -65,8 +65,8 @@ def exported_runner(
             raise UsageError(f"{flag}: {weights} was exported with its own; export it again to change them")
         return open_runner(weights, half=half)
 
-    from detr.engine.settings import input_of_size, set_effort
     from detr.models import load_model
+    from detr.runtime.settings import input_of_size, set_effort
 
     network = load_model(weights, model)
     set_effort(network, layers=layers, queries=queries)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from detr.data.coco import CocoDataset
     from detr.engine.benchmark import Case, Point
-    from detr.engine.runner import Runner
     from detr.image import InputConfig
     from detr.models import Network
+    from detr.runtime.runner import Runner
 
 BACKENDS = ("torch", "onnx", "openvino")
 
@@ -86,7 +86,7 @@ def command(names: tuple[str, ...], sweep: str | None, name: str | None, as_json
     ways = _ways(**options)
 
     from detr.engine.benchmark import in_words, machine, warning_of_load
-    from detr.engine.device import choose_device
+    from detr.runtime.device import choose_device
 
     made_on = machine(choose_device(options["device"]))
     dataset = None if options["data"] is None else _dataset(**options)
@@ -143,8 +143,8 @@ def _cases(
 ) -> list[Case]:
     from detr.engine.benchmark import Case, settings_to_measure
     from detr.engine.cost import flops_of, parameters_of
-    from detr.engine.settings import input_of_size, set_effort
     from detr.export import is_exported
+    from detr.runtime.settings import input_of_size, set_effort
 
     cases = []
     for name in names:
@@ -176,9 +176,9 @@ class _Maker:
     calibrate: str | None
 
     def __call__(self) -> Runner:
-        from detr.engine.device import choose_device
-        from detr.engine.runner import TorchRunner
-        from detr.engine.settings import set_effort
+        from detr.runtime.device import choose_device
+        from detr.runtime.runner import TorchRunner
+        from detr.runtime.settings import set_effort
 
         set_effort(self.network, layers=self.layers, queries=self.queries)
         if self.way.backend == "torch":
@@ -200,7 +200,7 @@ class _Maker:
 
 def _measured(cases: list[Case], dataset: CocoDataset | None, **options: Any) -> list[Point]:
     from detr.engine.benchmark import measure, measure_ap
-    from detr.engine.device import default_workers
+    from detr.runtime.device import default_workers
 
     points = measure(
         cases,
@@ -229,7 +229,7 @@ def _dataset(data: Path, split: str, images: Path | None, **_: Any) -> CocoDatas
 
 
 def _keep(folder: Path, report: dict[str, Any], table: str, made_on: str) -> None:
-    from detr.engine import plots
+    from detr.evaluation import plots
 
     write_text(folder / "benchmark.json", json.dumps(report, indent=2) + "\n")
     write_text(folder / "benchmark.md", f"{table}\n\n{made_on}\n")

@@ -9,7 +9,7 @@ from detr.errors import UsageError
 
 if TYPE_CHECKING:
     from detr.engine.benchmark import Case
-    from detr.engine.runner import Runner
+    from detr.runtime.runner import Runner
 
 _SETTLED = ("model", "half", "compile", "int8", "layers", "queries", "sweep")
 
@@ -18,9 +18,9 @@ def cases_of_file(name: str, knobs: list[str], **options: Any) -> list[Case]:
     """An exported file as it is, at each batch and, where it takes any, each size; UsageError for what it settles."""
     from detr.engine.benchmark import Case, settings_to_measure
     from detr.engine.cost import flops_of, parameters_of
-    from detr.engine.settings import input_of_size
     from detr.export import open_runner
     from detr.models import build_model
+    from detr.runtime.settings import input_of_size
 
     asked = options | {"sweep": knobs, "layers": any(options["layers"]), "queries": any(options["queries"])}
     for word in _SETTLED:

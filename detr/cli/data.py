@@ -36,7 +36,7 @@ def shapes(out: Path, images: int, val_images: int, size: int, seed: int, no_vid
     The same seed gives the same files.
     """
     from detr.data.shapes import make_shapes
-    from detr.engine.progress import progress
+    from detr.runtime.progress import progress
 
     make_shapes(
         out,
@@ -66,7 +66,7 @@ def check(data: Path, images: Path | None, quick: bool, strict: bool, as_json: b
     """
     from detr.data.check import check_split
     from detr.data.sources import find_splits
-    from detr.engine.progress import progress
+    from detr.runtime.progress import progress
 
     reports: dict[str, SplitReport] = {}
     for split, source in find_splits(data, images=images).items():
@@ -101,7 +101,7 @@ def convert(data: Path, format: str, out: Path, images: Path | None, copy: bool)
     (YOLO: left out; VOC: written as difficult).
     """
     from detr.data.conversion import convert as convert_data
-    from detr.engine.progress import progress
+    from detr.runtime.progress import progress
 
     done = convert_data(data, format.lower(), out, images=images, copy=copy, progress=progress)
     for note in done.notes:

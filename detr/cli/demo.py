@@ -36,7 +36,7 @@ def command(
     scratch first), finds the objects in the video, and writes a page with the pictures and the numbers.
     """
     from detr.engine.demo import run_demo
-    from detr.engine.device import choose_device
+    from detr.runtime.device import choose_device
 
     choose_device(options["device"])
     out = new_run("demo", name, project=project, overwrite=overwrite)

@@ -61,7 +61,7 @@ def command(
         _examine_machine(as_json=as_json)
         return
     from detr.data.doctor import examine
-    from detr.engine.progress import progress
+    from detr.runtime.progress import progress
 
     plan = _plan(model, imgsz)
     report = examine(data, plan, images=images, progress=progress)
@@ -94,7 +94,7 @@ def command(
 
 def _plan(model: str, imgsz: int | None) -> Plan:
     from detr.data.doctor_advice import Plan
-    from detr.engine.recipe import at_size, load_recipe
+    from detr.training.recipe import at_size, load_recipe
 
     recipe, small = load_recipe(model), load_recipe(model, finetune=True)
     recipe = recipe if imgsz is None else at_size(recipe, imgsz)
@@ -121,7 +121,7 @@ def _show(report: Report) -> None:
 
 
 def _examine_machine(*, as_json: bool) -> None:
-    from detr.engine.checkup import checkup
+    from detr.runtime.checkup import checkup
 
     lines = checkup()
     if as_json:

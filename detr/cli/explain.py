@@ -74,9 +74,9 @@ def command(
     """
     lowest, size = threshold("--conf", conf), None if imgsz is None else sides(imgsz)
     from detr.engine.detector import Detector
-    from detr.engine.device import choose_device
     from detr.engine.explained import explain_sources
     from detr.export import is_exported
+    from detr.runtime.device import choose_device
     from detr.video import find_sources
 
     if is_exported(weights):

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from detr.bands import Bands
     from detr.data.coco import CocoDataset
-    from detr.engine.runner import Runner
     from detr.export import FileRunner, Form, Verdict
     from detr.models import Network
+    from detr.runtime.runner import Runner
 
 _DRAWN = 16  # generated pictures, where no data is given
 
@@ -83,9 +83,9 @@ def command(weights: str, formats: str, as_json: bool, **options: Any) -> None:
 
 
 def _network(weights: str, model: str | None, fresh: bool, **options: Any) -> Network:
-    from detr.engine.settings import input_of_size, set_effort
     from detr.export import of_input
     from detr.models import build_model, load_model
+    from detr.runtime.settings import input_of_size, set_effort
 
     network = build_model(weights).eval() if fresh else load_model(weights, model)
     set_effort(network, layers=options["layers"], queries=options["queries"])
@@ -179,8 +179,8 @@ def _pictures(dataset: CocoDataset | None, most: int, channels: int) -> Iterator
 
 
 def _average_precision(network: Network, runner: FileRunner, dataset: CocoDataset, **options: Any) -> dict[str, float]:
-    from detr.engine.runner import TorchRunner
-    from detr.engine.validate import validate
+    from detr.evaluation.validate import validate
+    from detr.runtime.runner import TorchRunner
 
     sides: dict[str, Runner] = {"PyTorch": TorchRunner(network), "file": runner}
     return {name: validate(each, dataset, batch_size=1)[0].ap for name, each in sides.items()}

@@ -44,7 +44,7 @@ def several(device: str) -> Several | None:
     gpus = tuple(int(word.removeprefix("cuda:")) for word in words)
     if len(set(gpus)) < len(gpus):
         raise UsageError(f"--device {device}: a GPU stands there twice; each process needs its own")
-    from detr.engine.device import choose_device
+    from detr.runtime.device import choose_device
 
     for gpu in gpus:
         choose_device(f"cuda:{gpu}")

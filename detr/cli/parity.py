@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from detr.data.coco import CocoDataset
-    from detr.engine.predictions import DetectionArrays
-    from detr.engine.runner import Runner
+    from detr.evaluation.predictions import DetectionArrays
     from detr.export import Agreement
     from detr.models import Network
     from detr.records import Detections
+    from detr.runtime.runner import Runner
 
 _SAME = 1e-9  # of one program's AP, measured in two ways
 _RECORDED = 1e-3  # of one that was measured on another machine, or with images in other batches
@@ -104,9 +104,9 @@ def _wanted(formats: str | None) -> list[str]:
 def _rows(
     weights: str, dataset: CocoDataset, formats: list[str], *, model: str | None, recorded: bool, batch: int, **_: Any
 ) -> Iterator[Row]:
-    from detr.engine.runner import TorchRunner
     from detr.export import TOLERANCES, form_for, open_runner, write
     from detr.models.loading import read_network
+    from detr.runtime.runner import TorchRunner
 
     checkpoint, network = read_network(weights, model)
     network = network.eval()
@@ -134,7 +134,7 @@ def _suffix(format: str) -> str:
 
 
 def _validated(runner: Runner, dataset: CocoDataset, batch: int) -> tuple[float, DetectionArrays]:
-    from detr.engine.validate import validate
+    from detr.evaluation.validate import validate
 
     metrics, found = validate(runner, dataset, batch_size=batch)
     return metrics.ap, found
@@ -143,10 +143,10 @@ def _validated(runner: Runner, dataset: CocoDataset, batch: int) -> tuple[float,
 def _predicted(network: Network, dataset: CocoDataset, batch: int) -> tuple[float, DetectionArrays]:
     """By way of a file, as a reader of `detr predict --save-json` has it."""
     from detr.engine.detector import Detector
-    from detr.engine.evaluate import evaluate
     from detr.engine.predict import predict
-    from detr.engine.predictions import read_predictions
     from detr.engine.saving import Wanted
+    from detr.evaluation.evaluate import evaluate
+    from detr.evaluation.predictions import read_predictions
     from detr.video.sources import find_sources
 
     known = dataset.annotations

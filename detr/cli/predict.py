@@ -19,10 +19,10 @@ from detr.files import new_run, require_writable
 
 if TYPE_CHECKING:
     from detr.engine.detector import Detector
-    from detr.engine.distributed import Team
     from detr.engine.predict import Summary
     from detr.engine.saving import Wanted
     from detr.engine.tracking import Tracking
+    from detr.runtime.distributed import Team
     from detr.video import Source
 
 
@@ -95,8 +95,8 @@ def command(
     if iou is not None:
         click.echo("--iou has no effect: the model gives each object once, and nothing is suppressed", err=True)
 
-    from detr.engine.device import choose_device
-    from detr.engine.distributed import joined
+    from detr.runtime.device import choose_device
+    from detr.runtime.distributed import joined
     from detr.tracking.tracker import require_library
     from detr.video import find_sources
 

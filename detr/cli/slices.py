@@ -43,6 +43,6 @@ def slicing_asked(tile: str | None, overlap: float | None, tiles_only: bool, *, 
         sides = [int(side) for side in tile.lower().replace("x", ",").split(",")]
     except ValueError:
         raise UsageError(f"--slice {tile}: expected a side such as 640, or height,width such as 480,640") from None
-    from detr.engine.settings import slicing_of
+    from detr.runtime.settings import slicing_of
 
     return slicing_of(sides, overlap=OVERLAP if overlap is None else overlap, tiles_only=tiles_only, batch=batch)

@@ -17,12 +17,12 @@ from detr.files import new_run, removed_if_empty
 
 if TYPE_CHECKING:
     from detr.data.coco import CocoDataset
-    from detr.engine.distributed import Team
-    from detr.engine.recipe import Recipe
-    from detr.engine.run import Say
-    from detr.engine.train import Summary
+    from detr.runtime.distributed import Team
+    from detr.training.recipe import Recipe
+    from detr.training.run import Say
+    from detr.training.train import Summary
 
-# As in detr.engine.checkpoint, which would load torch.
+# As in detr.training.checkpoint, which would load torch.
 BEST, RECIPE, DATA = "best.safetensors", "recipe.yaml", "data.txt"
 STATES = ("resume.safetensors", "resume.previous.safetensors")
 AUTO = "auto"
@@ -147,13 +147,13 @@ def command(
         raise UsageError("which recipe? Such as: detr train rtdetr-r18 --data ...; `detr models` lists them")
 
     from detr.data.opening import keep_pixels, open_for_training
-    from detr.engine.device import choose_device
-    from detr.engine.distributed import joined
-    from detr.engine.pace import pace
-    from detr.engine.progress import progress
-    from detr.engine.repeating import repeat
-    from detr.engine.trackers import chosen_logs
-    from detr.engine.train import train
+    from detr.runtime.device import choose_device
+    from detr.runtime.distributed import joined
+    from detr.runtime.progress import progress
+    from detr.training.loggers import chosen_logs
+    from detr.training.pace import pace
+    from detr.training.repeating import repeat
+    from detr.training.train import train
 
     also = chosen_logs(log)
     saving = None if save_every is None else pace(save_every)
@@ -228,7 +228,7 @@ def _batch(value: str | None) -> int | str | None:
 
 
 def _automatic_batch(recipe: Recipe, train_set: CocoDataset, team: Team, say: Say) -> int:
-    from detr.engine.auto_batch import choose_batch
+    from detr.training.auto_batch import choose_batch
 
     if team.size > 1:
         raise UsageError(f"--batch {AUTO} tries batches in one process; with {team.size}, say --batch")
@@ -238,8 +238,8 @@ def _automatic_batch(recipe: Recipe, train_set: CocoDataset, team: Team, say: Sa
 
 
 def _replay(path: Path, device: str) -> None:
-    from detr.engine.device import choose_device
-    from detr.engine.replay import FILE, replay
+    from detr.runtime.device import choose_device
+    from detr.training.replay import FILE, replay
 
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
@@ -276,7 +276,7 @@ def _saved_before(run: Path | None) -> Path | None:
 def _recipe(
     name: str | None, resume: Path | None, words: Sequence[str], imgsz: int | None, *, finetune: bool
 ) -> Recipe:
-    from detr.engine.recipe import at_size, load_recipe
+    from detr.training.recipe import at_size, load_recipe
 
     if name is None:
         assert resume is not None
@@ -288,7 +288,7 @@ def _recipe(
 
 
 def _conclusion(result: Summary, data: str) -> str:
-    from detr.engine.words import in_words
+    from detr.training.words import in_words
 
     best = "" if result.best is None else f", best AP {result.best:.4f} in epoch {result.best_epoch}"
     file = shlex.quote(str(result.out / BEST))

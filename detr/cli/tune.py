@@ -56,10 +56,10 @@ def command(
       detr tune rtdetr-r18 --data my-data --weights rtdetr-r18 --finetune --epochs 6 \\
         --search train.optimizer.lr=1e-5..1e-3:log --search augment.flip=0,0.5
     """
-    from detr.engine.recipe import at_size, load_recipe
-    from detr.engine.search_space import read_space
-    from detr.engine.trial import TrainingProcess
-    from detr.engine.tune import BEST_RECIPE, require_optuna, tune
+    from detr.training.recipe import at_size, load_recipe
+    from detr.training.search_space import read_space
+    from detr.training.trial import TrainingProcess
+    from detr.training.tune import BEST_RECIPE, require_optuna, tune
 
     require_optuna()
     space = read_space(searched)

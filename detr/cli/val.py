@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from detr.data.coco import CocoDataset
     from detr.diagnose.diagnosis import Diagnosis
     from detr.diagnose.places import PlaceWatch
-    from detr.engine.distributed import Team
-    from detr.engine.metrics import Metrics
-    from detr.engine.runner import Runner, TorchRunner
+    from detr.evaluation.metrics import Metrics
+    from detr.runtime.distributed import Team
+    from detr.runtime.runner import Runner, TorchRunner
 
 
 @click.command(context_settings={"show_default": True})
@@ -92,8 +92,8 @@ def command(weights: str | None, predictions: Path | None, data: Path | None, **
 
 
 def _measure_predictions(predictions: Path, data: Path, **options: Any) -> None:
-    from detr.engine.evaluate import evaluate
-    from detr.engine.predictions import read_predictions, write_predictions
+    from detr.evaluation.evaluate import evaluate
+    from detr.evaluation.predictions import read_predictions, write_predictions
 
     annotations = _noted(_truth(data, options["split"]))
     found = read_predictions(predictions, annotations, allow_extra_images=options["allow_extra_images"])
@@ -105,7 +105,7 @@ def _measure_predictions(predictions: Path, data: Path, **options: Any) -> None:
     if options["name"] or options["why"]:
         folder = new_run("val", options["name"], project=options["project"], overwrite=options["overwrite"])
         write_text(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
-        from detr.engine.album import draw_charts
+        from detr.evaluation.album import draw_charts
 
         draw_charts(folder, annotations, metrics, found)
         files = ["metrics.json"]
@@ -151,8 +151,8 @@ def _truth(data: Path, split: str) -> Annotations:
 
 
 def _measure_model(weights: str, data: Path, **options: Any) -> None:
-    from detr.engine.device import choose_device
-    from detr.engine.distributed import joined
+    from detr.runtime.device import choose_device
+    from detr.runtime.distributed import joined
 
     with joined(choose_device(options["device"])) as team:
         _measure_model_as(team, weights, data, **options)
@@ -161,11 +161,11 @@ def _measure_model(weights: str, data: Path, **options: Any) -> None:
 def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> None:
     from detr.data.coco import CocoDataset
     from detr.data.sources import find_split
-    from detr.engine.album import draw_evaluation
-    from detr.engine.device import default_workers
-    from detr.engine.predictions import write_predictions
-    from detr.engine.settings import input_of_size
-    from detr.engine.validate import validate
+    from detr.evaluation.album import draw_evaluation
+    from detr.evaluation.predictions import write_predictions
+    from detr.evaluation.validate import validate
+    from detr.runtime.device import default_workers
+    from detr.runtime.settings import input_of_size
 
     runner = _runner(team, weights, **options)
     source = find_split(data, options["split"], images=options["images"])
@@ -228,9 +228,9 @@ def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> N
 
 
 def _runner(team: Team, weights: str, **options: Any) -> Runner:
-    from detr.engine.runner import TorchRunner
-    from detr.engine.settings import set_effort
     from detr.models import load_model
+    from detr.runtime.runner import TorchRunner
+    from detr.runtime.settings import set_effort
 
     words = ("model", "backend", "int8", "calibrate", "imgsz", "layers", "queries", "device", "half", "compile")
     runner = exported_runner(weights, **{word: options[word] for word in words})
@@ -242,7 +242,7 @@ def _runner(team: Team, weights: str, **options: Any) -> Runner:
 
 
 def _require_known_classes(classes: Classes, annotations: Annotations, *, say: bool) -> None:
-    from detr.engine.validate import OtherClasses, matched_classes
+    from detr.evaluation.validate import OtherClasses, matched_classes
 
     try:
         matched_classes(classes, annotations)

@@ -11,10 +11,10 @@ from detr.data.annotations import Annotations
 from detr.diagnose.groups import Group, groups
 from detr.diagnose.places import Places
 from detr.diagnose.tide import DUPLICATE, Causes, find_causes
-from detr.engine.confusion import Confusion, confusion
-from detr.engine.outcomes import MOST_PER_IMAGE, Outcomes, outcomes
-from detr.engine.predictions import DetectionArrays
-from detr.engine.thresholds import ByScore, Calibration, by_score, calibration
+from detr.evaluation.confusion import Confusion, confusion
+from detr.evaluation.outcomes import MOST_PER_IMAGE, Outcomes, outcomes
+from detr.evaluation.predictions import DetectionArrays
+from detr.evaluation.thresholds import ByScore, Calibration, by_score, calibration
 
 OTHERWISE = 0.25  # score from which boxes of a class are shown that has no best one
 

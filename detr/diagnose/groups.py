@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr.data.annotations import Annotations
-from detr.engine.metrics import AREA_RANGES
-from detr.engine.overlaps import overlapping
+from detr.evaluation.metrics import AREA_RANGES
+from detr.evaluation.overlaps import overlapping
 
 _CROWDING = {"no other object touches it": 0.0, "IoU with another up to 0.3": 0.3, "IoU with another above 0.3": 1.01}
 _COUNTS = {"1": 1, "2 to 5": 5, "6 to 20": 20, "21 and more": np.inf}

@@ -12,9 +12,9 @@ import numpy as np
 from detr.diagnose.diagnosis import Diagnosis
 from detr.diagnose.report import DEFINITION, MEANING, class_rows, facts, shown_counts
 from detr.diagnose.tide import CAUSES
-from detr.engine import charts
-from detr.engine.metrics import Metrics
 from detr.engine.page import Section, write_page
+from detr.evaluation import charts
+from detr.evaluation.metrics import Metrics
 
 
 def write_why_page(

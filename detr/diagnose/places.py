@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detr.data.annotations import Annotations
-from detr.engine.outcomes import ENOUGH
-from detr.engine.overlaps import overlapping
-from detr.engine.runner import Runner, TorchRunner
+from detr.evaluation.outcomes import ENOUGH
+from detr.evaluation.overlaps import overlapping
 from detr.models.deformable_detr import Start
 from detr.models.proposals import Proposals
 from detr.models.queries import Queries
 from detr.records import Output
+from detr.runtime.runner import Runner, TorchRunner
 
 STARTED = 0.1  # IoU from which a starting box is on an object
 WHY = ("no query started there", "no query ended there", "scored too low")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from detr.diagnose.diagnosis import Diagnosis
 from detr.diagnose.places import WHY, Places
 from detr.diagnose.tide import CAUSES, MISSED, RIGHT
-from detr.engine.thresholds import LOWEST
+from detr.evaluation.thresholds import LOWEST
 
 MEANING = {
     "class": "on an object, but of another class",

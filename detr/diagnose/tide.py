@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detr.engine.outcomes import ENOUGH, Outcomes
-from detr.engine.overlaps import Pairs
+from detr.evaluation.outcomes import ENOUGH, Outcomes
+from detr.evaluation.overlaps import Pairs
 
 CAUSES = ("class", "place", "both", "duplicate", "background", "missed")
 CLASS, PLACE, BOTH, DUPLICATE, BACKGROUND, MISSED = range(len(CAUSES))

@@ -10,10 +10,10 @@ from detr.diagnose.diagnosis import Diagnosis
 from detr.diagnose.page import write_why_page
 from detr.diagnose.report import as_json
 from detr.diagnose.worst import worst_pictures
-from detr.engine import plots
-from detr.engine.metrics import Metrics
-from detr.engine.thresholds import thresholds_file
 from detr.errors import UsageError
+from detr.evaluation import plots
+from detr.evaluation.metrics import Metrics
+from detr.evaluation.thresholds import thresholds_file
 from detr.files import write_text
 
 PAGE, REPORT, THRESHOLDS = "why.html", "why.json", "thresholds.json"

@@ -26,13 +26,13 @@ from torch import Tensor
 
 from detr.data.coco import CocoDataset
 from detr.engine.cost import TYPICAL
-from detr.engine.memory import Memory
-from detr.engine.runner import Runner
-from detr.engine.validate import validate
 from detr.errors import UsageError, did_you_mean
+from detr.evaluation.validate import validate
 from detr.image import InputConfig, as_input, padded, read_image, resized
 from detr.models import Network
 from detr.models.postprocess import select
+from detr.runtime.memory import Memory
+from detr.runtime.runner import Runner
 
 _FEWEST_RUNS = 10
 _QUERIES = (50, 100, 200, 300, 500, 900)

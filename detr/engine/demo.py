@@ -20,23 +20,23 @@ from detr.data.opening import open_for_training, open_split
 from detr.data.shapes import make_shapes
 from detr.data.sources import find_split
 from detr.draw import draw
-from detr.engine.checkpoint import BEST
 from detr.engine.detector import Detector
-from detr.engine.device import default_workers
-from detr.engine.metrics import Metrics
 from detr.engine.page import Section, write_page
 from detr.engine.predict import Summary as Predicted
 from detr.engine.predict import predict
-from detr.engine.progress import progress
-from detr.engine.recipe import load_recipe
 from detr.engine.results import write_image
-from detr.engine.train import Summary as Trained
-from detr.engine.train import train
-from detr.engine.validate import validate
-from detr.engine.words import in_words
+from detr.evaluation.metrics import Metrics
+from detr.evaluation.validate import validate
 from detr.files import write_text
 from detr.image import RGB
 from detr.records import Detections
+from detr.runtime.device import default_workers
+from detr.runtime.progress import progress
+from detr.training.checkpoint import BEST
+from detr.training.recipe import load_recipe
+from detr.training.train import Summary as Trained
+from detr.training.train import train
+from detr.training.words import in_words
 from detr.video import find_sources
 
 MODEL = "rtdetr-tiny"

@@ -14,29 +14,29 @@ from torch import Tensor, nn
 
 from detr.bands import shown
 from detr.classes import Classes
-from detr.engine.ahead import ahead
-from detr.engine.device import choose_device, default_workers
 from detr.engine.explaining import Explainer
 from detr.engine.given import Channels, Picture, given_frames
 from detr.engine.results import Results
-from detr.engine.runner import Runner, TorchRunner
-from detr.engine.settings import Settings, at_least_1, class_indices, input_of_size, set_effort, share, slicing_of
-from detr.engine.thresholds import read_thresholds
-from detr.engine.tiles import find_in_tiles
 from detr.errors import InputError, UsageError
+from detr.evaluation.thresholds import read_thresholds
 from detr.image import RGB, as_input, padded, resized
 from detr.models import load_model
 from detr.models.inspection import preset_of
 from detr.models.postprocess import select
 from detr.records import Detections
+from detr.runtime.ahead import ahead
+from detr.runtime.device import choose_device, default_workers
+from detr.runtime.runner import Runner, TorchRunner
+from detr.runtime.settings import Settings, at_least_1, class_indices, input_of_size, set_effort, share, slicing_of
+from detr.runtime.tiles import find_in_tiles
 from detr.slicing import Slicing
 from detr.video import Frame
 from detr.weights import RELEASES
 
 if TYPE_CHECKING:
-    from detr.engine.evaluate import Evaluator
-    from detr.engine.metrics import Metrics
-    from detr.engine.train import Summary
+    from detr.evaluation.evaluate import Evaluator
+    from detr.evaluation.metrics import Metrics
+    from detr.training.train import Summary
 
 
 class Detector:
@@ -371,7 +371,7 @@ class Detector:
         """
         from detr.data.opening import open_split
         from detr.data.sources import find_split
-        from detr.engine.validate import validate
+        from detr.evaluation.validate import validate
 
         metrics, _ = validate(
             self.runner(half=half),
@@ -410,10 +410,10 @@ class Detector:
         settings: `key.sub=value` words on top of it.
         """
         from detr.data.opening import open_for_training
-        from detr.engine.checkpoint import BEST
-        from detr.engine.recipe import load_recipe
-        from detr.engine.train import train
         from detr.files import new_run
+        from detr.training.checkpoint import BEST
+        from detr.training.recipe import load_recipe
+        from detr.training.train import train
 
         if self._is_given:
             raise UsageError(f"training starts from a release or a file; this detector was given a {self.source}")

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from detr.bands import Bands
 from detr.draw import file_safe, write_image
 from detr.engine.explaining import answering, explain
-from detr.engine.progress import progress
-from detr.engine.settings import Settings
 from detr.errors import InputError
 from detr.explain import Explanation
 from detr.explain.drawing import contact_sheet, draw_together
 from detr.explain.faithfulness import Faithfulness, Trial, trials_of
 from detr.explain.page import Page
 from detr.files import write_text
+from detr.runtime.progress import progress
+from detr.runtime.settings import Settings
 from detr.video import Frame, FrameReader, Source, VideoWriter
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from detr.bands import Bands
 from detr.boxes import cxcywh_to_xyxy
-from detr.engine.runner import TorchRunner
-from detr.engine.settings import Settings
 from detr.errors import InputError, UsageError
 from detr.explain import Explanation, explanations, recording
 from detr.image import as_input, resized
 from detr.records import Detections
+from detr.runtime.runner import TorchRunner
+from detr.runtime.settings import Settings
 from detr.video import Frame, Source
 
 if TYPE_CHECKING:

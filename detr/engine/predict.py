@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from detr.draw import Window
-from detr.engine.ahead import ahead
 from detr.engine.detector import Detector, Prepared
-from detr.engine.progress import progress
 from detr.engine.results import Results
 from detr.engine.saving import Saver, Wanted
-from detr.engine.settings import Settings
 from detr.engine.shares import Share, share_of
 from detr.engine.tracking import Follower, Tracking, counts_json
 from detr.errors import InputError
+from detr.runtime.ahead import ahead
+from detr.runtime.progress import progress
+from detr.runtime.settings import Settings
 from detr.tracking import Counted
 from detr.video import Frame, FrameReader, Source
 

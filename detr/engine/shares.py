@@ -11,9 +11,9 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detr.engine.distributed import Team
 from detr.engine.json_list import JsonList
 from detr.files import written_aside
+from detr.runtime.distributed import Team
 from detr.video import Source
 
 if TYPE_CHECKING:

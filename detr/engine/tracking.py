@@ -16,7 +16,7 @@ from detr.video import Frame, Source
 
 if TYPE_CHECKING:
     from detr.engine.detector import Detector
-    from detr.engine.settings import Settings
+    from detr.runtime.settings import Settings
 
 WEAK = 0.8  # of the score that begins a track
 """Far lower scores, as in the paper, keep noise alive here: a DETR has no suppression that would take it away."""

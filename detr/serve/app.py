@@ -26,9 +26,9 @@ from detr.bands import Bands
 from detr.engine.detector import Detector, Prepared
 from detr.engine.explaining import explain
 from detr.engine.results import Results
-from detr.engine.settings import Settings
 from detr.errors import InputError, NotAnImage, TooLarge, UsageError, did_you_mean
 from detr.image import read_image
+from detr.runtime.settings import Settings
 from detr.serve.batching import Batcher
 from detr.serve.door import VIDEO, Door, refusal
 from detr.serve.limits import Limits, Refused

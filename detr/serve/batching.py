@@ -15,7 +15,7 @@ import torch
 
 from detr.engine.detector import Detector, Prepared
 from detr.engine.results import Results
-from detr.engine.settings import Settings
+from detr.runtime.settings import Settings
 
 Answer = TypeVar("Answer")
 

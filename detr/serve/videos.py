@@ -12,8 +12,8 @@ from typing import Any
 
 from detr.engine.detector import Detector
 from detr.engine.results import Results
-from detr.engine.settings import Settings
 from detr.errors import InputError
+from detr.runtime.settings import Settings
 from detr.serve.batching import Batcher
 from detr.video import FrameReader, Source
 

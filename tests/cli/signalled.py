@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 from detr.cli import main
-from detr.engine import journal, plots
-from detr.engine import train as program
-from detr.engine.journal import read
+from detr.evaluation import plots
+from detr.training import journal
+from detr.training import train as program
+from detr.training.journal import read
 
 recipe, data, project = sys.argv[1:]
 

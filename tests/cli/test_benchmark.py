@@ -8,7 +8,7 @@ import pytest
 
 import detr.cli
 from detr.data.shapes import make_shapes
-from detr.engine import plots
+from detr.evaluation import plots
 from detr.export import of_input, write
 from detr.models import load_model
 

@@ -35,7 +35,7 @@ def test_a_search_trains_and_writes_the_best_recipe(small, data, tmp_path):
     )  # fmt: skip
     best = project / "tune" / "one" / "best.yaml"
     assert done.exit_code == 0 and f"detr train {best} --data {data}" in done.output
-    from detr.engine.recipe import load_recipe
+    from detr.training.recipe import load_recipe
 
     assert 1e-4 <= load_recipe(best).train.optimizer.lr <= 1e-3
     trained = project / "tune" / "one" / "train" / "trial-000"

@@ -4,10 +4,10 @@ import torch
 from detr.backbones.resnet import ResNet, ResNetConfig
 from detr.convert import identify, to_ours, to_theirs
 from detr.convert.torchvision_resnet import SOURCE
-from detr.engine.start import start_from
 from detr.errors import InputError
 from detr.models import build_model, preset
 from detr.models.detr import DecoderConfig, EncoderConfig
+from detr.training.start import start_from
 
 
 @pytest.mark.parametrize(("depth", "entries"), [(18, 120), (50, 318), (101, 624)])

@@ -6,11 +6,11 @@ from torch import nn
 
 from detr.classes import Classes
 from detr.diagnose.places import WHY, PlaceWatch, starting_boxes, unwatchable
-from detr.engine.runner import TorchRunner
 from detr.models import build_model
 from detr.models.postprocess import Scoring
 from detr.models.queries import Queries
 from detr.records import Output, Predictions
+from detr.runtime.runner import TorchRunner
 
 CAT, DOG = 0, 1
 FAR = (280, 180, 10, 10)

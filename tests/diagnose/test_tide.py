@@ -8,7 +8,7 @@ import tide
 from made_sets import found, random_case, truths
 
 from detr.diagnose.tide import CAUSES, RIGHT, find_causes
-from detr.engine.outcomes import outcomes
+from detr.evaluation.outcomes import outcomes
 
 RECORDED = json.loads((Path(__file__).parent.parent / "golden" / "tide.json").read_text())
 CAT, DOG = 0, 1

@@ -4,11 +4,11 @@ import torch
 from detr.classes import Classes
 from detr.engine import benchmark
 from detr.engine.benchmark import Case, Point, in_words, machine, measure, settings_to_measure, warning_of_load
-from detr.engine.memory import Memory
-from detr.engine.runner import TorchRunner
 from detr.errors import UsageError
 from detr.image import InputConfig
 from detr.models import build_model
+from detr.runtime.memory import Memory
+from detr.runtime.runner import TorchRunner
 
 SMALL = InputConfig(height=64, width=64)
 

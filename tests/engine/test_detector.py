@@ -293,7 +293,7 @@ def test_train_goes_on_from_the_weights_and_holds_the_best_afterwards(shapes, un
         detr.weights.write(out / "best.safetensors", state, model=model, classes=network.classes)
         return "summary"
 
-    monkeypatch.setattr("detr.engine.train.train", train)
+    monkeypatch.setattr("detr.training.train.train", train)
     model = RTDETR(untrained, device="cpu")
     assert model._usual_recipe() == "rtdetr-tiny"
     model.network.config = model.network.config.model_copy(update={"num_denoising": 7})

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from detr.data.coco import CocoDataset, read_annotations
-from detr.engine.runner import TorchRunner
 from detr.errors import InputError
 from detr.export import Calibration, open_runner, write
+from detr.runtime.runner import TorchRunner
 
 needs_nncf = pytest.mark.skipif(
     importlib.util.find_spec("nncf") is None or importlib.util.find_spec("openvino") is None,

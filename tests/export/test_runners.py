@@ -6,11 +6,11 @@ import torch
 
 from detr.data.shapes import draw_shapes
 from detr.engine.detector import Detector
-from detr.engine.runner import TorchRunner
 from detr.errors import InputError, UsageError
 from detr.export import Form, OpenVINORunner, choice, form_for, open_runner, runner_for, verify, write
 from detr.export.divergence import trace
 from detr.models import build_model, load_model
+from detr.runtime.runner import TorchRunner
 
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 

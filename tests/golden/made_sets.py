@@ -4,7 +4,7 @@ import numpy as np
 
 from detr.classes import Classes
 from detr.data.annotations import Annotations
-from detr.engine.predictions import DetectionArrays
+from detr.evaluation.predictions import DetectionArrays
 
 
 def truths(*rows, names=("cat", "dog"), images=3, crowd=()):

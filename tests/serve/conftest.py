@@ -12,10 +12,10 @@ from PIL import Image
 
 from detr.config import validated
 from detr.engine.detector import Detector
-from detr.engine.recipe import Recipe
 from detr.models import build_model
 from detr.serve.app import create_app
-from tests.engine.conftest import SMALL
+from detr.training.recipe import Recipe
+from tests.small import SMALL
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,119 @@
+import pytest
+
+from detr.config import recipe_names
+from detr.errors import UsageError
+from detr.models.presets import MODELS
+from detr.training.recipe import at_size, load_recipe, never_reached
+
+# epochs, stop of strong augmentation, rate of the backbone, as published
+PUBLISHED = {
+    "rtdetr-r18": (72, None, 1e-5),
+    "rtdetr-r34": (72, None, 1e-5),
+    "rtdetr-r50": (72, None, 1e-5),
+    "rtdetr-r50m": (72, None, 1e-5),
+    "rtdetr-r101": (72, None, 1e-6),
+    "rtdetrv2-r18": (120, 117, 1e-4),
+    "rtdetrv2-r18-dsp": (36, 33, 1e-4),
+    "rtdetrv2-r34": (120, 117, 5e-5),
+    "rtdetrv2-r50": (72, 71, 1e-5),
+    "rtdetrv2-r50m": (84, 81, 1e-5),
+    "rtdetrv2-r101": (72, 71, 1e-6),
+}
+SIZES = (480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_each_recipe_of_ours_is_valid(name):
+    assert load_recipe(name).model.arch in MODELS
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_settings_are_the_published_ones(name):
+    recipe = load_recipe(name)
+    train, second = recipe.train, name.startswith("rtdetrv2")
+    assert (train.epochs, recipe.augment.stop_epoch, train.optimizer.backbone_lr) == PUBLISHED[name]
+    assert (train.batch, train.clip, train.amp) == (16, 0.1, "auto" if second else "off")
+    assert (train.optimizer.lr, train.optimizer.weight_decay, train.optimizer.betas) == (1e-4, 1e-4, (0.9, 0.999))
+    assert (train.schedule.shape, train.schedule.warmup) == ("constant", 2000 if second else 0)
+    assert (train.average.decay, train.average.warmup) == (0.9999, 2000)
+    assert train.scales == (() if name.startswith("rtdetrv2-r18") else SIZES)
+
+
+def test_words_change_single_settings():
+    recipe = load_recipe("rtdetr-r18", ["train.epochs=3", "train.average=null", "augment.flip=0"])
+    assert (recipe.train.epochs, recipe.train.average, recipe.augment.flip) == (3, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("train.epoch=3", "did you mean 'epochs'"),
+        ("train.epochs=0", "train.epochs"),
+        ("train.optimizer.lr=-1", "train.optimizer.lr"),
+        ("train.optimizer.lr=.nan", "train.optimizer.lr"),
+        ("train.amp=half", "train.amp"),
+        ("training.epochs=3", "did you mean 'train'"),
+    ],
+)
+def test_a_wrong_setting_is_named(word, message):
+    with pytest.raises(UsageError, match=message):
+        load_recipe("rtdetr-r18", [word])
+
+
+@pytest.mark.parametrize("scales", ["[-3]", "[100]", "[320000]"])
+def test_scales_are_sides_an_input_can_have(scales):
+    with pytest.raises(UsageError, match=r"train\.scales"):
+        load_recipe("rtdetr-r18", [f"train.scales={scales}"])
+
+
+def test_another_size_scales_the_drawn_sizes_too():
+    square = at_size(load_recipe("rtdetr-r18"), 1280)
+    assert square.model.input.frame == (1280, 1280)
+    assert square.train.scales == tuple(2 * side for side in SIZES)
+    shaped = at_size(load_recipe("detr-r50"), 400)
+    assert shaped.model.input.frame == (400, 666)
+    assert (shaped.augment.sizes.sides[0], shaped.augment.sizes.sides[-1]) == (240, 400)
+    assert shaped.augment.sizes.crop_sides == (192, 300)
+    assert at_size(load_recipe("rtdetr-r18", ["train.scales=3"]), 320).train.scales == 3
+    with pytest.raises(UsageError, match="the nearest is 96"):
+        at_size(load_recipe("rtdetr-r18"), 100)
+
+
+@pytest.mark.parametrize(
+    ("preset", "words", "said"),
+    [
+        ("rtdetr-r18", ["augment.sizes={}"], "augment.sizes are for inputs that keep the aspect"),
+        ("rtdetr-r18", ["model.input.resize=short side"], "needs 'stretch'"),
+        ("detr-r50", ["augment.mixup={}"], "augment.mixup needs images of one size"),
+        ("detr-r50", ["augment.copy_blend={}"], "augment.copy_blend needs images of one size"),
+        ("detr-r50", ["train.scales=3"], "train.scales need inputs of one size"),
+        ("detr-r50", ["model.input.resize=stretch"], "null leaves them out"),
+    ],
+)
+def test_augmentation_that_an_input_does_not_allow_is_refused(preset, words, said):
+    with pytest.raises(UsageError, match=said):
+        load_recipe(preset, words)
+
+
+def test_detr_can_be_trained_on_inputs_of_one_size():
+    recipe = load_recipe("detr-r50", ["model.input.resize=stretch", "augment.sizes=null", "augment.mixup={}"])
+    assert recipe.model.input.frame == (640, 640)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_no_recipe_waits_for_an_epoch_that_never_comes(name):
+    assert never_reached(load_recipe(name)) == never_reached(load_recipe(name, finetune=True)) == []
+
+
+def test_a_short_training_knows_what_it_never_reaches():
+    late = never_reached(load_recipe("dfine-s", ["train.epochs=24"]))
+    assert late == ["augment.stop_epoch=120", "train.second_stage.epoch=120"]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_can_be_finetuned(name):
+    recipe = load_recipe(name, ["train.epochs=3"], finetune=True)
+    assert (recipe.train.epochs, recipe.train.batch) == (3, 4)
+    own = load_recipe(name)
+    assert recipe.model == own.model and recipe.train.optimizer == own.train.optimizer
+    assert recipe.augment.stop_epoch is None and recipe.train.second_stage is None
