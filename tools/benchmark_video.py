@@ -24,7 +24,8 @@ import torch
 from benchmark_peers import footer
 
 from detr.data.shapes import make_shapes
-from detr.engine.detector import Detector, Prepared
+from detr.engine.detecting import Prepared, prepare
+from detr.engine.detector import Detector
 from detr.engine.predict import predict
 from detr.runtime.settings import Settings
 from detr.video import FrameReader, Source
@@ -62,7 +63,7 @@ def main(
     alone, whole = [], []
     with tempfile.TemporaryDirectory() as folder:
         source = Source("video", str(video or shapes_video(Path(folder) / "shapes")))
-        prepared = prepared_frames(detector, source, settings, frames)
+        prepared = prepared_frames(source, settings, frames)
         for turn in range(rounds + 1):
             rates = (
                 network_alone(detector, prepared, settings, batch),
@@ -96,9 +97,9 @@ def shapes_video(folder: Path) -> Path:
     return folder / "video" / "moving.mp4"
 
 
-def prepared_frames(detector: Detector, source: Source, settings: Settings, count: int) -> list[Prepared]:
+def prepared_frames(source: Source, settings: Settings, count: int) -> list[Prepared]:
     with FrameReader(source) as reader:
-        return [detector.prepared(frame, settings) for frame in islice(reader, count)]
+        return [prepare(frame, settings) for frame in islice(reader, count)]
 
 
 def network_alone(detector: Detector, prepared: list[Prepared], settings: Settings, batch: int) -> float:

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from detr.bands import shown
 from detr.classes import Classes
-from detr.engine.explaining import Explainer
+from detr.engine import detecting
+from detr.engine.detecting import Prepared
 from detr.engine.given import Channels, Picture, given_frames
 from detr.engine.results import Results
 from detr.errors import InputError, UsageError
 from detr.evaluation.thresholds import read_thresholds
-from detr.image import RGB, as_input, padded, resized
 from detr.models import load_model
 from detr.models.inspection import preset_of
-from detr.models.postprocess import select
-from detr.records import Detections
-from detr.runtime.ahead import ahead
 from detr.runtime.device import choose_device, default_workers
 from detr.runtime.runner import Runner, TorchRunner
 from detr.runtime.settings import Settings, at_least_1, class_indices, input_of_size, set_effort, share, slicing_of
-from detr.runtime.tiles import find_in_tiles
 from detr.slicing import Slicing
 from detr.video import Frame
 from detr.weights import RELEASES
@@ -263,88 +256,11 @@ class Detector:
 
     def results(self, pictures: Iterable[Frame], settings: Settings, *, batch: int = 1) -> Iterator[Results]:
         """A result for each frame, in order. Reading and preparing run ahead in a thread."""
-        batch = settings.frames_at_once(batch)
-        prepared = ahead((self.prepared(frame, settings) for frame in pictures), depth=2 * batch)
-        group: list[Prepared] = []
-        try:
-            for item in prepared:
-                group.append(item)
-                if len(group) == batch:
-                    yield from self.detect(group, settings)
-                    group = []
-            if group:
-                yield from self.detect(group, settings)
-        finally:
-            prepared.close()
+        return detecting.results(self, pictures, settings, batch=batch)
 
-    def prepared(self, frame: Frame, settings: Settings) -> Prepared:
-        """The frame as the network takes it; what is sliced is prepared tile by tile later, to keep memory small."""
-        if settings.slicing is not None:
-            return Prepared(frame, None, 0.0)
-        start = time.perf_counter()
-        tensor = resized(frame.image, settings.input)
-        return Prepared(frame, tensor, 1000 * (time.perf_counter() - start))
-
-    @torch.inference_mode()
     def detect(self, group: Sequence[Prepared], settings: Settings) -> list[Results]:
         """One pass of the network; images of different size are padded. InputError where it answers with NaN."""
-        if settings.slicing is not None:
-            return [self._sliced(item, settings, settings.slicing) for item in group]
-        sizes = [(item.frame.image.shape[0], item.frame.image.shape[1]) for item in group]
-        watch = _Watch()
-        found = self._look([cast(Tensor, item.tensor) for item in group], sizes, settings, watch)
-        shares = watch.shares(len(group))
-        return [self._result(item, one, shares, settings) for item, one in zip(group, found, strict=True)]
-
-    def _sliced(self, item: Prepared, settings: Settings, slicing: Slicing) -> Results:
-        start, watch = time.perf_counter(), _Watch()
-
-        def look(images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
-            return self._look(images, sizes, settings, watch)
-
-        found = find_in_tiles(item.frame.image, slicing, look, input=settings.input, most=settings.max_det)
-        watch.postprocess += 1000 * (time.perf_counter() - start) - watch.inference - watch.postprocess
-        return self._result(item, found, watch.shares(1), settings)
-
-    def _look(
-        self, images: list[Tensor], sizes: list[tuple[int, int]], settings: Settings, watch: _Watch
-    ) -> list[Detections]:
-        """What is in each image, in the pixels of its size, on the CPU."""
-        start = time.perf_counter()
-        batch, padding = padded(images)
-        runner = self.runner(half=settings.half)
-        batch = as_input(batch.to(runner.device, non_blocking=True), padding, settings.input)
-        output = runner(batch, padding)
-        last = output.layers[-1]
-        if not bool(torch.isfinite(last.logits).all() & torch.isfinite(last.boxes).all()):
-            advice = "; try it without half" if settings.half else ": its weights are damaged"
-            raise InputError(f"{self.source} answers with numbers that are none (NaN){advice}")
-        middle = time.perf_counter()
-        found = select(
-            output,
-            sizes,
-            scoring=runner.scoring,
-            conf=settings.conf,
-            max_det=settings.max_det,
-            classes=settings.classes,
-        )
-        here = [settings.kept(Detections(one.boxes.cpu(), one.scores.cpu(), one.labels.cpu())) for one in found]
-        watch.inference += 1000 * (middle - start)
-        watch.postprocess += 1000 * (time.perf_counter() - middle)
-        return here
-
-    def _result(self, item: Prepared, found: Detections, speed: dict[str, float], settings: Settings) -> Results:
-        return Results.of(
-            shown(item.frame.image),
-            _inside(found, item.frame.image),
-            path=item.frame.path,
-            names=self.names,
-            speed={"preprocess": item.milliseconds, **speed},
-            frame=item.frame.index,
-            time=item.frame.time,
-            as_found=found.boxes,
-            explainer=None if settings.slicing is not None else Explainer(self, settings),
-        )
+        return detecting.detect(self, group, settings)
 
     def val(
         self,
@@ -478,35 +394,8 @@ class DEIMv2(Detector):
     arch = "deimv2"
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A frame and what the network sees of it."""
-
-    frame: Frame
-    tensor: Tensor | None  # [C, h, w] uint8; None where it is sliced
-    milliseconds: float  # to prepare it
-
-
-@dataclass(eq=False)
-class _Watch:
-    """Milliseconds that went by."""
-
-    inference: float = 0.0
-    postprocess: float = 0.0
-
-    def shares(self, count: int) -> dict[str, float]:
-        return {"inference": self.inference / count, "postprocess": self.postprocess / count}
-
-
 def _versions(network: nn.Module) -> tuple[object, ...]:
     """Differs from what it was when settings or numbers of the network have changed."""
     tensors = [*network.parameters(), *network.buffers()]
     config = cast(Any, network.config)
     return (id(config), *((id(each), each.data_ptr(), 0 if each.is_inference() else each._version) for each in tensors))
-
-
-def _inside(found: Detections, image: RGB) -> Detections:
-    """Clipped to the image."""
-    height, width = image.shape[:2]
-    limits = found.boxes.new_tensor((width, height, width, height))
-    return Detections(found.boxes.clamp(min=0).minimum(limits), found.scores, found.labels)

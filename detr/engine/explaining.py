@@ -32,7 +32,7 @@ def explain(detector: Detector, frame: Frame, settings: Settings) -> tuple[Resul
     """
     runner = runner_of(detector, settings)
     with recording(runner.network) as recorded:
-        [result] = detector.detect([detector.prepared(frame, settings)], settings)
+        [result] = detector.results([frame], settings)
     return result, explanations(recorded, detector.network, result.image, _as_found(result), result.names)
 
 
@@ -77,7 +77,7 @@ class Explainer:
             raise UsageError(f"detection {index}: there are {len(result)}, counted from 0")
         frame, whole = Frame(result.image, Source("image", result.path)), replace(self._settings, slicing=None)
         with recording(runner_of(detector, whole).network) as recorded:
-            detector.detect([detector.prepared(frame, whole)], whole)
+            list(detector.results([frame], whole))
         chosen = _as_found(result[index])
         [explanation] = explanations(recorded, detector.network, result.image, chosen, result.names)
         return explanation

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from detr.draw import Window
-from detr.engine.detector import Detector, Prepared
+from detr.engine.detecting import Prepared, prepare
+from detr.engine.detector import Detector
 from detr.engine.results import Results
 from detr.engine.saving import Saver, Wanted
 from detr.engine.shares import Share, share_of
@@ -103,7 +104,7 @@ def predict(
     window = Window("detr") if show else None
     batch = settings.frames_at_once(batch)
     kept_ready = (2 * batch + 2, 2) if settings.slicing is None else (1, 1)  # what is sliced may be large
-    reading = ahead(_prepared(share.sources, detector, settings, stride), depth=kept_ready[0])
+    reading = ahead(_prepared(share.sources, settings, stride), depth=kept_ready[0])
     detected = _detected(reading, detector, settings, batch)
     found = ahead(detected if tracking is None else _tracked(detected, tracking, stride), depth=kept_ready[1])
     bar = progress(total=None, description="predict", unit="frame", quiet=quiet)
@@ -135,9 +136,7 @@ def predict(
     return summary
 
 
-def _prepared(
-    sources: Iterable[Source], detector: Detector, settings: Settings, stride: int
-) -> Iterator[_Begun | Prepared | _Ended]:
+def _prepared(sources: Iterable[Source], settings: Settings, stride: int) -> Iterator[_Begun | Prepared | _Ended]:
     """Everything that can be read, in order, ready for the network. Runs in the reading thread."""
     for source in sources:
         notes: list[str] = []
@@ -146,7 +145,7 @@ def _prepared(
                 notes = reader.notes
                 yield _Begun(source, reader.total)
                 for frame in reader:
-                    yield detector.prepared(frame, settings)
+                    yield prepare(frame, settings)
         except InputError as problem:
             yield _Ended(source, notes, problem)
         else:

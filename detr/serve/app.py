@@ -23,7 +23,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from detr.bands import Bands
-from detr.engine.detector import Detector, Prepared
+from detr.engine.detecting import Prepared, prepare
+from detr.engine.detector import Detector
 from detr.engine.explaining import explain
 from detr.engine.results import Results
 from detr.errors import InputError, NotAnImage, TooLarge, UsageError, did_you_mean
@@ -227,7 +228,7 @@ class _Office:
         """For the network alone: of the picture itself only the size is kept, as many may wait."""
         frame = Frame(image, Source("image", "upload"))
         size_only = np.broadcast_to(np.zeros((), np.uint8), image.shape)
-        prepared = self.detector.prepared(frame, settings)
+        prepared = prepare(frame, settings)
         return Prepared(Frame(size_only, frame.source), prepared.tensor, prepared.milliseconds)
 
 

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from detr.engine.detector import Detector, Prepared
+from detr.engine.detecting import Prepared
+from detr.engine.detector import Detector
 from detr.engine.results import Results
 from detr.runtime.settings import Settings
 

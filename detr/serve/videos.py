@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from detr.engine.detecting import prepare
 from detr.engine.detector import Detector
 from detr.engine.results import Results
 from detr.errors import InputError
@@ -42,7 +43,7 @@ def _lines(
         frames = iter(reader)
         try:
             for frame in islice(frames, most):
-                waiting.append(batcher.look(detector.prepared(frame, settings), settings))
+                waiting.append(batcher.look(prepare(frame, settings), settings))
                 count += 1
                 if len(waiting) >= ahead:
                     yield _line(waiting.popleft().result())
