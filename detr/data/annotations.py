@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,8 +13,16 @@ from numpy.typing import NDArray
 from detr.classes import Classes
 
 SPLITS = ("train", "val", "test")
-SPLIT_OF_FOLDER = {"train": "train", "valid": "val", "val": "val", "test": "test"}
-"""What people call the folders of the splits."""
+SPLIT_NAME = re.compile(
+    "(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?)|(?P<test>test(?:ing)?))(?![A-Za-z])", re.IGNORECASE
+)
+"""How the names of a split's files and folders begin: train2017, Validation, test."""
+
+
+def split_of(name: str) -> str | None:
+    """Which of `SPLITS` a file or folder is called after; None where it is none."""
+    match = SPLIT_NAME.match(name)
+    return match.lastgroup if match else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,16 +13,18 @@ from typing import Any
 from detr.archives import archive, is_archive
 from detr.classes import Classes
 from detr.config import Config, validated
-from detr.data.annotations import SPLIT_OF_FOLDER, SPLITS, Annotations
+from detr.data.annotations import SPLIT_NAME, SPLITS, Annotations, split_of
 from detr.data.coco_file import read_annotations
-from detr.data.folders import inside
+from detr.data.folders import inside, split_folders
 from detr.errors import InputError, UsageError
 
-LOOKED_FOR = "annotations/instances_{train,val,test}*.json or {train,valid,test}/_annotations.coco.json"
+LOOKED_FOR = (
+    "annotations/instances_{train,val,test}*.json, {train,valid,test}/_annotations.coco.json, or one annotation file"
+)
 
 _ROBOFLOW = "_annotations.coco.json"
-# instances_train2017.json, instances_val.json, train.json, valid.json; neither captions_* nor instances_trainval.json
-_INSTANCES = re.compile(r"(?:instances_)?(?P<tail>(?P<split>train|valid|val|test)(?![A-Za-z]).*)\.json")
+# instances_train2017.json, instances_Validation.json, train.json; neither captions_* nor instances_trainval.json
+_INSTANCES = re.compile(rf"(?:instances_)?(?P<tail>{SPLIT_NAME.pattern}.*)\.json", re.IGNORECASE)
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 _PEEK = 4_000_000  # bytes of an annotation file that are searched for the name of an image
 
@@ -53,9 +55,25 @@ class SourcesConfig(Config):
 
 def in_folder(root: Path) -> dict[str, CocoSource]:
     """The splits of a folder in COCO's layout or Roboflow's; none where it is in neither."""
-    files = [(split, root / name / _ROBOFLOW) for name, split in SPLIT_OF_FOLDER.items()]
-    found = {split: CocoSource(file, file.parent) for split, file in files if file.is_file()}
+    folders = split_folders(root, lambda folder: (folder / _ROBOFLOW).is_file())
+    found = {split: CocoSource(folder / _ROBOFLOW, folder) for split, folder in folders.items()}
     return found or _in_annotations(root, root / "annotations") or _in_annotations(root, root)
+
+
+def in_free_folder(root: Path) -> dict[str, CocoSource]:
+    """The splits of a folder with one annotation file, whatever its name, or with a folder like that for each split."""
+    folders = split_folders(root, lambda folder: len(annotation_files(folder)) == 1)
+    if folders:
+        return {split: of_file(annotation_files(folder)[0], None)["train"] for split, folder in folders.items()}
+    files = annotation_files(root)
+    return of_file(files[0], None) if len(files) == 1 else {}
+
+
+def annotation_files(root: Path) -> list[Path]:
+    """The files of a folder that look like COCO's, in its `annotations` or, where there are none, in itself."""
+    places = (root / "annotations", root)
+    found = ([file for file in sorted(folder.glob("*.json")) if _is_coco(file)] for folder in places)
+    return next(filter(None, found), [])
 
 
 def in_yaml(path: Path, tree: Mapping[str, Any]) -> dict[str, CocoSource]:
@@ -85,7 +103,7 @@ def _in_annotations(root: Path, folder: Path) -> dict[str, CocoSource]:
     for file in sorted(folder.glob("*.json")):
         match = _INSTANCES.fullmatch(file.name)
         if match:
-            candidates.setdefault(SPLIT_OF_FOLDER[match["split"]], []).append((file, match["tail"]))
+            candidates.setdefault(split_of(match["tail"]) or "", []).append((file, match["tail"]))
     found = {}
     for split, files in candidates.items():
         if len(files) > 1:
@@ -99,7 +117,8 @@ def _in_annotations(root: Path, folder: Path) -> dict[str, CocoSource]:
 def _images_of(file: Path, root: Path, tail: str) -> Path:
     """The folder or archive with the images of an annotation file; of several, the one with the first it names."""
     tail = tail.removeprefix("instances_")
-    split = next((name for name in SPLIT_OF_FOLDER if tail.startswith(name)), tail)
+    name = SPLIT_NAME.match(tail)
+    split = name[0] if name else tail
     names = (f"images/{tail}", tail, f"images/{split}", split, f"{split}/images", "images", ".")
     usual = list(dict.fromkeys([*(root / name for name in names), file.parent]))
     usual += [root / f"{name}.tar" for name in names[:-1] if (root / f"{name}.tar").is_file()]
@@ -127,17 +146,26 @@ def _has(images: Path, name: PurePosixPath) -> bool:
 
 def _first_file_name(file: Path) -> PurePosixPath | None:
     """The first name of an image near the start of the file; None when there is none, or none that can be used."""
-    try:
-        with file.open("rb") as stream:
-            match = _FILE_NAME.search(stream.read(_PEEK))
-    except OSError as problem:
-        raise UsageError(f"cannot read {file}: {problem.strerror}") from None
+    match = _FILE_NAME.search(_beginning(file))
     if match is None:
         return None
     try:
         return inside(json.loads(match[1]))
     except (InputError, ValueError):  # reading the whole file will say what is wrong with it, and where
         return None
+
+
+def _is_coco(file: Path) -> bool:
+    text = _beginning(file)
+    return text.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and _FILE_NAME.search(text) is not None
+
+
+def _beginning(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(_PEEK)
+    except OSError as problem:
+        raise UsageError(f"cannot read {file}: {problem.strerror}") from None
 
 
 def _given_or_found(path: Path, file: Path, images: str | None) -> Path:

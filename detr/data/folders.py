@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from detr.archives import StoredFile, archive, is_archive
+from detr.data.annotations import split_of
 from detr.errors import InputError, UsageError
+from detr.image import IMAGE_SUFFIXES
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -23,6 +25,24 @@ def inside(file_name: str) -> PurePosixPath:
     if "\0" in file_name or path.is_absolute() or ".." in path.parts or _DRIVE.match(file_name) or not path.parts:
         raise InputError(f"file_name {file_name!r} leaves the image folder; expected a path inside of it")
     return path
+
+
+def has_images(folder: Path) -> bool:
+    """Whether there are images in the folder itself."""
+    return folder.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+
+
+def split_folders(root: Path, fits: Callable[[Path], bool]) -> dict[str, Path]:
+    """The folders in `root` that are called as splits are, and fit; UsageError where two would be the same split."""
+    found: dict[str, Path] = {}
+    for folder in sorted(root.glob("*/")):
+        split = split_of(folder.name)
+        if split is None or not fits(folder):
+            continue
+        if split in found:
+            raise UsageError(f"{root} has two folders for {split!r}: {found[split].name} and {folder.name}")
+        found[split] = folder
+    return found
 
 
 class ImageFolder:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from detr.config import read_yaml
 from detr.data import coco_layout, voc_layout, yolo_layout
 from detr.data.annotations import SPLITS, Source
-from detr.errors import UsageError, did_you_mean, listed
+from detr.data.unknown_layout import what_is_there
+from detr.errors import UsageError, did_you_mean
 
 _FORMATS = {"COCO": coco_layout, "YOLO": yolo_layout, "Pascal VOC": voc_layout}
 
@@ -49,21 +52,24 @@ def find_split(path: str | os.PathLike[str], split: str, *, images: str | os.Pat
 
 def _in_folder(root: Path) -> dict[str, Source]:
     found = {name: splits for name, layout in _FORMATS.items() if (splits := layout.in_folder(root))}
+    if not found and (yaml := _only_yaml(root)):
+        return find_splits(yaml)
     if not found:
-        raise UsageError(f"data set {root}: {_looked_for(root)}")
+        found = {name: splits for name, layout in _FORMATS.items() if (splits := layout.in_free_folder(root))}
+    if not found:
+        looked = "; ".join(f"{name}: {layout.LOOKED_FOR}" for name, layout in _FORMATS.items())
+        raise UsageError(f"data set {root}: {what_is_there(root)}. Looked for {looked}")
     if len(found) > 1:
         seen = " and ".join(f"{name} ({next(iter(splits.values())).annotations})" for name, splits in found.items())
         raise UsageError(f"data set {root} is both {seen}; give its .json, data.yaml or Annotations")
     return dict(*found.values())
 
 
-def _looked_for(root: Path) -> str:
-    looked = "; ".join(f"{name}: {layout.LOOKED_FOR}" for name, layout in _FORMATS.items())
-    hint = ""
-    if not any(root.iterdir()):
-        hint = "; it is empty"
-    elif yamls := sorted(path.name for path in (*root.glob("*.yaml"), *root.glob("*.yml"))):
-        hint = f"; it has {listed(yamls)}: give the one that describes it"
-    elif any((root / name).exists() for name in ("labels", "train/labels")):
-        hint = "; it has YOLO's labels but no data.yaml, which names the classes"
-    return f"found neither of {looked}{hint}"
+def _only_yaml(root: Path) -> Path | None:
+    """The YAML of a folder that names splits, whatever it is called, if there is but one."""
+    files = [file for file in sorted((*root.glob("*.yaml"), *root.glob("*.yml"))) if _names_splits(read_yaml(file))]
+    return files[0] if len(files) == 1 else None
+
+
+def _names_splits(tree: Mapping[str, Any]) -> bool:
+    return yolo_layout.is_yolo(tree) or any(isinstance(tree.get(split), dict) for split in SPLITS)

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detr.classes import Classes
-from detr.data.annotations import SPLIT_OF_FOLDER, SPLITS, Annotations
+from detr.data.annotations import SPLITS, Annotations
+from detr.data.folders import has_images, split_folders
+from detr.data.names_file import read_names, read_text
 from detr.data.voc_file import read_xml_files
 from detr.errors import InputError, UsageError
 
 LOOKED_FOR = (
-    "Annotations/*.xml with JPEGImages and ImageSets/Main/{train,val,trainval,test}.txt, or {train,valid,test}/*.xml"
+    "Annotations/*.xml with JPEGImages and ImageSets/Main/{train,val,trainval,test}.txt, or *.xml beside the images"
 )
 NAMES = "labels.txt"
 """Where the class names stand, one per line, in the order of their indices; the format itself has no such place."""
 
 _XML, _LISTS = "Annotations", "ImageSets/Main"
+_FREE_XML = (".", "annotations", "Annotations", "annotations/xmls")
 _IMAGES = ("JPEGImages", "images", ".", _XML)
 _MARKED = (" 1", "-1", " 0")  # lists of one class say of each image whether it is there
 
@@ -39,7 +42,7 @@ class VocSource:
             images=self.images,
             stems=stems,
             beside=self.beside,
-            names=None if self.names is None else _names(self.names),
+            names=None if self.names is None else read_names(self.names),
             classes=classes,
             strict=strict,
         )
@@ -57,8 +60,27 @@ def in_folder(root: Path) -> dict[str, VocSource]:
     return _classic(years[0]) if years else _beside_images(root)
 
 
+def in_free_folder(root: Path) -> dict[str, VocSource]:
+    """The splits of a folder with XML files beside the images or in `annotations`, or with such folders for them."""
+    folders = split_folders(root, lambda folder: _xml_of(folder) is not None)
+    places = folders or {split: root for split in ("train", "val") if _xml_of(root)}
+    files = {split: _xml_of(folder) or folder for split, folder in places.items()}
+    beside = tuple(dict.fromkeys(files.values()))
+    names = _file(root / NAMES)
+    return {split: VocSource(files[split], _images_of(at), None, beside, names) for split, at in places.items()}
+
+
+def _xml_of(root: Path) -> Path | None:
+    return next((root / name for name in _FREE_XML if _has_xml(root / name)), None)
+
+
+def _images_of(root: Path) -> Path:
+    usual = (root / name for name in _IMAGES if (root / name).is_dir() and (name != "." or has_images(root)))
+    return next(usual, root)
+
+
 def _classic(root: Path) -> dict[str, VocSource]:
-    images = next(root / name for name in _IMAGES if (root / name).is_dir() and (name != "." or _has_images(root)))
+    images = _images_of(root)
     folder = root / _XML
     lists = {split: root / _LISTS / f"{split}.txt" for split in (*SPLITS, "trainval")}
     found = {split: file for split, file in lists.items() if file.is_file()}
@@ -73,14 +95,14 @@ def _classic(root: Path) -> dict[str, VocSource]:
 
 
 def _beside_images(root: Path) -> dict[str, VocSource]:
-    found = {split: root / name for name, split in SPLIT_OF_FOLDER.items() if _has_xml(root / name)}
+    found = split_folders(root, _has_xml)
     folders = tuple(found.values())
     return {split: VocSource(folder, folder, None, folders, _file(root / NAMES)) for split, folder in found.items()}
 
 
 def _stems(file: Path, folder: Path) -> Iterator[str]:
     """The names of the XML files that a list has, without their ending."""
-    for number, line in enumerate(_text(file).split("\n"), 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         line = line.strip()
         if not line:
             continue
@@ -91,32 +113,9 @@ def _stems(file: Path, folder: Path) -> Iterator[str]:
         yield stem
 
 
-def _names(file: Path) -> Classes:
-    names = [line.strip() for line in _text(file).split("\n") if line.strip()]
-    if not names:
-        raise InputError(f"{file}: expected class names, one per line; it is empty")
-    try:
-        return Classes.from_names(names)
-    except InputError as problem:
-        raise InputError(f"{file}: {problem}") from None
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: not text in UTF-8") from None
-    except OSError as problem:
-        raise InputError(f"{file}: {problem.strerror}") from None
-
-
 def _file(path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
 def _has_xml(folder: Path) -> bool:
     return folder.is_dir() and any(path.is_file() for path in folder.glob("*.xml"))
-
-
-def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in (".jpg", ".jpeg", ".png") for path in folder.iterdir())

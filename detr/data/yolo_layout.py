@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from detr.classes import Classes
 from detr.config import read_yaml
-from detr.data.annotations import Annotations
+from detr.data.annotations import Annotations, split_of
+from detr.data.folders import has_images, split_folders
+from detr.data.names_file import read_names
 from detr.data.yolo_file import read_labels
 from detr.errors import InputError, UsageError, did_you_mean
 
-LOOKED_FOR = "data.yaml with train, val and names"
+LOOKED_FOR = "data.yaml with train, val and names, or classes.txt beside images and labels"
+NAMES = ("classes.txt", "obj.names", "labels/classes.txt")
+"""Where the class names stand in sets without a data.yaml: labelImg's and Label Studio's, and CVAT's YOLO 1.1."""
 
 _KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _COLUMNS = 5  # class, cx, cy, w, h
@@ -30,9 +34,10 @@ class YoloSource:
     listed: tuple[Path, ...]  # folders with images, and lists of images
     names: Classes  # the ids are those of the label files
     key_columns: int = 0  # of key points, behind the box of each row
+    notes: tuple[str, ...] = ()
 
     def read(self, *, classes: Classes | None = None, strict: bool = False) -> Annotations:
-        return read_labels(
+        found = read_labels(
             self.annotations,
             root=self.root,
             images=self.images,
@@ -42,6 +47,7 @@ class YoloSource:
             classes=classes,
             strict=strict,
         )
+        return replace(found, notes=(*self.notes, *found.notes))
 
 
 def is_yolo(tree: Mapping[str, Any]) -> bool:
@@ -60,12 +66,34 @@ def in_folder(root: Path) -> dict[str, YoloSource]:
     return in_yaml(*found[0]) if found else {}
 
 
+def in_free_folder(root: Path) -> dict[str, YoloSource]:
+    """The splits of a folder without a data.yaml whose class names are in a file; none where there is no such file."""
+    file = next((root / name for name in NAMES if (root / name).is_file()), None)
+    if file is None:
+        return {}
+    names = read_names(file)
+    return {split: YoloSource(file, folder, root, (folder,), names) for split, folder in _free_places(root).items()}
+
+
+def _free_places(root: Path) -> dict[str, Path]:
+    """The folders with the images of the splits; where there is but one folder, it is that of two."""
+    below = split_folders(root / "images", has_images)
+    beside = split_folders(root, lambda folder: has_images(folder) or has_images(folder / "images"))
+    if below or beside:
+        return below or {split: at / "images" if (at / "images").is_dir() else at for split, at in beside.items()}
+    darknet = [(split_of(folder.name.removeprefix("obj_")), folder) for folder in sorted(root.glob("obj_*_data/"))]
+    if darknet:
+        return {split: folder for split, folder in darknet if split and has_images(folder)}
+    only = next((folder for folder in (root / "images", root) if has_images(folder)), None)
+    return {"train": only, "val": only} if only else {}
+
+
 def in_yaml(path: Path, tree: Mapping[str, Any]) -> dict[str, YoloSource]:
     """The splits that a data.yaml with the content `tree` names; a `test` that isn't there is left out.
 
     Other keys, among them `download`, are left alone.
     """
-    root = _root(path, tree)
+    root, notes = _root(path, tree)
     names = _names(path, tree)
     key_columns = _key_columns(path, tree.get("kpt_shape"))
     found: dict[str, YoloSource] = {}
@@ -78,22 +106,26 @@ def in_yaml(path: Path, tree: Mapping[str, Any]) -> dict[str, YoloSource]:
             continue  # exports name it whether or not they have it
         listed = tuple(_place(path, root, key, each) for each in given)
         images = listed[0] if len(listed) == 1 and listed[0].is_dir() else root
-        found[split] = YoloSource(path, images, root, listed, names, key_columns)
+        found[split] = YoloSource(path, images, root, listed, names, key_columns, notes)
     if not found:
         hint = did_you_mean("train", tree)
         raise UsageError(f"{path}: names no split; expected train, val or test: folders or lists of images{hint}")
     return found
 
 
-def _root(path: Path, tree: Mapping[str, Any]) -> Path:
+def _root(path: Path, tree: Mapping[str, Any]) -> tuple[Path, tuple[str, ...]]:
+    """The folder of the data set, and what is worth saying about that."""
     given = tree.get("path")
     if given is None:
-        return path.parent
+        return path.parent, ()
     if not isinstance(given, str):
         raise UsageError(f"{path}: path is {given!r}; expected the folder of the data set")
     for folder in (path.parent / given, Path(given)):
         if folder.is_dir():
-            return folder
+            return folder, ()
+    train = tree.get("train")
+    if isinstance(train, str) and train.strip(" ./\\") and _exists(path, path.parent, "train", train):
+        return path.parent, (f"path is {given!r}, which is not here; the folder of {path.name} is taken",)
     raise UsageError(
         f"{path}: path is {given!r}: no such folder, neither from where the YAML is nor from here; "
         "without path it is the folder of the YAML"
@@ -119,10 +151,17 @@ def _within(path: Path, root: Path, key: str, given: Any) -> str:
     """A path of the YAML from `root` on. `../train/images` is Roboflow's way to say train/images beside the YAML."""
     if not isinstance(given, str) or not given.strip() or "\0" in given:
         raise UsageError(f"{path}: {key} has {given!r}; expected a folder with images, or a list of them (.txt)")
-    below = os.path.relpath(root / given.strip().replace("\\", "/").removeprefix("../"), root)
+    plain = given.strip().replace("\\", "/").removeprefix("../")
+    below = os.path.relpath(root / (_behind_root(root, plain) or plain), root)
     if below.split(os.sep)[0] == "..":
         raise UsageError(f"{path}: {key} is {given!r}, outside of the data set {root}; path: says where that begins")
     return below
+
+
+def _behind_root(root: Path, given: str) -> str | None:
+    """What is there of a path that names the set's own folder, as exports do and YAMLs that were moved."""
+    _, name, behind = f"/{given}".rpartition(f"/{root.resolve().name}/")
+    return behind if name and not (root / given).exists() and (root / behind).exists() else None
 
 
 def _names(path: Path, tree: Mapping[str, Any]) -> Classes:

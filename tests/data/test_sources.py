@@ -87,17 +87,6 @@ def test_a_wrong_yaml_is_refused(tmp_path, text, message):
         find_splits(file)
 
 
-def test_what_was_looked_for_is_said(tmp_path):
-    with pytest.raises(UsageError, match=r"annotations/instances_\{train,val,test\}\*\.json.*it is empty"):
-        find_splits(tmp_path)
-    (tmp_path / "labels").mkdir()
-    with pytest.raises(UsageError, match=r"YOLO: .*Pascal VOC: .*it has YOLO's labels but no data\.yaml"):
-        find_splits(tmp_path)
-    (tmp_path / "mine.yml").write_text("train: images\nnames: [cat]\n")
-    with pytest.raises(UsageError, match=r"it has mine\.yml: give the one that describes it"):
-        find_splits(tmp_path)
-
-
 def test_a_near_name_is_offered(tmp_path):
     (tmp_path / "shapes").mkdir()
     with pytest.raises(UsageError, match="did you mean 'shapes'"):
