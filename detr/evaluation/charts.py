@@ -84,7 +84,7 @@ def draw_curves(precision: NDArray[np.float64], measured: ByScore, names: Sequen
         axis.title.set_fontsize(10)
         axis.grid(alpha=0.3)
         if len(there):
-            axis.legend(fontsize=8, loc="lower left" if axis is left else "best", framealpha=0.9)
+            axis.legend(fontsize=8, framealpha=0.9)
     save(figure, path)
 
 

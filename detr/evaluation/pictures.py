@@ -22,7 +22,7 @@ from detr.files import write_bytes
 from detr.image import RGB, InputConfig
 from detr.records import Batch, Detections
 
-_LARGEST_SIDE = 480  # of an image in the picture
+_LONGER_SIDE = 480  # of an image in the picture
 _MOST = 16  # images
 _SAMPLES = 8  # images of which what was found is shown
 _PAIR = (380, 290)  # width and height, at most, of each picture of these
@@ -32,7 +32,7 @@ _GAP = 6
 def draw_batch(batch: Batch, config: InputConfig, classes: Classes, path: Path) -> None:
     """The first images of the batch, with their padding and boxes, side by side in one file."""
     tiles = [
-        _shrunk(_drawn(image, size, target.labels, target.boxes, config, classes))
+        _drawn(image, size, target.labels, target.boxes, config, classes)
         for image, size, target in zip(batch.images[:_MOST].cpu(), _sizes(batch), batch.targets[:_MOST], strict=False)
     ]
     columns = math.ceil(math.sqrt(len(tiles)))
@@ -108,10 +108,11 @@ def _sizes(batch: Batch) -> list[tuple[int, int]]:
 def _drawn(
     image: Tensor, size: tuple[int, int], labels: Tensor, boxes: Tensor, config: InputConfig, classes: Classes
 ) -> RGB:
-    height, width = size
+    picture, factor = _scaled(_as_picture(image, config))
+    height, width = (side * factor for side in size)
     corners = cxcywh_to_xyxy(boxes.cpu().float()) * torch.tensor([width, height, width, height])
     found = Detections(corners, torch.ones(len(labels)), labels.cpu())
-    return draw(_as_picture(image, config), found, classes.as_dict())
+    return draw(picture, found, classes.as_dict(), scores=False)
 
 
 def _as_picture(image: Tensor, config: InputConfig) -> RGB:
@@ -123,7 +124,9 @@ def _as_picture(image: Tensor, config: InputConfig) -> RGB:
     return shown((image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
 
 
-def _shrunk(picture: RGB) -> RGB:
+def _scaled(picture: RGB) -> tuple[RGB, float]:
+    """As large as it is shown, so that what is drawn on it can be read, and how many times as large as before."""
     height, width = picture.shape[:2]
-    factor = min(1.0, _LARGEST_SIDE / max(height, width))
-    return np.asarray(Image.fromarray(picture).resize((round(width * factor), round(height * factor))))
+    factor = _LONGER_SIDE / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.asarray(Image.fromarray(picture).resize(size)), factor

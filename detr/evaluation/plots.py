@@ -14,7 +14,10 @@ from detr.files import write_bytes
 
 CURVES = {  # title -> columns of the epochs' rows
     "loss": ("loss",),
-    "loss of the last decoder layer": ("loss_vfl", "loss_focal", "loss_bbox", "loss_giou"),
+    "loss of the last decoder layer": (
+        *("loss_ce", "loss_focal", "loss_vfl", "loss_mal"),
+        *("loss_bbox", "loss_giou", "loss_fgl", "loss_ddf"),
+    ),
     "AP": ("AP", "AP50", "AP75"),
     "AP by size": ("APs", "APm", "APl"),
     "learning rate": ("lr",),
@@ -46,6 +49,7 @@ def draw_results(epochs: Sequence[Mapping[str, Any]], path: Path) -> None:
             axis.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 30 else None)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         if len(names) > 1:
             axis.legend(fontsize=8)

@@ -7,9 +7,10 @@ import pytest
 from made_sets import found, random_case, truths
 from PIL import Image
 
+from detr.criterion.criterion import _CLASS_LOSSES
 from detr.diagnose.diagnosis import diagnose
 from detr.diagnose.worst import worst_pictures
-from detr.evaluation import album, charts
+from detr.evaluation import album, charts, plots
 from detr.evaluation.album import draw_charts, draw_evaluation, draw_set
 from detr.evaluation.evaluate import evaluate
 from detr.evaluation.outcomes import outcomes
@@ -39,6 +40,17 @@ def test_charts_are_drawn_for_one_class_and_for_eighty(tmp_path, classes):
     charts.draw_class_curves(precision, annotations.classes.names, tmp_path / "classes.png")
     assert [path.name for path in paths] == ["confusion.png", "confusion_shares.png", "curves.png", "labels.png"]
     assert all(ink(path) > 0.01 for path in [*paths, tmp_path / "calibration.png", tmp_path / "classes.png"])
+
+
+def test_the_results_of_a_run_show_every_loss_of_the_last_layer(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    for loss in _CLASS_LOSSES.values():
+        plots.draw_results([{"epoch": epoch, "loss": 2.0, loss: 1.0} for epoch in (1, 2, 3)], tmp_path / "results.png")
+        axis = drawn[-1].axes[1]
+        assert [line.get_label() for line in axis.lines] == [loss]
+        assert all(tick.is_integer() for tick in axis.get_xticks())
 
 
 def test_nothing_found_and_nothing_there_are_drawn_too(tmp_path):

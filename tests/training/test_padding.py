@@ -150,6 +150,6 @@ def test_a_batch_is_drawn_with_its_padding_and_the_boxes_in_the_pictures(tmp_pat
     batch = Batch(torch.zeros(2, 3, 40, 60), padding, [target, target])
     draw_batch(batch, InputConfig(), Classes.from_names(["rectangle"]), tmp_path / "batch.jpg")
     with Image.open(tmp_path / "batch.jpg") as drawn:
-        coloured = np.asarray(drawn).max(2)[20:] > 60  # below the names
-    assert coloured.shape == (20, 120)
-    assert coloured[:, 50:60].any() and coloured[:, 80:91].any() and not coloured[:, 94:].any()
+        coloured = np.asarray(drawn).max(2)[60:] > 60  # below the names
+    assert coloured.shape == (260, 960)  # small ones are enlarged, so that names can be read
+    assert coloured[:, 470:480].any() and coloured[:, 710:722].any() and not coloured[:, 740:].any()
