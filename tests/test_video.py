@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from detr.errors import InputError, UsageError
+from detr.errors import InputError, TooLarge, UsageError
 from detr.video import FrameReader, Source, VideoWriter, find_sources, frames
 from detr.video.writing import _Clock
 
@@ -322,11 +322,26 @@ def test_sound_alone_is_no_video(tmp_path):
         list(frames(tmp_path / "a.mp4"))
 
 
+def widening(folder):
+    """A video of 10 frames of 64 x 48, then 10 of 96 x 48."""
+    make_video(folder / "1.ts", 10)
+    make_video(folder / "2.ts", 10, size=(96, 48))
+    both = folder / "both.ts"
+    both.write_bytes((folder / "1.ts").read_bytes() + (folder / "2.ts").read_bytes())
+    return both
+
+
+@pytest.mark.parametrize(
+    ("most", "words"), [(64 * 48 - 1, "64 x 48, more than 3,071"), (64 * 48, "96 x 48, more than")]
+)
+def test_frames_of_too_many_pixels_are_refused_at_once_and_on_the_way(tmp_path, most, words):
+    path = widening(tmp_path)
+    with pytest.raises(TooLarge, match=words):
+        list(FrameReader(Source("video", str(path)), most_pixels=most))
+
+
 def test_a_size_that_changes_midway_is_read_and_written(tmp_path):
-    make_video(tmp_path / "1.ts", 10)
-    make_video(tmp_path / "2.ts", 10, size=(96, 48))
-    both = tmp_path / "both.ts"
-    both.write_bytes((tmp_path / "1.ts").read_bytes() + (tmp_path / "2.ts").read_bytes())
+    both = widening(tmp_path)
     sizes = [frame.image.shape for frame in frames(both)]
     assert sizes == [(48, 64, 3)] * 10 + [(48, 96, 3)] * 10
     copied(both, tmp_path / "out.mp4")

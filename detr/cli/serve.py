@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _SECONDS_TO_FINISH = 10
+_SECONDS_TO_TAKE = 30
 
 
 @click.command(context_settings={"show_default": True})
@@ -27,9 +29,18 @@ _SECONDS_TO_FINISH = 10
 @click.option("--batch", type=click.IntRange(min=1), default=8, help="Pictures of several requests at once.")
 @click.option("--wait", type=click.FloatRange(min=0), default=5.0, help="Milliseconds a picture waits for others.")
 @click.option("--queue", type=click.IntRange(min=1), default=64, help="Requests at a time; 503 for more.")
+@click.option(
+    "--queue-mb", type=click.FloatRange(min=0.001), default=256.0, help="Of their pictures' bytes; 503 for more."
+)
 @click.option("--max-mb", type=click.FloatRange(min=0.001), default=20.0, help="Of a picture's request; 413 for more.")
 @click.option("--max-megapixels", type=click.FloatRange(min=0.01), default=50.0, help="Of a picture; 413 for more.")
 @click.option("--max-video-mb", type=click.FloatRange(min=0.001), default=256.0, help="Of a video; 413 for more.")
+@click.option("--max-video-megapixels", type=click.FloatRange(min=0.01), default=10.0, help="Of a frame; 413 for more.")
+@click.option("--max-frames", type=click.IntRange(min=1), default=10_000, help="Of a video; the rest is left out.")
+@click.option("--root-path", default="", metavar="/PATH", help="What a proxy has in front of the paths here.")
+@click.option(
+    "--origin", "origins", multiple=True, metavar="URL", help="Scripts of pages from there may ask (CORS); * for all."
+)
 @click.option("--imgsz", type=click.IntRange(min=32), help="Side of the input, or the shorter one.")
 @click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run.")
 @click.option("--queries", type=click.IntRange(min=1), help="Queries that run.")
@@ -48,27 +59,15 @@ def command(host: str, port: int, **options: Any) -> None:
       detr serve --weights model.onnx --host 0.0.0.0 --port 80 --queue 32
     """
     _require_packages()
+    asked = _asked(**options)
     with _listening(host, port) as listener:
         import uvicorn
 
         from detr.serve.app import create_app
-        from detr.serve.limits import Limits
+        from detr.serve.connection import Connection
 
-        limits = Limits(
-            waiting=options["queue"],
-            body=int(options["max_mb"] * 1e6),
-            pixels=int(options["max_megapixels"] * 1e6),
-            video_body=int(options["max_video_mb"] * 1e6),
-        )
         detector = _detector(**options)
-        app = create_app(
-            detector,
-            name=options["weights"],
-            limits=limits,
-            batch=options["batch"],
-            wait=options["wait"] / 1000,
-            imgsz=options["imgsz"],
-        )
+        app = create_app(detector, **asked)
         if host not in _LOCAL:
             click.echo(f"warning: whoever reaches {host} can use this server; there is no password", err=True)
         place = f"[{host}]" if ":" in host else host
@@ -76,9 +75,46 @@ def command(host: str, port: int, **options: Any) -> None:
             f"{options['weights']} on {detector.device}: http://{place}:{listener.getsockname()[1]} (Ctrl-C ends)"
         )
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=_SECONDS_TO_FINISH
+            app,
+            http=Connection,
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=_SECONDS_TO_FINISH,
         )
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _asked(**options: Any) -> dict[str, Any]:
+    """What `create_app` takes. UsageError for what makes no sense."""
+    from detr.serve.limits import Limits
+
+    limits = Limits(
+        waiting=options["queue"],
+        body=int(options["max_mb"] * 1e6),
+        bodies=int(options["queue_mb"] * 1e6),
+        pixels=int(options["max_megapixels"] * 1e6),
+        video_body=int(options["max_video_mb"] * 1e6),
+        video_pixels=int(options["max_video_megapixels"] * 1e6),
+        frames=options["max_frames"],
+    )
+    if limits.bodies < limits.body:
+        raise UsageError(f"--queue-mb {options['queue_mb']:g}: expected {options['max_mb']:g} (--max-mb) or more")
+    root_path = options["root_path"].rstrip("/")
+    if root_path and not root_path.startswith("/"):
+        raise UsageError(f"--root-path {root_path}: expected a path such as /{root_path}")
+    for origin in options["origins"]:
+        if origin != "*" and not re.fullmatch(r"https?://[^/]+", origin):
+            raise UsageError(f"--origin {origin}: expected * or what a browser says, such as https://example.com")
+    return {
+        "name": options["weights"],
+        "limits": limits,
+        "batch": options["batch"],
+        "wait": options["wait"] / 1000,
+        "imgsz": options["imgsz"],
+        "root_path": root_path,
+        "origins": options["origins"],
+    }
 
 
 def _detector(**options: Any) -> Detector:
@@ -96,6 +132,8 @@ def _listening(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux: who doesn't take an answer is given up, and its place free
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _SECONDS_TO_TAKE)
         listener.bind((host, port))
         listener.listen(1024)
     except OSError as problem:

@@ -5,36 +5,35 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import resources
 from io import BytesIO
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
-import torch
 from fastapi import FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from detr.bands import Bands
-from detr.engine.detecting import Prepared, prepare
+from detr.engine.detecting import Prepared
 from detr.engine.detector import Detector
 from detr.engine.explaining import explain
 from detr.engine.results import Results
-from detr.errors import InputError, NotAnImage, TooLarge, UsageError, did_you_mean
+from detr.errors import InputError, UsageError
+from detr.explain import Explanation
 from detr.image import read_image
 from detr.runtime.settings import Settings
-from detr.serve.batching import Batcher
-from detr.serve.door import VIDEO, Door, refusal
+from detr.serve.batching import Batcher, prepared_alone
+from detr.serve.door import VIDEO, Door
 from detr.serve.limits import Limits, Refused
 from detr.serve.meter import CONTENT_TYPE_LATEST, Meter
-from detr.serve.uploads import picture_in, video_in
+from detr.serve.refusals import answered, as_refused, say_no
+from detr.serve.uploads import PICTURE_BODY, VIDEO_BODY, Upload, picture_in, video_in
 from detr.serve.videos import lines_of
 from detr.video import Frame, Source
 
@@ -75,27 +74,37 @@ def create_app(
     batch: int = 8,
     wait: float = 0.005,
     imgsz: int | None = None,
+    root_path: str = "",
+    origins: Sequence[str] = (),
 ) -> FastAPI:
     """The server for one detector, whose weights are called `name`.
 
     Up to `batch` pictures go through it at once; one waits `wait` seconds for more. `imgsz` as in `Detector.predict`.
+    root_path: what a proxy has in front of our paths, whether or not it takes that away. origins: of pages elsewhere
+    whose scripts may ask, as browsers write them; `*` for all.
     """
     office = _Office(detector, name, limits or Limits(), batch, wait, imgsz)
-    app = FastAPI(title="detr", docs_url=None, redoc_url=None, lifespan=office.open)
+    app = FastAPI(
+        title="detr", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=office.open, root_path=root_path
+    )
     app.add_middleware(Door, limits=office.limits, meter=office.meter, paths=_PATHS)
-    app.add_api_route("/predict", office.predict, methods=["POST"])
-    app.add_api_route(VIDEO, office.predict_video, methods=["POST"])
-    app.add_api_route("/explain", office.explain, methods=["POST"])
+    if origins:  # around the door, so that who is refused may read why
+        app.add_middleware(
+            CORSMiddleware, allow_origins=origins, allow_headers=["Content-Type"], expose_headers=["Retry-After"]
+        )
+    for path, answer, body in (
+        ("/predict", office.predict, PICTURE_BODY),
+        (VIDEO, office.predict_video, VIDEO_BODY),
+        ("/explain", office.explain, PICTURE_BODY),
+    ):
+        app.add_api_route(path, answer, methods=["POST"], openapi_extra={"requestBody": body})
     app.add_api_route("/model", office.model, methods=["GET"])
     app.add_api_route("/health", office.health, methods=["GET"])
     app.add_api_route("/ready", office.ready, methods=["GET"])
     app.add_api_route("/metrics", office.metrics, methods=["GET"])
     for path, (file, kind) in _PAGE.items():
         app.add_api_route(path, functools.partial(_page, file, kind), methods=["GET"], include_in_schema=False)
-    app.add_exception_handler(Refused, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ClientDisconnect, _gone)
+    say_no(app, [*AskedToExplain.model_fields, *AskedOfVideo.model_fields])
     return app
 
 
@@ -110,6 +119,7 @@ class _Office:
         self._batch, self._wait = batch, wait
         self._videos = 0
         self._decoding = asyncio.Semaphore(min(4, os.cpu_count() or 1))  # whole pictures in memory at a time
+        self._explaining = asyncio.Semaphore(1)  # the same, of those that stay there until they are answered
         self._batcher: Batcher | None = None
 
     @asynccontextmanager
@@ -128,25 +138,19 @@ class _Office:
 
     async def predict(self, request: Request, asked: Annotated[Asked, Query()]) -> JSONResponse:
         settings = self._settings(asked)
-        content = await picture_in(request)
-        prepared = await self._decoded(content, lambda image: self._prepared(image, settings))
-        result = await _answered(asyncio.wrap_future(self._working.look(prepared, settings)))
+        prepared = await self._decoded(await picture_in(request), lambda image: self._prepared(image, settings))
+        result = await answered(request, self._working.look(prepared, settings))
         return JSONResponse(said(result))
 
     async def explain(self, request: Request, asked: Annotated[AskedToExplain, Query()]) -> Response:
-        settings = self._settings(asked)
-        frame = Frame(await self._decoded(await picture_in(request), lambda image: image), Source("image", "upload"))
-
-        def picture() -> bytes:
-            _, found = explain(self.detector, frame, settings)
+        settings, upload = self._settings(asked), await picture_in(request)
+        async with self._explaining:
+            frame = Frame(await self._decoded(upload, lambda image: image), Source("image", "upload"))
+            look = functools.partial(explain, self.detector, frame, settings)
+            _, found = await answered(request, self._working.alone(look))
             if asked.index >= len(found):
                 raise Refused(422, f"index {asked.index}: the picture has {len(found)} detections, counted from 0")
-            stream = BytesIO()
-            Image.fromarray(found[asked.index].plot()).save(stream, "PNG")
-            return stream.getvalue()
-
-        png = await _answered(asyncio.wrap_future(self._working.alone(picture)))
-        return Response(png, media_type="image/png")
+            return Response(await run_in_threadpool(_png, found[asked.index]), media_type="image/png")
 
     async def predict_video(self, request: Request, asked: Annotated[AskedOfVideo, Query()]) -> StreamingResponse:
         settings, batcher = self._settings(asked), self._working
@@ -158,12 +162,12 @@ class _Office:
         try:
             path = await held.enter_async_context(video_in(request))
             lines = await run_in_threadpool(
-                lines_of, path, self.detector, settings, batcher,
-                stride=asked.vid_stride, most=self.limits.frames, ahead=self._batch,
+                lines_of, path, settings, batcher,
+                stride=asked.vid_stride, limits=self.limits, ahead=self._batch,
             )  # fmt: skip
         except BaseException as problem:
             await held.aclose()
-            raise _as_refused(problem) if isinstance(problem, InputError) else problem from None
+            raise as_refused(problem) if isinstance(problem, InputError) else problem from None
 
         async def answer() -> AsyncIterator[str]:
             async with held:
@@ -209,27 +213,24 @@ class _Office:
         try:
             return self.detector.settings(conf=asked.conf, classes=words, max_det=asked.max_det, imgsz=self.imgsz)
         except UsageError as problem:
-            raise _as_refused(problem) from None
+            raise as_refused(problem) from None
 
-    async def _decoded(self, content: bytes, use: Callable[[Bands], Answer]) -> Answer:
+    async def _decoded(self, upload: Upload, use: Callable[[Bands], Answer]) -> Answer:
         """What `use` makes of the picture, which then can be forgotten."""
 
         def decode() -> Answer:
             channels = self.detector.config.input.channels
-            return use(read_image(BytesIO(content), name="image", channels=channels, most_pixels=self.limits.pixels))
+            content = BytesIO(upload.picture())
+            return use(read_image(content, name="image", channels=channels, most_pixels=self.limits.pixels))
 
         async with self._decoding:
             try:
                 return await run_in_threadpool(decode)
             except (InputError, MemoryError) as problem:
-                raise _as_refused(problem) from None
+                raise as_refused(problem) from None
 
     def _prepared(self, image: Bands, settings: Settings) -> Prepared:
-        """For the network alone: of the picture itself only the size is kept, as many may wait."""
-        frame = Frame(image, Source("image", "upload"))
-        size_only = np.broadcast_to(np.zeros((), np.uint8), image.shape)
-        prepared = prepare(frame, settings)
-        return Prepared(Frame(size_only, frame.source), prepared.tensor, prepared.milliseconds)
+        return prepared_alone(Frame(image, Source("image", "upload")), settings)
 
 
 def said(result: Results) -> dict[str, Any]:
@@ -239,51 +240,12 @@ def said(result: Results) -> dict[str, Any]:
     return {"width": width, "height": height, "detections": result.summary(), "speed": speed}
 
 
-async def _answered(future: asyncio.Future[Answer]) -> Answer:
-    """What the network answers; Refused where it can't."""
-    try:
-        return await future
-    except (MemoryError, torch.OutOfMemoryError):
-        raise Refused(503, "out of memory; try again, or a smaller picture", retry_after=1) from None
-    except UsageError as problem:
-        raise Refused(422, str(problem)) from None
-    except InputError as problem:
-        raise Refused(500, str(problem)) from None
-
-
-def _as_refused(problem: Exception) -> Refused:
-    """Of what is wrong with what was sent."""
-    if isinstance(problem, MemoryError):
-        return Refused(503, "out of memory; try again, or a smaller picture", retry_after=1)
-    status = 415 if isinstance(problem, NotAnImage) else 413 if isinstance(problem, TooLarge) else 422
-    return Refused(status, " ".join(str(problem).split()))
+def _png(found: Explanation) -> bytes:
+    stream = BytesIO()
+    Image.fromarray(found.plot()).save(stream, "PNG")
+    return stream.getvalue()
 
 
 async def _page(file: str, kind: str) -> Response:
     content = resources.files("detr.serve").joinpath(file).read_bytes()
     return Response(content, media_type=kind, headers={"Content-Security-Policy": _POLICY})
-
-
-async def _refused(request: Request, problem: Exception) -> Response:
-    assert isinstance(problem, Refused)
-    return refusal(problem)
-
-
-async def _invalid(request: Request, problem: Exception) -> Response:
-    assert isinstance(problem, RequestValidationError)
-    first = problem.errors()[0]
-    name = str(first["loc"][-1])
-    if first["type"] == "extra_forbidden":
-        known = [*AskedToExplain.model_fields, *AskedOfVideo.model_fields]
-        return refusal(Refused(422, f"unknown parameter {name!r}{did_you_mean(name, known)}"))
-    return refusal(Refused(422, f"{name}: {first['msg'].lower()}, got {first.get('input')!r}"))
-
-
-async def _http(request: Request, problem: Exception) -> Response:
-    assert isinstance(problem, HTTPException)
-    words = f"{request.url.path}: {problem.detail}" if problem.status_code in (404, 405) else str(problem.detail)
-    return JSONResponse({"error": words}, status_code=problem.status_code, headers=problem.headers)
-
-
-async def _gone(request: Request, problem: Exception) -> Response:
-    return Response(status_code=499)  # nobody is there to read it; it is counted

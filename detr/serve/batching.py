@@ -7,16 +7,18 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
-from detr.engine.detecting import Prepared
+from detr.engine.detecting import Prepared, prepare
 from detr.engine.detector import Detector
 from detr.engine.results import Results
 from detr.runtime.settings import Settings
+from detr.video import Frame
 
 Answer = TypeVar("Answer")
 
@@ -113,6 +115,13 @@ class Batcher:
 
     def _one(self, picture: _Picture) -> Results:
         return self.detector.detect([picture.prepared], picture.settings)[0]
+
+
+def prepared_alone(frame: Frame, settings: Settings) -> Prepared:
+    """A frame for the network alone: of the picture itself only the size is kept, as many may wait."""
+    size_only = np.broadcast_to(np.zeros((), np.uint8), frame.image.shape)
+    prepared = prepare(frame, settings)
+    return Prepared(replace(frame, image=size_only), prepared.tensor, prepared.milliseconds)
 
 
 class _Nothing:

@@ -1,11 +1,11 @@
-"""Who is let in: no more requests than there is room for, no longer bodies, no slower ones."""
+"""Who is let in: no more requests and bytes than there is room for, no longer bodies, no slower ones."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -28,11 +28,14 @@ class Door:
     def __init__(self, app: ASGIApp, *, limits: Limits, meter: Meter, paths: frozenset[str]) -> None:
         self.app, self.limits, self.meter, self.paths = app, limits, meter, paths
         self.inside = 0
+        self._bytes = 0  # of the bodies inside
         self._usual = _USUAL_SECONDS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        if scope["method"] == "HEAD":  # whoever sends the answer leaves its body out
+            scope = {**scope, "method": "GET"}
         began, status = time.monotonic(), 500
 
         async def noted(message: Message) -> None:
@@ -46,12 +49,13 @@ class Door:
             else:
                 await self.app(scope, receive, noted)
         finally:
-            path = scope["path"] if scope["path"] in self.paths else "other"
-            self.meter.request(path, status, time.monotonic() - began)
+            path = _path_of(scope)
+            self.meter.request(path if path in self.paths else "other", status, time.monotonic() - began)
 
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
-        most = self.limits.video_body if scope["path"] == VIDEO else self.limits.body
-        body = _Body(receive, most, self.limits.upload_seconds)
+        is_video = _path_of(scope) == VIDEO
+        most = self.limits.video_body if is_video else self.limits.body
+        body = _Body(receive, most, self.limits.upload_seconds, take=_into_a_file if is_video else self._take)
         try:
             body.require_short(scope)
             if self.inside >= self.limits.waiting:
@@ -64,6 +68,7 @@ class Door:
         try:
             await self.app(scope, body.receive, send)
         finally:
+            self._bytes -= body.taken
             self._step(-1)
             self._usual = 0.9 * self._usual + 0.1 * (time.monotonic() - began)
 
@@ -71,18 +76,28 @@ class Door:
         """About as long as one that comes in now would be inside."""
         return max(1, math.ceil(self._usual))
 
+    def _take(self, count: int) -> int:
+        """Room for so many bytes more of a body, all of them to be given back. Refused where there is none."""
+        if self._bytes + count > self.limits.bodies:
+            raise Refused(503, "no room for more bytes; try again", retry_after=self._seconds_to_wait())
+        self._bytes += count
+        return count
+
     def _step(self, count: int) -> None:
         self.inside += count
         self.meter.inside.set(self.inside)
 
 
 class _Body:
-    """A request's body as it arrives. Refused: 413 where it is too long, 408 where it takes too long."""
+    """A request's body as it arrives. Refused: 413 where it is too long, 408 where it takes too long, and whatever
+    `take` says to the bytes that came. Who is told to try again has sent all of it before, and so hears the answer.
+    """
 
-    def __init__(self, receive: Callable[[], Awaitable[Message]], most: int, seconds: float) -> None:
-        self._receive, self._most, self._seconds = receive, most, seconds
+    def __init__(self, receive: Receive, most: int, seconds: float, *, take: Callable[[int], int]) -> None:
+        self._receive, self._most, self._seconds, self._take = receive, most, seconds, take
         self._until = time.monotonic() + seconds
         self._length, self._is_whole = 0, False
+        self.taken = 0
 
     def require_short(self, scope: Scope) -> None:
         said = dict(scope["headers"]).get(b"content-length", b"")
@@ -91,12 +106,21 @@ class _Body:
 
     async def drain(self) -> None:
         while not self._is_whole:
-            if (await self.receive())["type"] == "http.disconnect":
+            if (await self._arrived())["type"] == "http.disconnect":
                 return
 
     async def receive(self) -> Any:
         if self._is_whole:  # what comes now is that the client has left, whenever that is
             return await self._receive()
+        message = await self._arrived()
+        try:
+            self.taken += self._take(len(message.get("body", b"")))
+        except Refused:
+            await self.drain()
+            raise
+        return message
+
+    async def _arrived(self) -> Any:
         try:
             message = await asyncio.wait_for(self._receive(), max(0.0, self._until - time.monotonic()))
         except asyncio.TimeoutError:
@@ -109,6 +133,17 @@ class _Body:
 
     def _too_long(self) -> Refused:
         return Refused(413, f"a body of more than {self._most:,} bytes")
+
+
+def _into_a_file(count: int) -> int:
+    """No room for bytes that aren't kept in memory."""
+    return 0
+
+
+def _path_of(scope: Scope) -> str:
+    """Without what a proxy puts in front of it."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def refusal(no: Refused) -> JSONResponse:

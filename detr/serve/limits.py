@@ -11,10 +11,12 @@ class Limits:
 
     waiting: int = 64  # requests inside at a time; 503 for more
     body: int = 20_000_000  # bytes of a picture's request; 413
+    bodies: int = 256_000_000  # bytes of the pictures' requests inside, together; 503 for more
     pixels: int = 50_000_000  # of a picture, known before it is decoded; 413
     upload_seconds: float = 30.0  # until a body is there; 408
     videos: int = 1  # at a time, each of them one of those waiting; 503
-    video_body: int = 256_000_000  # bytes; 413
+    video_body: int = 256_000_000  # bytes, in a file; 413
+    video_pixels: int = 10_000_000  # of a frame, of which a decoder holds many; 413
     frames: int = 10_000  # of a video; the rest is left out, and said to be
 
 

@@ -8,7 +8,9 @@ import json
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -19,19 +21,44 @@ _EXPECTED = 'the bytes themselves, a form with one file, or JSON as {"image": "<
 _BLOCK = 1 << 20
 
 
-async def picture_in(request: Request) -> bytes:
-    """The bytes of the picture that a request brings; names of files are not looked at."""
+PICTURE_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "multipart/form-data": {"schema": {"properties": {"file": {"type": "string", "format": "binary"}}}},
+        "application/json": {"schema": {"properties": {"image": {"type": "string", "format": "byte"}}}},
+    },
+}
+VIDEO_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {kind: PICTURE_BODY["content"][kind] for kind in ("application/octet-stream", "multipart/form-data")},
+}
+"""What a request is to bring, in the words of OpenAPI."""
+
+
+@dataclass(frozen=True, eq=False)
+class Upload:
+    """What a request brought; names of files are not looked at."""
+
+    content: bytes
+    is_json: bool = False
+
+    def picture(self) -> bytes:
+        """The bytes of the picture; to unpack them takes a while. Refused where there are none."""
+        return _of_json(self.content) if self.is_json else self.content
+
+
+async def picture_in(request: Request) -> Upload:
+    """What a request brings, which should be a picture; Refused where it brings nothing."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
         async with _file_of_form(request) as file:
-            content = await file.read()
-    elif kind == "application/json":
-        content = _of_json(await request.body())
-    else:
-        content = await request.body()
-    if not content:
+            upload = Upload(await file.read())
+    else:  # by pieces, as a request keeps its body for as long as it is there
+        upload = Upload(b"".join([piece async for piece in request.stream()]), kind == "application/json")
+    if not upload.content:
         raise Refused(400, f"no picture in the request; expected {_EXPECTED}")
-    return content
+    return upload
 
 
 @asynccontextmanager
@@ -67,6 +94,6 @@ def _of_json(body: bytes) -> bytes:
         text = tree["image"] if isinstance(tree, dict) else None
         if not isinstance(text, str):
             raise ValueError('no text under "image"')
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(text.rpartition(";base64,")[2], validate=True)  # in front of that, browsers say a type
     except (ValueError, KeyError, RecursionError, binascii.Error) as problem:
         raise Refused(400, f'not {{"image": "<base64>"}}: {problem}') from None

@@ -10,32 +10,31 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from detr.engine.detecting import prepare
-from detr.engine.detector import Detector
 from detr.engine.results import Results
 from detr.errors import InputError
 from detr.runtime.settings import Settings
-from detr.serve.batching import Batcher
+from detr.serve.batching import Batcher, prepared_alone
+from detr.serve.limits import Limits
 from detr.video import FrameReader, Source
 
 
 def lines_of(
-    path: Path, detector: Detector, settings: Settings, batcher: Batcher, *, stride: int, most: int, ahead: int
+    path: Path, settings: Settings, batcher: Batcher, *, stride: int, limits: Limits, ahead: int
 ) -> Generator[str, None, None]:
     """A line for each frame, then one with what is to be said of the whole; InputError for what can't be opened.
 
-    Up to `ahead` frames are with the network at a time. After `most` frames it ends.
+    Up to `ahead` frames are with the network at a time.
     """
     source = Source("video", str(path))
     try:
-        reader = FrameReader(source, stride=stride, channels=settings.input.channels)
+        reader = FrameReader(source, stride=stride, channels=settings.input.channels, most_pixels=limits.video_pixels)
     except InputError as problem:
-        raise InputError(str(problem).replace(str(path), "video")) from None
-    return _lines(reader, detector, settings, batcher, most, ahead)
+        raise type(problem)(str(problem).replace(str(path), "video")) from None
+    return _lines(reader, settings, batcher, limits.frames, ahead)
 
 
 def _lines(
-    reader: FrameReader, detector: Detector, settings: Settings, batcher: Batcher, most: int, ahead: int
+    reader: FrameReader, settings: Settings, batcher: Batcher, most: int, ahead: int
 ) -> Generator[str, None, None]:
     waiting: deque[Future[Results]] = deque()
     count, end = 0, {}
@@ -43,7 +42,7 @@ def _lines(
         frames = iter(reader)
         try:
             for frame in islice(frames, most):
-                waiting.append(batcher.look(prepare(frame, settings), settings))
+                waiting.append(batcher.look(prepared_alone(frame, settings), settings))
                 count += 1
                 if len(waiting) >= ahead:
                     yield _line(waiting.popleft().result())

@@ -26,7 +26,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from detr.bands import Bands, from_picture
-from detr.errors import InputError
+from detr.errors import InputError, TooLarge
 from detr.image import MOST_PIXELS, RGB, count_pictures, looks_like, read_image
 from detr.video.sources import IMAGE_SUFFIXES, Source, find_sources
 
@@ -71,17 +71,18 @@ def frames(
 class FrameReader:
     """The frames of one source, in order, in constant memory.
 
-    InputError for what can't be opened and what holds no frame. Damaged packets are left out and counted: `notes` says,
-    once the frames are through, what was lost.
+    InputError for what can't be opened and what holds no frame; TooLarge for a video whose frames have more than
+    `most_pixels`, before one is decoded. Damaged packets are left out and counted: `notes` says, once the frames are
+    through, what was lost.
     """
 
-    def __init__(self, source: Source, *, stride: int = 1, channels: int = 3) -> None:
+    def __init__(self, source: Source, *, stride: int = 1, channels: int = 3, most_pixels: int = MOST_PIXELS) -> None:
         if stride < 1:
             raise InputError(f"a stride of {stride}; expected 1 or more")
         if source.kind != "image" and channels not in (1, 3):
             raise InputError(f"{_called(source)}: a video has 3 channels; the model takes {channels}")
         self.source = source
-        self.stride, self.channels = stride, channels
+        self.stride, self.channels, self.most_pixels = stride, channels, most_pixels
         self.notes: list[str] = []
         self.total: int | None = None  # frames to come, as far as the file knows
         self._image: Bands | None = None
@@ -96,9 +97,11 @@ class FrameReader:
         elif source.kind == "url" and (picture := _fetched_image(source.path, channels)) is not None:
             self._image, self.total = picture, 1
         else:
-            self._container = _open_container(source)
+            self._container = _open_container(source, most_pixels)
             stream = _picture_stream(self._container, source)
+            self._require_size(stream)
             stream.thread_type = "AUTO"
+            stream.codec_context.options = {"max_pixels": str(most_pixels)}
             self.total = _expected(self._container, stream, stride)
 
     def __enter__(self) -> FrameReader:
@@ -183,9 +186,10 @@ class FrameReader:
                     damaged += len(waiting) - 1
                     waiting = waiting[-1:]
                 pictures = [picture for _ in range(len(waiting)) for picture in waiting.pop(0).decode()]
-            except StopIteration:
+            except (StopIteration, av.error.EOFError):
                 break
             except av.error.InvalidDataError:
+                self._require_size(stream)
                 damaged += 1
                 failures += 1
                 packets = container.demux(stream)  # the old iterator ended with its exception
@@ -196,16 +200,21 @@ class FrameReader:
                 self.notes.append(f"reading stopped early ({_reason(problem)})")
                 break
             for picture in pictures:
-                if picture.width * picture.height > MOST_PIXELS:
-                    raise InputError(
-                        f"{_called(self.source)}: frames of {picture.width}x{picture.height} are too large"
-                    )
                 concealed += picture.is_corrupt
                 yield picture
         if damaged:
             self.notes.append(f"{damaged} damaged packet{'s' if damaged > 1 else ''} left out")
         if concealed:
             self.notes.append(f"{concealed} frame{'s are' if concealed > 1 else ' is'} damaged in part")
+
+    def _require_size(self, stream: VideoStream) -> None:
+        """At the beginning, and where the decoder refuses what comes: the size may change on the way."""
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > self.most_pixels:
+            self.close()
+            raise TooLarge(
+                f"{_called(self.source)}: frames of {width} x {height}, more than {self.most_pixels:,} pixels"
+            )
 
     def _camera_frames(self, camera: cv2.VideoCapture) -> Iterator[Frame]:
         rate = Fraction(camera.get(cv2.CAP_PROP_FPS) or 0).limit_denominator(1001) or USUAL_RATE
@@ -224,11 +233,12 @@ class FrameReader:
             index += 1
 
 
-def _open_container(source: Source) -> InputContainer:
+def _open_container(source: Source, most_pixels: int) -> InputContainer:
     """A local file may refer to local files only, and what comes from outside may refer to outside only."""
     remote = "http,https,tcp,tls,udp,rtp,rtsp,rtmp,rtmps,srt,crypto"
     allowed = {"video": "file,crypto", "pipe": "pipe", "url": remote}[source.kind]
-    options = {"protocol_whitelist": allowed, "rtsp_transport": "tcp"}
+    # The first frames are decoded to learn what is in there, so the limit holds for that as well.
+    options = {"protocol_whitelist": allowed, "rtsp_transport": "tcp", "max_pixels": str(most_pixels)}
     place: Any = source.path
     if source.kind == "pipe":
         place = sys.stdin.buffer
