@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
-_SECONDS_TO_FINISH = 10
+_SECONDS_TO_FINISH = 25  # what is under way when it is told to end
 _SECONDS_TO_TAKE = 30
 
 

@@ -84,13 +84,15 @@ def create_app(
     whose scripts may ask, as browsers write them; `*` for all.
     """
     office = _Office(detector, name, limits or Limits(), batch, wait, imgsz)
-    app = FastAPI(
-        title="detr", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=office.open, root_path=root_path
-    )
-    app.add_middleware(Door, limits=office.limits, meter=office.meter, paths=_PATHS)
+    app = FastAPI(title="detr", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=office.open)
+    app.add_middleware(Door, limits=office.limits, meter=office.meter, paths=_PATHS, prefix=root_path)
     if origins:  # around the door, so that who is refused may read why
         app.add_middleware(
-            CORSMiddleware, allow_origins=origins, allow_headers=["Content-Type"], expose_headers=["Retry-After"]
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Content-Type"],
+            expose_headers=["Retry-After"],
         )
     for path, answer, body in (
         ("/predict", office.predict, PICTURE_BODY),

@@ -16,17 +16,19 @@ from detr.serve.meter import Meter
 
 VIDEO = "/predict/video"
 
+_SECONDS_TO_BEGIN = 10  # of the server that takes its place
 _USUAL_SECONDS = 0.2  # of a request, before any has been answered
 
 
 class Door:
     """Around the application. Whoever is let in is answered; the others get 503, 413 or 408 at once.
 
-    The body of a request that finds no room is read and thrown away, for who is sending doesn't listen.
+    The body of a request that finds no room is read and thrown away, for who is sending doesn't listen. `prefix` is
+    what a proxy has in front of our paths; it may have taken it away itself.
     """
 
-    def __init__(self, app: ASGIApp, *, limits: Limits, meter: Meter, paths: frozenset[str]) -> None:
-        self.app, self.limits, self.meter, self.paths = app, limits, meter, paths
+    def __init__(self, app: ASGIApp, *, limits: Limits, meter: Meter, paths: frozenset[str], prefix: str = "") -> None:
+        self.app, self.limits, self.meter, self.paths, self.prefix = app, limits, meter, paths, prefix
         self.inside = 0
         self._bytes = 0  # of the bodies inside
         self._usual = _USUAL_SECONDS
@@ -34,9 +36,10 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if scope["method"] == "HEAD":  # whoever sends the answer leaves its body out
-            scope = {**scope, "method": "GET"}
-        began, status = time.monotonic(), 500
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]  # the body is left out where it is sent
+        path = scope["path"].removeprefix(self.prefix)
+        scope = {**scope, "method": method, "path": path, "root_path": self.prefix}
+        began, status = time.monotonic(), 0
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -48,12 +51,17 @@ class Door:
                 await self._post(scope, receive, noted)
             else:
                 await self.app(scope, receive, noted)
+        except asyncio.CancelledError:  # the server ends, and has waited long enough for this one
+            if not status:
+                await refusal(Refused(503, "the server is ending", retry_after=_SECONDS_TO_BEGIN))(
+                    scope, receive, noted
+                )
         finally:
-            path = _path_of(scope)
-            self.meter.request(path if path in self.paths else "other", status, time.monotonic() - began)
+            known = path if path in self.paths else "other"
+            self.meter.request(known, status or 500, time.monotonic() - began)
 
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_video = _path_of(scope) == VIDEO
+        is_video = scope["path"] == VIDEO
         most = self.limits.video_body if is_video else self.limits.body
         body = _Body(receive, most, self.limits.upload_seconds, take=_into_a_file if is_video else self._take)
         try:
@@ -138,12 +146,6 @@ class _Body:
 def _into_a_file(count: int) -> int:
     """No room for bytes that aren't kept in memory."""
     return 0
-
-
-def _path_of(scope: Scope) -> str:
-    """Without what a proxy puts in front of it."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
 
 
 def refusal(no: Refused) -> JSONResponse:

@@ -10,7 +10,11 @@ import urllib.request
 from io import BytesIO
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
+
+from detr.cli.serve import command
+from detr.errors import UsageError
 
 
 def serve(*words):
@@ -52,6 +56,19 @@ def test_a_port_that_is_taken_is_wrong_usage():
             out, said = server.communicate(timeout=60)
     assert server.returncode == 2 and out == ""
     assert said == f"error: --host 127.0.0.1 --port {port}: Address already in use\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--queue-mb", "5", "--max-mb", "20"], "--queue-mb 5: expected 20 (--max-mb) or more"),
+        (["--root-path", "detr/"], "--root-path detr: expected a path such as /detr"),
+        (["--origin", "https://a.example/"], "--origin https://a.example/: expected"),
+    ],
+)
+def test_what_makes_no_sense_is_said_before_anything_is_loaded(words, said):
+    refused = CliRunner().invoke(command, words)
+    assert isinstance(refused.exception, UsageError) and said in str(refused.exception)
 
 
 def test_weights_that_are_not_there_are_wrong_usage():

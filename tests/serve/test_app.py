@@ -31,9 +31,11 @@ def test_a_picture_is_answered_as_predict_answers(ask, detector, picture):
 
 def test_bytes_a_form_and_json_are_the_same_request(ask, picture):
     text = base64.b64encode(picture).decode()
-    ways = ({"content": picture}, {"files": {"any": ("../../etc/passwd", picture)}}, {"json": {"image": text}})
+    files = {"any": ("../../etc/passwd", picture)}
+    trees = [{"image": text}, {"image": f"data:image/png;base64,{text}"}]
+    ways = [{"content": picture}, {"files": files}, *({"json": tree} for tree in trees)]
     answers = [ask("/predict?conf=0", **way).json()["detections"] for way in ways]
-    assert answers[0] and answers[0] == answers[1] == answers[2]
+    assert answers[0] and all(answer == answers[0] for answer in answers)
 
 
 def test_only_the_classes_asked_for_are_given(ask, detector, picture):
@@ -101,6 +103,26 @@ def test_a_long_body_is_refused_whether_or_not_it_says_so(ask):
     assert ask("/predict", content=pieces(), options=options).status_code == 413
 
 
+def test_bytes_that_find_no_room_get_503_and_the_room_is_free_again(ask, detector, picture):
+    size = len(picture)
+
+    async def crowd():
+        held = Held(detector)
+        async with open_client(held, limits=Limits(body=10 * size, bodies=3 * size)) as client:
+            first = [asyncio.create_task(client.post("/predict", content=picture)) for _ in range(3)]
+            while not held.sizes:
+                await asyncio.sleep(0.01)
+            refused = await client.post("/predict", content=picture)
+            held.go.set()
+            answered = await asyncio.gather(*first)
+            return refused, [*answered, *[await client.post("/predict", content=picture) for _ in range(4)]]
+
+    refused, answered = asyncio.run(crowd())
+    assert refused.status_code == 503 and int(refused.headers["Retry-After"]) >= 1
+    assert refused.json() == {"error": "no room for more bytes; try again"}
+    assert {response.status_code for response in answered} == {200}
+
+
 def test_a_slow_body_is_given_up(ask):
     async def slow():
         yield b"x"
@@ -144,6 +166,39 @@ def test_requests_beyond_the_places_get_503_and_all_others_are_answered(detector
     assert all(int(response.headers["Retry-After"]) >= 1 for response in refused)
     assert {response.status_code for response in [*answered, after]} == {200}
     assert sum(sizes) == 7 and max(sizes) > 1  # those that waited went together
+
+
+def test_who_has_left_costs_no_look_and_leaves_no_place_taken(detector, picture):
+    async def leaving():
+        held = Held(detector)
+        async with open_client(held, batch=1) as client:
+            first = asyncio.create_task(client.post("/predict", content=picture))
+            while not held.sizes:
+                await asyncio.sleep(0.01)
+            app = client._transport.app
+            statuses = [await asked_and_left(app, picture) for _ in range(3)]
+            held.go.set()
+            await first
+            return statuses, held.sizes, (await client.get("/metrics")).text
+
+    statuses, sizes, text = asyncio.run(leaving())
+    assert statuses == [499] * 3 and sizes == [1] and "detr_requests_inside 0.0" in text
+
+
+async def asked_and_left(app, content):
+    """The status of a request whose client leaves as soon as it has sent it."""
+    messages = [{"type": "http.request", "body": content, "more_body": False}, {"type": "http.disconnect"}]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "raw_path": b"/predict", "root_path": ""}
+    said = []
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        said.append(message)
+
+    await app({**scope, "query_string": b"", "headers": []}, receive, send)
+    return said[0]["status"]
 
 
 def test_pictures_together_are_answered_as_alone(detector, picture):
@@ -231,6 +286,11 @@ def test_a_long_video_ends_with_a_word(ask, tmp_path):
     assert end["frames"] == 2 and end["left_out"] == "all after the first 2 frames"
 
 
+def test_a_video_of_huge_frames_is_refused(ask, tmp_path):
+    response = ask("/predict/video", content=video(tmp_path / "a.mp4"), options={"limits": Limits(video_pixels=1000)})
+    assert response.status_code == 413 and response.json()["error"].startswith("video: frames of ")
+
+
 def test_one_video_at_a_time(detector, tmp_path):
     content = video(tmp_path / "a.mp4")
 
@@ -257,12 +317,30 @@ def test_the_page_comes_from_here_alone(ask):
         assert file in page.text and ask(f"/{file}", method="GET").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/detr/predict", "/predict"])
+def test_behind_a_proxy_paths_may_have_its_prefix(ask, picture, path):
+    options = {"root_path": "/detr"}
+    assert ask(path, content=picture, options=options).status_code == 200
+    assert "/predict" in ask("/detr/openapi.json", method="GET", options=options).json()["paths"]
+    assert ask(f"{path}/", content=picture, options=options).status_code == 404  # and no way to another host
+
+
+def test_pages_elsewhere_may_ask_where_they_are_named(ask, picture):
+    options, origin = {"origins": ["https://a.example"]}, {"origin": "https://a.example"}
+    headers = {**origin, "access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+    assert ask("/predict", method="OPTIONS", headers=headers, options=options).status_code == 200
+    refused = ask("/predict", content=b"x", headers=origin, options=options)
+    assert refused.status_code == 415 and refused.headers["access-control-allow-origin"] == origin["origin"]
+    assert "access-control-allow-origin" not in ask("/predict", content=picture, headers=origin).headers
+
+
 def test_what_is_served_is_said(ask, detector):
     model = ask("/model", method="GET").json()
     assert model["weights"] == "small" and model["input"] == {"height": 64, "width": 64, "keeps_aspect": False}
     assert model["names"] == {str(index): name for index, name in detector.names.items()}
     assert ask("/health", method="GET").json() == {"status": "ok"}
     assert ask("/ready", method="GET").json() == {"status": "ready"}
+    assert ask("/health", method="HEAD").status_code == 200
 
 
 def test_before_it_is_open_a_server_is_alive_but_not_ready(detector, picture):
