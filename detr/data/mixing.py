@@ -31,7 +31,10 @@ class MixUpConfig(Config):
 
 
 class CopyBlendConfig(Config):
-    """With `probability` every image of a batch gets objects of the batch, half transparent, at drawn places."""
+    """With `probability` every image of a batch gets objects of the batch, half transparent, at drawn places.
+
+    `min_area` is of boxes as the network sees them; officially of outlines, in pixels of the file.
+    """
 
     probability: float = Field(default=0.5, ge=0, le=1)  # of each batch that mixup has left alone
     until: Literal["flat_epoch", "stop_epoch"] = "stop_epoch"  # of AugmentConfig

@@ -74,7 +74,7 @@ class RTDETRNetwork(SelectingNetwork):
 
     def _initialise(self) -> None:
         """The official start. What isn't named here starts as PyTorch does it."""
-        spread([self.queries.embed, self.decoder.position_head])
+        spread([self.queries.embed, *self.decoder.position_head.layers[:2]])
         if self.config.version == 2:
             spread([*self.projections, *(each.feed_forward for each in self.decoder.layers)])
         start_scores([self.queries.score_head, *self.decoder.score_heads])

@@ -25,14 +25,17 @@ Side = Annotated[int, Field(ge=STRIDE, le=MOST_SIDE, multiple_of=STRIDE)]
 
 
 class SecondStageConfig(Config):
-    """D-FINE's end of a training: back to the best epoch so far, with another average; see `training/second_stage.py`.
+    """D-FINE's end of a training: back to the best epoch so far, and again whenever an epoch got no better; see
+    `training/second_stage.py`.
 
-    Without an evaluation there is no best epoch, and only the average changes.
+    The official recipes name decays for the average of this stage (0.9998 for the size X), and their programs take
+    0.0001 off at each new start; but the average there never reads them (https://github.com/Peterande/D-FINE/issues/331):
+    the published runs kept 0.9999 to the end, as our recipes do. Without an evaluation there is no best epoch.
     """
 
     epoch: int = Field(ge=1)  # after so many; where the augmentation ends
-    decay: float = Field(default=0.9999, ge=0, lt=1)  # of the average from then on
-    less: float = Field(default=0.0001, ge=0)  # the decay falls by this much whenever an epoch got no better
+    decay: float | None = Field(default=None, ge=0, lt=1)  # of the average from then on; none: as before
+    less: float = Field(default=0.0, ge=0)  # the decay falls by this much whenever an epoch got no better
 
 
 class TrainConfig(Config):

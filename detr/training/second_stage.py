@@ -15,7 +15,9 @@ def begin_second_stage(run: Run) -> None:
     if stage is None or counters.epoch != stage.epoch or counters.step_in_epoch:
         return
     counters.best_of_stage = counters.best
-    _go_back(run, stage.decay)
+    average = run.recipe.train.average
+    before = 0.0 if average is None else average.decay
+    _go_back(run, before if stage.decay is None else stage.decay)
 
 
 def after_evaluation(run: Run, ap: float) -> None:
@@ -39,7 +41,7 @@ def after_evaluation(run: Run, ap: float) -> None:
 
 
 def _go_back(run: Run, decay: float) -> None:
-    """To the best of the first stage, where there was an evaluation; the average goes on with another decay."""
+    """To the best of the first stage, where there was an evaluation; the average goes on with this decay."""
     if run.counters.best is None:
         what = "nothing was evaluated before, so it goes on with what there is"
     else:

@@ -96,6 +96,13 @@ def test_every_class_starts_with_probability_one_percent_and_boxes_with_their_an
         torch.testing.assert_close(part.boxes, output.proposals.boxes)
 
 
+def test_a_third_layer_of_the_position_head_starts_as_pytorch_does_it(small_config):
+    decoder = small_config.decoder.model_copy(update={"position_layers": 3})
+    head = RTDETRNetwork(small_config.model_copy(update={"decoder": decoder}), Classes.from_names(["cat"])).decoder
+    _, second, third = (layer.weight.abs().max() * math.sqrt(layer.in_features) for layer in head.position_head.layers)
+    assert third <= 1 < second  # Xavier's bound is 1.7
+
+
 def test_padded_positions_do_not_become_queries(small):
     settled(small).set_queries(1000)
     padding = torch.zeros(3, 64, 96, dtype=torch.bool)

@@ -69,7 +69,9 @@ def test_an_epoch_that_got_no_better_goes_back_and_lowers_the_decay(recipe_with,
 
 def test_going_back_brings_everything_back(recipe_with, small_sets, tmp_path, measured):
     measured(0.3, 0.2)
-    run(recipe_with(epochs=2, second_stage={"epoch": 1}), small_sets, tmp_path)
+    recipe = recipe_with(epochs=2, second_stage={"epoch": 1}, average={"decay": 0.9})
+    said = run(recipe, small_sets, tmp_path)
+    assert [line.rpartition(" ")[2] for line in said] == ["0.9", "0.9"]  # the decay stays what it was
     for part in ("network.", "average.", "optimizer."):
         assert same(tmp_path / FIRST, tmp_path / RESUME, part)
     assert not same(tmp_path / "best.safetensors", tmp_path / "last.safetensors", "queries.")
