@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -10,6 +8,7 @@ from safetensors.torch import save_file
 from detr import weights
 from detr.classes import Classes
 from detr.errors import InputError, UsageError
+from tests import programs
 
 MODEL = {"arch": "rtdetr", "version": 1}
 CLASSES = Classes.from_names(["cat", "dog"])
@@ -110,7 +109,7 @@ try:
 except weights.InputError as problem:
     sys.exit(str(problem))
 """
-    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
+    done = programs.run("-c", program, path)
     assert done.returncode == 1
     assert done.stderr.startswith(f"cannot write {path}: ")
     assert "too large" in done.stderr

@@ -1,7 +1,5 @@
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,9 @@ from detr.cli.launching import Several, several, with_device
 from detr.cli.train import command
 from detr.data.shapes import make_shapes
 from detr.errors import UsageError
+from tests import programs
+
+RESTARTED = Path(__file__).parent / "restarted.py"
 
 
 def test_a_device_alone_starts_nothing():
@@ -60,50 +61,37 @@ def test_each_process_is_told_its_kind_of_device(given):
 
 @pytest.fixture(scope="module")
 def small(small_recipe_text, tmp_path_factory):
-    """Starts `detr train` of a small recipe in two processes on the CPU."""
+    """A folder, and what is typed to train a small recipe there."""
     folder = tmp_path_factory.mktemp("launched")
     data = make_shapes(folder / "data", images=8, val_images=2, size=64, video=False)
     (folder / "small.yaml").write_text(small_recipe_text)
-
-    def start(*words, by=()):
-        program = [sys.executable, *by, "-m", "detr", "train", folder / "small.yaml"]
-        return subprocess.Popen(
-            [*map(str, program), "--data", data, "--project", folder, *words],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return folder, start
+    return folder, ["train", folder / "small.yaml", "--data", data, "--project", folder, "--log", "none"]
 
 
-def until_it_trains(process, out):
+def until_it_trains(program, out):
     until = time.monotonic() + 120
     while not ((out / "metrics.jsonl").is_file() and (out / "metrics.jsonl").stat().st_size):
-        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        assert program.running() and time.monotonic() < until, program.said()
         time.sleep(0.1)
 
 
-def children_of(process):
+def children_of(program):
     """Of a process that has torchrun in it: those that train."""
-    found = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    found = Path(f"/proc/{program.pid}/task/{program.pid}/children")
     return [int(number) for number in found.read_text().split()]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found through /proc")
 def test_torchrun_starts_anew_what_lost_a_process_and_the_end_is_the_same(small):
-    folder, start = small
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
-    words = ["--epochs", "3", "--workers", "0", "--save-every", "1", "--device", "cpu"]
-    with start("--name", "killed", *words, by=torchrun) as process:
-        until_it_trains(process, folder / "train" / "killed")
-        os.kill(children_of(process)[-1], signal.SIGKILL)
-        said, problems = process.communicate(timeout=240)
-    assert process.returncode == 0 and "going on after epoch" in said, problems
-    with start("--name", "whole", *words, by=torchrun) as process:
-        _, problems = process.communicate(timeout=240)
-    assert process.returncode == 0, problems
+    folder, words = small
+    words = [*words, "--epochs", "3", "--workers", "0", "--save-every", "1", "--device", "cpu"]
+    with programs.started(RESTARTED, *words, "--name", "killed") as program:
+        until_it_trains(program, folder / "train" / "killed")
+        os.kill(children_of(program)[-1], signal.SIGKILL)
+        done = program.end()
+    assert done.returncode == 0 and "going on after epoch" in done.stdout, done.stderr
+    for whole in programs.run_team("-m", "detr", *words, "--name", "whole", size=2):
+        assert whole.returncode == 0, whole.stderr
     for name in ("resume.safetensors", "best.safetensors", "last.safetensors"):
         one, other = (folder / "train" / run / name for run in ("killed", "whole"))
         assert one.read_bytes() == other.read_bytes(), name
@@ -111,22 +99,27 @@ def test_torchrun_starts_anew_what_lost_a_process_and_the_end_is_the_same(small)
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of other systems")
 def test_a_signal_is_handed_on_and_the_code_is_that_of_one_process(small):
-    folder, start = small
+    folder, words = small
     out = folder / "train" / "stopped"
-    process = start("--name", "stopped", "--device", "cpu:2", "--epochs", "500", "--workers", "1")
-    with process:
-        until_it_trains(process, out)
-        process.send_signal(signal.SIGTERM)
-        said, problems = process.communicate(timeout=120)
-    assert process.returncode == 143, problems
-    assert "device cpu, 2 processes" in said and f"go on with: detr train --resume {out}" in said
-    assert "Traceback" not in problems and "Error" not in problems, problems
+    options = ["--name", "stopped", "--device", "cpu:2", "--epochs", "500", "--workers", "1"]
+    with programs.started("-m", "detr", *words, *options) as program:
+        until_it_trains(program, out)
+        program.send_signal(signal.SIGTERM)
+        done = program.end()
+    assert done.returncode == 143, done.stderr
+    assert "device cpu, 2 processes" in done.stdout and f"go on with: detr train --resume {out}" in done.stdout
+    assert "Traceback" not in done.stderr and "Error" not in done.stderr, done.stderr
     assert weights.read(out / "resume.safetensors").metadata["circumstances"]["processes"] == 2
 
 
-def test_what_is_wrong_in_each_process_gives_its_exit_code(small):
-    _, start = small
-    with start("--name", "wrong", "--device", "cpu:2", "train.batch=3") as process:
-        _, problems = process.communicate(timeout=120)
-    assert process.returncode == 2 and "a batch of 3 cannot be shared by 2 processes" in problems
-    assert "Traceback" not in problems
+def test_what_is_wrong_is_found_by_each_process(small):
+    _, words = small
+    for done in programs.run_team("-m", "detr", *words, "--name", "wrong", "train.batch=3", size=2):
+        assert done.returncode == 2 and "a batch of 3 cannot be shared by 2 processes" in done.stderr
+
+
+def test_what_is_wrong_in_each_process_gives_its_exit_code():
+    code = "import sys; from detr.cli.launching import Several, run; sys.exit(run(Several('cpu', (), 2), ['trian']))"
+    done = programs.run("-c", code)
+    assert done.returncode == 2 and "no such command 'trian'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -18,6 +17,7 @@ from detr import weights
 from detr.classes import Classes
 from detr.models import build_model
 from detr.video import VideoWriter
+from tests import programs
 
 CLASSES = Classes((1, 2), ("cat", "dog"))
 
@@ -206,26 +206,23 @@ def test_nothing_to_save_leaves_no_folder(tmp_path, detr_predict):
     assert not list(tmp_path.glob("runs/predict/*"))
 
 
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory):
+    return film(tmp_path_factory.mktemp("video") / "long.mp4", 3000, size=(96, 128))
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_leaves_a_video_that_plays(tmp_path, tiny, number, code):
-    film(tmp_path / "long.mp4", 3000, size=(96, 128))
-    words = ["long.mp4", "--weights", tiny, "--imgsz", "64", "--save-json", "--device", "cpu"]
-    # Ctrl-C as in a shell, also where the tests themselves were started with it ignored.
-    begin = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from detr.cli import main; main()"
-    started = [sys.executable, "-c", begin, "predict", *words]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    lines = tmp_path / "runs" / "predict" / "predict" / "long.jsonl"
-    with subprocess.Popen(started, cwd=tmp_path, **pipes) as program:
-        deadline = time.monotonic() + 75
-        while (not lines.exists() or lines.read_text().count("\n") < 30) and time.monotonic() < deadline:
+def test_a_signal_leaves_a_video_that_plays(tmp_path, tiny, long_video, number, code):
+    words = ["predict", long_video, "--weights", tiny, "--imgsz", "64", "--save-json", "--device", "cpu"]
+    lines = tmp_path / "predict" / "predict" / "long.jsonl"
+    with programs.started("-m", "detr", *words, "--project", tmp_path) as program:
+        while not lines.exists() or lines.read_text().count("\n") < 30:
+            assert program.running(), program.said()
             time.sleep(0.05)
         program.send_signal(number)
-        try:
-            _, err = program.communicate(timeout=40)
-        finally:
-            program.kill()
-    assert program.returncode == code and "what was done so far is in" in err
+        done = program.end()
+    assert done.returncode == code and "what was done so far is in" in done.stderr
     written = [json.loads(line) for line in lines.read_text().splitlines()]
     with av.open(str(lines.with_name("long.mp4"))) as container:
         frames = sum(1 for _ in container.decode(video=0))

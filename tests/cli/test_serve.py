@@ -1,10 +1,8 @@
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
+import time
 import urllib.error
 import urllib.request
 from io import BytesIO
@@ -15,13 +13,18 @@ from PIL import Image
 
 from detr.cli.serve import command
 from detr.errors import UsageError
+from tests import programs
 
 
 def serve(*words):
-    # A shell lets what it starts in the background ignore Ctrl-C, and that is inherited.
-    begin = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from detr.cli import main; main()"
-    command = [sys.executable, "-c", begin, "serve", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return programs.started("-m", "detr", "serve", *words)
+
+
+def first_line(server):
+    while "\n" not in server.said()[0]:
+        assert server.running(), server.said()
+        time.sleep(0.02)
+    return server.said()[0].splitlines()[0]
 
 
 def post(url, content):
@@ -36,15 +39,15 @@ def test_it_answers_until_it_is_told_to_end(number, code, word):
     stream = BytesIO()
     Image.new("RGB", (50, 40), "red").save(stream, "JPEG")
     with serve("--port", "0") as server:
-        line = server.stdout.readline()
+        line = first_line(server)
         url = re.search(r"http://127\.0\.0\.1:\d+", line)[0]
         assert line.startswith("rtdetr-tiny on ")
         assert post(f"{url}/predict?conf=0.9", stream.getvalue())["width"] == 50
         with pytest.raises(urllib.error.HTTPError, match="415"):
             post(f"{url}/predict", b"no picture")
-        os.kill(server.pid, number)
-        _, said = server.communicate(timeout=30)
-        assert server.returncode == code and said.strip() == word
+        server.send_signal(number)
+        done = server.end()
+    assert done.returncode == code and done.stderr.strip() == word
 
 
 def test_a_port_that_is_taken_is_wrong_usage():
@@ -53,9 +56,9 @@ def test_a_port_that_is_taken_is_wrong_usage():
         other.listen()
         port = str(other.getsockname()[1])
         with serve("--port", port) as server:
-            out, said = server.communicate(timeout=60)
-    assert server.returncode == 2 and out == ""
-    assert said == f"error: --host 127.0.0.1 --port {port}: Address already in use\n"
+            done = server.end()
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == f"error: --host 127.0.0.1 --port {port}: Address already in use\n"
 
 
 @pytest.mark.parametrize(
@@ -73,5 +76,5 @@ def test_what_makes_no_sense_is_said_before_anything_is_loaded(words, said):
 
 def test_weights_that_are_not_there_are_wrong_usage():
     with serve("--port", "0", "--weights", "rtdetr-tyny") as server:
-        _, said = server.communicate(timeout=60)
-    assert server.returncode == 2 and "did you mean 'rtdetr-tiny'" in said and said.count("\n") == 1
+        done = server.end()
+    assert done.returncode == 2 and "did you mean 'rtdetr-tiny'" in done.stderr and done.stderr.count("\n") == 1

@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from detr import weights
 from detr.data.shapes import make_shapes
+from tests import programs
 
 PROGRAM = Path(__file__).parent / "signalled.py"
 
@@ -21,13 +20,7 @@ def trainings(small_recipe_text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("signals")
     data = make_shapes(folder / "data", images=8, val_images=2, size=64, video=False)
     (folder / "small.yaml").write_text(small_recipe_text.replace("epochs: 1,", "epochs: 9,"))
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(folder / "small.yaml"), str(data), str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = programs.run(PROGRAM, folder / "small.yaml", data, folder)
     assert done.returncode == 0, done.stderr
     return folder / "train", json.loads(done.stdout)
 

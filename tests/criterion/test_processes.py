@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detr.criterion import FAMILIES, Criterion
 from detr.records import Edges, Output, Predictions, Target
+from tests import programs
 
 ARCHS = ("rtdetr", "detr", "dfine")  # every kind of normaliser
 
@@ -66,7 +67,7 @@ def one_of_two(rank, folder):
 def two_processes(tmp_path_factory):
     """Of each process, the losses and the gradients by arch."""
     folder = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.spawn(one_of_two, (folder,), nprocs=2)
+    torch.multiprocessing.start_processes(one_of_two, (folder,), nprocs=2, start_method=programs.METHOD)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

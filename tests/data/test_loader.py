@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import chain
 
@@ -326,6 +323,7 @@ from detr.boxes import cxcywh_to_xyxy
 from detr.data.coco import CocoDataset, read_annotations
 from detr.data.loader import val_loader
 from detr.image import InputConfig
+os.setsid()
 dataset = CocoDataset(read_annotations({str(dataset.images.parent / "boxes.json")!r}), {str(dataset.images)!r})
 signal.signal(signal.SIGINT, lambda *_: print("parent", flush=True))
 batches = iter(val_loader(dataset, input=InputConfig(height=32, width=32), batch_size=1, workers=1))
@@ -333,9 +331,6 @@ next(batches)
 os.killpg(0, signal.SIGINT)
 print(1 + len(list(batches)))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, start_new_session=True, timeout=100,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = programs.run("-c", program)
     assert done.stdout.split() == ["parent", "9"], done.stderr
     assert "Traceback" not in done.stderr
