@@ -2,9 +2,7 @@
 
 import os
 import socket
-import subprocess
-import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import hypothesis
 import numpy as np
@@ -123,34 +121,6 @@ def stopped_after(monkeypatch):
 def recipe_with():
     """Builds the small recipe, with other settings of its `train` section."""
     return small_recipe
-
-
-@pytest.fixture(scope="session")
-def processes():
-    """Runs `python WORDS` as so many processes of a team, as torchrun would -> of each its code, stdout and stderr."""
-
-    def run(words, size):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        about = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
-        with ExitStack() as stack:
-            started = []
-            for rank in range(size):
-                process = subprocess.Popen(
-                    [sys.executable, *map(str, words)],
-                    env={**os.environ, **about, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-                stack.enter_context(process)
-                stack.callback(process.kill)
-                started.append(process)
-            said = [process.communicate(timeout=250) for process in started]
-        return [(process.returncode, *texts) for process, texts in zip(started, said, strict=True)]
-
-    return run
 
 
 @pytest.fixture

@@ -15,8 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detr.cli import predict, train
+from detr.data import opening
+from detr.training import train as training
+
 # Most of what programs import, which takes seconds.
-IMPORTED = ["detr.cli.predict", "detr.cli.train", "detr.data.opening", "detr.engine.detector", "detr.engine.train"]
+IMPORTED = [module.__name__ for module in (opening, predict, train, training)]
 METHOD = "spawn" if os.name == "nt" else "forkserver"
 
 _context = multiprocessing.get_context(METHOD)
@@ -110,6 +114,7 @@ def _become(words: list[str], folder: str, environment: dict[str, str], outputs:
         os.dup2(file, number)
         os.close(file)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    multiprocessing.set_start_method(None, force=True)  # the one of any program; multiprocessing set ours
 
     import torch
 

@@ -6,7 +6,7 @@ torchrun would start interpreters; this agent, the same, forks.
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from detr.cli import main
-from detr.engine import plots
+from detr.evaluation import plots
 
 plots.available = lambda: False
 

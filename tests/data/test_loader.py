@@ -17,6 +17,7 @@ from detr.data.sizes import SizesConfig
 from detr.data.transforms import AugmentConfig
 from detr.errors import InputError
 from detr.image import InputConfig, prepare, read_image, resized
+from tests import programs
 
 SMALL = InputConfig(height=64, width=64)
 KEEPING = InputConfig(resize="short side", short=40, long=66, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
@@ -321,6 +322,7 @@ def test_workers_leave_ctrl_c_to_their_parent(dataset, tmp_path):
 import os, signal, sys
 from detr.boxes import cxcywh_to_xyxy
 from detr.data.coco import CocoDataset, read_annotations
+from tests import programs
 from detr.data.loader import val_loader
 from detr.image import InputConfig
 os.setsid()

@@ -10,6 +10,7 @@ from detr.classes import Classes
 from detr.engine.shares import share_of
 from detr.models import build_model
 from detr.video import find_sources
+from tests import programs
 
 ENDINGS = [".jpg", ".png", ".jpg", ".jpg", ".bmp"]
 
@@ -37,13 +38,14 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def predicted(processes, tiny):
+def predicted(tiny):
     """`detr predict` in so many processes -> their exit codes, stdouts and stderrs."""
 
     def run(folder, sources, size):
         words = [*sources, "--weights", tiny, "--imgsz", 64, "--conf", 0, "--max-det", 5, "--save-json", "--save-txt"]
         words += ["--project", folder, "--name", "x", "--device", "cpu", "--json", "--batch", 2]
-        return list(zip(*processes(["-m", "detr", "predict", *words], size), strict=True))
+        done = programs.run_team("-m", "detr", "predict", *words, size=size)
+        return list(zip(*((each.returncode, each.stdout, each.stderr) for each in done), strict=True))
 
     return run
 

@@ -1,11 +1,10 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
@@ -19,6 +18,7 @@ from detr.image import InputConfig
 from detr.models.postprocess import Scoring
 from detr.records import Output, Predictions
 from detr.runtime.runner import TorchRunner
+from tests import programs
 
 NAMES = ("circle", "square", "star")
 
@@ -174,10 +174,9 @@ def test_two_processes_give_the_answer_of_one_to_the_last_bit_whatever_the_remai
     sizes = (1, 5)  # with batches of two, one process has no image at all, then one has a smaller share
     folders = [tmp_path / str(size) for size in sizes]
     datasets = [make_data(folder, num_images=size) for folder, size in zip(folders, sizes, strict=True)]
-    command = [sys.executable, __file__, str(tmp_path / "meeting"), *map(str, folders)]
-    processes = [subprocess.Popen([*command, str(rank)]) for rank in (0, 1)]
+    given = (torch.get_num_threads(), tmp_path / "meeting", *folders)
+    torch.multiprocessing.start_processes(one_of_two, given, nprocs=2, start_method=programs.METHOD)
     alone = [validate(TorchRunner(Learned(dataset.classes)), dataset, batch_size=2) for dataset in datasets]
-    assert [process.wait(100) for process in processes] == [0, 0]
     for folder, (metrics, found) in zip(folders, alone, strict=True):
         for rank in (0, 1):
             answer = np.load(folder / f"answer{rank}.npz")
@@ -186,8 +185,8 @@ def test_two_processes_give_the_answer_of_one_to_the_last_bit_whatever_the_remai
                 assert np.array_equal(answer[name], getattr(found, name)), name
 
 
-def one_of_two(meeting, *folders, rank):
-    torch.set_num_threads(2)  # as the tests have it
+def one_of_two(rank, threads, meeting, *folders):
+    torch.set_num_threads(threads)
     torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     for folder in map(Path, folders):
         dataset = CocoDataset(read_annotations(folder / "instances.json"), folder / "images")
@@ -195,7 +194,3 @@ def one_of_two(meeting, *folders, rank):
         arrays = {name: getattr(found, name) for name in ("image_indices", "labels", "boxes", "scores")}
         np.savez(folder / f"answer{rank}.npz", stats=metrics.stats, **arrays)
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    one_of_two(*sys.argv[1:-1], rank=int(sys.argv[-1]))

@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,17 +9,18 @@ from detr import weights
 from detr.errors import UsageError
 from detr.runtime.device import choose_device
 from detr.runtime.distributed import Team, joined
+from tests import programs
 
 PROGRAM = Path(__file__).parent / "two_processes.py"
 
 
 @pytest.fixture
-def together(processes, small_shapes):
+def together(small_shapes):
     """Runs the program in `size` processes and returns the folder they wrote to."""
 
     def run(out, size, mode):
-        ended = processes([PROGRAM, small_shapes, out, mode], size)
-        assert [code for code, _, _ in ended] == [0] * size, "\n".join(problem for _, _, problem in ended)
+        for done in programs.run_team(PROGRAM, small_shapes, out, mode, size=size):
+            assert done.returncode == 0, done.stderr
         return out
 
     return run
@@ -64,8 +63,7 @@ def test_both_processes_leave_out_the_step_that_is_broken_in_one(together, tmp_p
 
 @pytest.mark.skipif(os.name == "nt", reason="processes are forked")
 def test_processes_started_anew_never_take_a_dead_one_for_its_successor():
-    program = Path(__file__).parent / "started_anew.py"
-    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=200)
+    done = programs.run(Path(__file__).parent / "started_anew.py")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["0", "0", "0", "0"], done.stderr
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import programs
+
 PROGRAM = Path(__file__).parent / "families_together.py"
 PRESETS = {
     "detr": "detr-r50",
@@ -31,9 +33,9 @@ def recipe(model, *, precise):
     return {"model": tree, "train": {"batch": 4, "schedule": schedule, "average": {"decay": 0.9, "warmup": 0}}}
 
 
-def losses_of(processes, out, recipes, size):
-    ended = processes([PROGRAM, out, json.dumps(recipes)], size)
-    assert [code for code, _, _ in ended] == [0] * size, "\n".join(problem for _, _, problem in ended)
+def losses_of(out, recipes, size):
+    for done in programs.run_team(PROGRAM, out, json.dumps(recipes), size=size):
+        assert done.returncode == 0, done.stderr
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(size)]
 
 
@@ -43,16 +45,16 @@ def models(smaller):
 
 
 @pytest.fixture(scope="module")
-def one(processes, models, tmp_path_factory):
+def one(models, tmp_path_factory):
     recipes = {family: (recipe(model, precise=True), True) for family, model in models.items()}
-    return losses_of(processes, tmp_path_factory.mktemp("one"), recipes, 1)
+    return losses_of(tmp_path_factory.mktemp("one"), recipes, 1)
 
 
 @pytest.fixture(scope="module")
-def two(processes, models, tmp_path_factory):
+def two(models, tmp_path_factory):
     recipes = {family: (recipe(model, precise=True), True) for family, model in models.items()}
     recipes |= {f"{family} as it is": (recipe(model, precise=False), False) for family, model in models.items()}
-    return losses_of(processes, tmp_path_factory.mktemp("two"), recipes, 2)
+    return losses_of(tmp_path_factory.mktemp("two"), recipes, 2)
 
 
 @pytest.mark.parametrize("family", PRESETS)

@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from detr.training.journal import read
+from tests import programs
 
 PROGRAM = Path(__file__).parent / "killed.py"
 FILES = ("best.safetensors", "last.safetensors", "resume.safetensors", "recipe.yaml")
@@ -22,13 +21,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes are forked")
 def trainings(small_shapes, tmp_path_factory):
     """The folder of all trainings, and how each attempt of them ended."""
     out = tmp_path_factory.mktemp("killed")
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(small_shapes), str(out), "whole", *CASES],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
+    done = programs.run(PROGRAM, small_shapes, out, "whole", *CASES)
     assert done.returncode == 0, done.stderr
     return out, json.loads((out / "ends.json").read_text()), done.stderr
 

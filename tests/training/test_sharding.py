@@ -7,15 +7,16 @@ import pytest
 from detr import weights
 from detr.errors import UsageError
 from detr.training.journal import read
+from tests import programs
 
 PROGRAM = Path(__file__).parent / "in_parts.py"
 
 
 @pytest.fixture(scope="module")
-def trainings(processes, small_shapes, tmp_path_factory):
+def trainings(small_shapes, tmp_path_factory):
     out = tmp_path_factory.mktemp("sharded")
-    ended = processes([PROGRAM, small_shapes, out], 2)
-    assert [code for code, _, _ in ended] == [0, 0], "\n".join(problem for _, _, problem in ended)
+    for done in programs.run_team(PROGRAM, small_shapes, out, size=2):
+        assert done.returncode == 0, done.stderr
     return out
 
 
