@@ -119,11 +119,20 @@ def _become(words: list[str], folder: str, environment: dict[str, str], outputs:
     import torch
 
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    raise SystemExit(_run(words))
+
+
+def _run(words: list[str]) -> Any:
+    """The exit code. As where an interpreter ends, nothing holds on to what the program left by an exception."""
     kind, rest = (words[0], words[1:]) if words[0] in ("-m", "-c") else ("", words)
     sys.argv = [kind if kind == "-c" else rest[0], *rest[1:]]
-    if kind == "-c":
-        exec(compile(rest[0], "-c", "exec"), {"__name__": "__main__"})
-    elif kind == "-m":
-        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
-    else:
-        runpy.run_path(rest[0], run_name="__main__")
+    try:
+        if kind == "-c":
+            exec(compile(rest[0], "-c", "exec"), {"__name__": "__main__"})
+        elif kind == "-m":
+            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(rest[0], run_name="__main__")
+    except SystemExit as left:
+        return left.code
+    return 0
