@@ -85,14 +85,17 @@ def contact_sheet(
     """All of them together, then each by itself, the best first; at most a dozen pictures."""
     pictures = [draw_together(found, image)]
     pictures += [draw_explanation(each, layer=layer, head=head) for each in found[: _TILES - 1]]
-    columns = min(_COLUMNS, len(pictures))
-    rows, step = -(-len(pictures) // columns), _TILE + _GAP
-    sheet = Image.new("RGB", (columns * step + _GAP, rows * step + _GAP), (24, 26, 30))
-    for number, picture in enumerate(pictures):
-        tile = Image.fromarray(picture)
+    tiles = [Image.fromarray(picture) for picture in pictures]
+    for tile in tiles:
         tile.thumbnail((_TILE, _TILE), Image.Resampling.LANCZOS)
-        left, top = number % columns * step + _GAP, number // columns * step + _GAP
-        sheet.paste(tile, (left + (_TILE - tile.width) // 2, top + (_TILE - tile.height) // 2))
+    rows = [tiles[start : start + _COLUMNS] for start in range(0, len(tiles), _COLUMNS)]
+    heights = [max(tile.height for tile in row) + _GAP for row in rows]
+    sheet = Image.new("RGB", (len(rows[0]) * (_TILE + _GAP) + _GAP, sum(heights) + _GAP), (24, 26, 30))
+    for number, row in enumerate(rows):
+        top = sum(heights[:number]) + _GAP
+        for column, tile in enumerate(row):
+            left = column * (_TILE + _GAP) + _GAP
+            sheet.paste(tile, (left + (_TILE - tile.width) // 2, top + (heights[number] - _GAP - tile.height) // 2))
     return np.array(sheet)
 
 
@@ -161,10 +164,11 @@ def _laid_over(picture: RGB, marks: Image.Image) -> RGB:
 
 
 def _around(explanation: Explanation) -> Window:
-    """The box with three quarters of its size on each side, and the cross, within the picture."""
+    """The box with three quarters of its size on each side, more beside a thin one, and the cross; in the picture."""
     height, width = explanation.image.shape[:2]
     left, top, right, bottom = explanation.box
-    across, down = max(0.75 * (right - left), _MARGIN), max(0.75 * (bottom - top), _MARGIN)
+    wide, high = right - left, bottom - top
+    across, down = max(0.75 * wide, (high - wide) / 2, _MARGIN), max(0.75 * high, (wide - high) / 2, _MARGIN)
     ends = [left - across, right + across], [top - down, bottom + down]
     if explanation.proposal is not None:
         for axis, value in zip(ends, explanation.proposal.xy, strict=True):

@@ -24,8 +24,8 @@ from detr.explain.plain import as_plain
 from detr.explain.records import EncoderAttention, Explanation
 from detr.files import write_text
 
-MOST_PICTURES = 60
-"""That a page holds: each is half a megabyte or so."""
+MOST_PICTURES, MOST_BYTES = 60, 48_000_000
+"""That a page holds. With deformable attention a picture takes half a megabyte or so, with dense attention several."""
 
 _PARTS = ("page.html", "page.css", "page_map.js", "page_marks.js", "page_panels.js", "page.js")
 _SIDE = 1400  # longer side of a picture, at most
@@ -42,29 +42,27 @@ class Page:
         self.model, self.names = model, names
         self.first = {"layer": layer, "head": head}
         self.notes: list[str] = []
-        self._pictures: list[dict[str, Any]] = []
+        self._pictures: list[str] = []  # as JSON
         self._left_out = 0
 
     def add(self, name: str, image: Bands, found: Sequence[Explanation], *, trials: Sequence[Trial] = ()) -> None:
-        """One more picture; beyond `MOST_PICTURES` it is counted only."""
-        if len(self._pictures) == MOST_PICTURES:
+        """One more picture; those after `MOST_PICTURES`, or the first that goes beyond `MOST_BYTES`, are counted only."""
+        full = self._left_out or len(self._pictures) == MOST_PICTURES
+        picture = "" if full else _json(self._picture(name, image, found, trials))
+        if full or (self._pictures and sum(map(len, self._pictures)) + len(picture) > MOST_BYTES):
             self._left_out += 1
-            return
-        self._pictures.append(self._picture(name, image, found, trials))
+        else:
+            self._pictures.append(picture)
 
     def write(self, path: Path, faithfulness: Faithfulness | None = None) -> None:
         if self._left_out:
             self.notes.append(
-                f"{path.name} shows the first {MOST_PICTURES} pictures; {self._left_out} more are in the folder only"
+                f"{path.name} shows the first {len(self._pictures)} pictures; {self._left_out} more are in the folder only"
             )
         colours = ["#" + "".join(f"{value:02x}" for value in colour) for colour in LEVEL_COLOURS]
-        data: dict[str, Any] = {
-            "model": self.model,
-            "first": self.first,
-            "levelColours": colours,
-            "pictures": self._pictures,
-        }
-        data["faithfulness"] = None if faithfulness is None else faithfulness.table()
+        table = None if faithfulness is None else faithfulness.table()
+        about = _json({"model": self.model, "first": self.first, "levelColours": colours, "faithfulness": table})
+        data = f'{about[:-1]},"pictures":[{",".join(self._pictures)}]}}'
         write_text(path, _document(f"What {Path(self.model).name} looked at", data))
 
     def _picture(
@@ -101,11 +99,15 @@ class Page:
         return plain
 
 
-def _document(title: str, data: Mapping[str, Any]) -> str:
+def _json(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+def _document(title: str, data: str) -> str:
     room = files("detr.explain")
     body, style, *scripts = ((room / name).read_text(encoding="utf-8") for name in _PARTS)
     script = '"use strict";\n' + "\n".join(scripts)
-    plain = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/").replace("<!--", "<\\!--")
+    plain = data.replace("</", "<\\/").replace("<!--", "<\\!--")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'

@@ -55,9 +55,11 @@ function drawOf(found, pixel) {
 function drawPoints(found, pixel) {
   const points = chosenPoints(found).sort((a, b) => a.weight - b.weight).slice(-MOST_POINTS);
   const most = points.length ? points[points.length - 1].weight : 1;
+  const small = pixel * Math.min(1, Math.max(0.5, byId("stage").clientWidth / 640));
+  const kind = state.hovered === null ? "point" : "point passing";  // else they would come between the mouse and its box
   for (const { x, y, weight, level, layer, head } of points) {
     const share = weight / most;
-    const circle = mark("circle", { class: "point", cx: x, cy: y, r: pixel * (1.2 + 5.3 * Math.sqrt(share)),
+    const circle = mark("circle", { class: kind, cx: x, cy: y, r: small * (1.2 + 5.3 * Math.sqrt(share)),
       fill: data.levelColours[level % data.levelColours.length], "fill-opacity": 0.35 + 0.6 * share, "stroke-width": 0.8,
       "stroke-opacity": 0.2 + 0.8 * share },
       `layer ${layer + 1}, head ${head + 1}, level ${level + 1}: weight ${weight.toFixed(3)}`);

@@ -113,27 +113,28 @@ function ordinal(n) {
 function sides(found) {
   const parent = byId("sides"); parent.replaceChildren();
   if (!found.sides) return;
-  const { order, positions, probabilities, expected, spread } = found.sides;
+  const { order, positions, probabilities, expected, interval } = found.sides;
   const layer = Math.min(state.layer ?? expected.length - 1, expected.length - 1);
   order.forEach((name, side) => {
     const places = positions[layer][side], chances = probabilities[layer][side], middle = expected[layer][side];
-    const reach = Math.max(4 * spread[layer][side], 6), left = middle - reach;
+    const [low, high] = interval[layer][side], reach = Math.max(1.6 * (middle - low), 1.6 * (high - middle), 4);
+    const across = (place) => 50 + 50 * (place - middle) / reach;
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     svg.setAttribute("viewBox", "0 0 100 40"); svg.setAttribute("preserveAspectRatio", "none");
     const most = Math.max(...chances);
+    const add = (kind, attributes) => {
+      const element = document.createElementNS("http://www.w3.org/2000/svg", kind);
+      for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+      svg.append(element);
+    };
+    add("rect", { class: "interval", x: across(low), y: 0, width: across(high) - across(low), height: 40 });
     places.forEach((place, i) => {
-      const x = 100 * (place - left) / (2 * reach);
-      if (x < 0 || x > 100) return;
-      const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-      const high = 38 * chances[i] / most;
-      for (const [key, value] of Object.entries({ x: x - 1, y: 40 - high, width: 2, height: high })) rect.setAttribute(key, value);
-      svg.append(rect);
+      const x = across(place), tall = 38 * chances[i] / most;
+      if (x >= 0 && x <= 100) add("rect", { x: x - 1, y: 40 - tall, width: 2, height: tall });
     });
-    const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-    for (const [key, value] of Object.entries({ x1: 50, x2: 50, y1: 0, y2: 40 })) line.setAttribute(key, value);
-    svg.append(line);
+    add("line", { x1: 50, x2: 50, y1: 0, y2: 40 });
     const figure = document.createElement("figure"), caption = document.createElement("figcaption");
-    caption.textContent = `${name}: ${middle.toFixed(1)} ± ${spread[layer][side].toFixed(1)} px`;
+    caption.textContent = `${name} ${middle.toFixed(1)} px: 80 % from ${low.toFixed(1)} to ${high.toFixed(1)}`;
     figure.append(svg, caption); parent.append(figure);
   });
 }

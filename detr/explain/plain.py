@@ -81,6 +81,7 @@ def _sides(sides: Sides) -> dict[str, Any]:
         "probabilities": np.round(sides.probabilities.astype(np.float64), 6).tolist(),
         "expected": np.round(sides.expected.astype(np.float64), 2).tolist(),
         "spread": np.round(sides.spread.astype(np.float64), 3).tolist(),
+        "interval": np.round(sides.interval.astype(np.float64), 2).tolist(),
     }
 
 

@@ -50,7 +50,16 @@ def sides_of(edges: list[Edges], decoder: FineGrainedDecoder, place: tuple[int, 
     positions = _positions(start, bins / decoder.scale) * start.new_tensor([size[1], size[0]] * 2)[:, None]
     expected = (probabilities * positions).sum(-1)
     variance = (probabilities * (positions - expected[..., None]).square()).sum(-1)
-    return Sides(*(each.cpu().numpy() for each in (probabilities, positions, expected, variance.sqrt())))
+    interval = interval_of(probabilities, positions)
+    return Sides(*(each.cpu().numpy() for each in (probabilities, positions, expected, variance.sqrt(), interval)))
+
+
+def interval_of(probabilities: Tensor, positions: Tensor) -> Tensor:
+    """Distributions over positions, both [..., R] -> [..., 2], the positions that its middle 80 % ends at."""
+    positions, order = positions.sort(-1)
+    reached = probabilities.gather(-1, order).cumsum(-1)
+    ends = torch.stack([(reached < share).sum(-1) for share in (0.1, 0.9)], -1)
+    return positions.gather(-1, ends.clamp(max=positions.shape[-1] - 1))
 
 
 def _positions(start: Tensor, moves: Tensor) -> Tensor:

@@ -64,6 +64,7 @@ class Sides:
     positions: Array  # [layers, 4, R], of the bins in pixels: x of the left and right side, y of the others
     expected: Array  # [layers, 4], in pixels
     spread: Array  # [layers, 4], standard deviation in pixels
+    interval: Array  # [layers, 4, 2], in pixels: a tenth lies below the first, a tenth above the second
 
 
 @dataclass(frozen=True, eq=False)

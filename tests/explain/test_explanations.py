@@ -9,6 +9,7 @@ from detr.errors import InputError, UsageError
 from detr.explain import explanations, recording
 from detr.explain.levels import Level
 from detr.explain.maps import largest, spread_out
+from detr.explain.readings import interval_of
 from detr.models.postprocess import select
 from detr.records import Detections
 
@@ -66,6 +67,13 @@ def test_expected_sides_are_the_boxes_of_the_layers(seen):
         if each.sides is not None:
             np.testing.assert_allclose(each.sides.expected, [step.box for step in each.steps], atol=1e-4)
             np.testing.assert_allclose(each.sides.probabilities.sum(-1), 1, rtol=1e-5)
+
+
+def test_the_middle_of_a_distribution_is_found_whichever_way_its_bins_run():
+    chances, places = torch.tensor([0.05, 0.1, 0.5, 0.3, 0.05]), torch.tensor([0.0, 10, 20, 30, 40])
+    assert interval_of(chances, places).tolist() == [10, 30]
+    assert interval_of(chances.flip(0), places.flip(0)).tolist() == [10, 30], "left and upper sides count downwards"
+    assert interval_of(torch.tensor([0.0, 0, 1, 0, 0]), places).tolist() == [20, 20]
 
 
 def test_the_map_is_the_weights_spread_out(seen):

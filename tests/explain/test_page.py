@@ -126,8 +126,10 @@ def test_names_cannot_end_the_script(written):
     assert len(parsed.scripts) == 2 and data["pictures"][0]["name"].startswith("</script>")
 
 
-def test_more_pictures_than_a_page_holds_are_counted(monkeypatch, tmp_path):
-    monkeypatch.setattr(page, "MOST_PICTURES", 2)
+@pytest.mark.parametrize("limits", [{"MOST_PICTURES": 2}, {"MOST_BYTES": 3000}], ids=str)
+def test_more_pictures_than_a_page_holds_are_counted(monkeypatch, tmp_path, limits):
+    for name, value in limits.items():
+        monkeypatch.setattr(page, name, value)
     made = Page("model", {})
     for number in range(5):
         made.add(str(number), IMAGE, [])
