@@ -1,5 +1,6 @@
 """The pages say what is so: each command in a `bash` block runs as it stands, without a network, and leaves with 0."""
 
+import importlib
 import re
 import shlex
 import shutil
@@ -7,15 +8,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
 from detr.cli import VERBS, program
 from detr.data.shapes_video import moving_shapes, write_video
+from detr.training.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = ["index", "predict", "train", "measure", "explain", "ship", "python"]  # as one would read them
+PAGES = [  # as one would read them
+    *("index", "predict", "train", "measure", "explain", "ship"),
+    *("coming-from", "troubleshooting", "python", "networks", "parts"),
+]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -51,6 +57,7 @@ def test_every_command_of_a_page_runs(page, reader, monkeypatch, capfd):
         name, *words = shlex.split(command)
         assert name == "detr"
         if words[:2] == ["data", "shapes"]:  # there already, and smaller
+            require_options(command)
             continue
         code = program.main(words, prog_name="detr", standalone_mode=False)
         assert not code, f"{command}\n{capfd.readouterr().err}"
@@ -59,20 +66,46 @@ def test_every_command_of_a_page_runs(page, reader, monkeypatch, capfd):
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_the_python_of_a_page_runs(page, reader, monkeypatch):
     monkeypatch.chdir(reader)
+    names: dict[str, object] = {}  # a block goes on with what those before it made
     for block in blocks(page, "python"):
-        exec(compile(block, f"{page}.md", "exec"), {})
+        exec(compile(block, f"{page}.md", "exec"), names)
+
+
+def require_options(command):
+    """That a command line names a verb and options that there are."""
+    _, verb, *words = shlex.split(command)
+    found = program.get_command(None, verb)
+    assert found is not None, command
+    if words and isinstance(found, click.Group):
+        found = found.get_command(None, words.pop(0))
+    known = {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, command
 
 
 def test_what_is_only_shown_has_options_that_there_are():
     shown = [
         line.removeprefix("$ ") for page in PAGES for block in blocks(page, "console") for line in block.splitlines()
     ]
-    ours = [shlex.split(line) for line in shown if line.startswith("detr ")]
+    text = "".join((DOCS / f"{page}.md").read_text(encoding="utf-8") for page in PAGES)
+    ours = [line for line in [*shown, *re.findall(r"`(detr [^`]+)`", text)] if line.startswith("detr ")]
     assert ours
-    for _, verb, *words in ours:
-        command = program.get_command(None, verb)
-        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        assert {word.split("=")[0] for word in words if word.startswith("--")} <= known
+    for command in ours:
+        require_options(command)
+
+
+def test_every_recipe_word_that_is_shown_is_a_setting():
+    text = "".join((DOCS / f"{page}.md").read_text(encoding="utf-8") for page in PAGES)
+    words = sorted(set(re.findall(r"\b((?:train|augment|model)\.[\w.]+=[^\s`]+)", text)))
+    assert words
+    for word in words:
+        load_recipe("dino-r50-4scale" if word.startswith("model.num_queries") else "rtdetr-tiny", [word])
+
+
+@pytest.mark.parametrize("module", ["detr", "detr.layers"])
+def test_every_public_name_is_in_the_reference(module):
+    text = "".join(path.read_text(encoding="utf-8") for path in DOCS.glob("*.md"))
+    names = [name for name in importlib.import_module(module).__all__ if not name.startswith("__")]
+    assert [name for name in names if not re.search(rf"^::: detr\.[\w.]*\b{name}$", text, re.MULTILINE)] == []
 
 
 def test_every_verb_has_a_word_somewhere():
@@ -81,8 +114,8 @@ def test_every_verb_has_a_word_somewhere():
 
 
 def test_every_page_is_in_the_menu_and_every_link_leads_somewhere():
-    menu = {file for entry in yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"] for file in entry.values()}
-    assert menu == {path.name for path in DOCS.glob("*.md")}
+    menu = re.findall(r"[\w-]+\.md", str(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    assert sorted(menu) == sorted(path.name for path in DOCS.glob("*.md"))
     for path in DOCS.glob("*.md"):
         links = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
         assert [link for link in links if "://" not in link and not (DOCS / link).exists()] == []

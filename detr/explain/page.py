@@ -46,7 +46,7 @@ class Page:
         self._left_out = 0
 
     def add(self, name: str, image: Bands, found: Sequence[Explanation], *, trials: Sequence[Trial] = ()) -> None:
-        """One more picture; those after `MOST_PICTURES`, or the first that goes beyond `MOST_BYTES`, are counted only."""
+        """One more picture; beyond `MOST_PICTURES`, or `MOST_BYTES` of all, it and those after it are counted only."""
         full = self._left_out or len(self._pictures) == MOST_PICTURES
         picture = "" if full else _json(self._picture(name, image, found, trials))
         if full or (self._pictures and sum(map(len, self._pictures)) + len(picture) > MOST_BYTES):
@@ -56,9 +56,8 @@ class Page:
 
     def write(self, path: Path, faithfulness: Faithfulness | None = None) -> None:
         if self._left_out:
-            self.notes.append(
-                f"{path.name} shows the first {len(self._pictures)} pictures; {self._left_out} more are in the folder only"
-            )
+            shown = f"{path.name} shows the first {len(self._pictures)} pictures"
+            self.notes.append(f"{shown}; {self._left_out} more are in the folder only")
         colours = ["#" + "".join(f"{value:02x}" for value in colour) for colour in LEVEL_COLOURS]
         table = None if faithfulness is None else faithfulness.table()
         about = _json({"model": self.model, "first": self.first, "levelColours": colours, "faithfulness": table})

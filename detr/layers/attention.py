@@ -6,13 +6,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detr.errors import UsageError
+
+
+def require_shared_evenly(channels: int, heads: int) -> None:
+    """UsageError where the heads can't have as many channels each."""
+    if heads < 1 or channels % heads:
+        raise UsageError(f"{channels} channels can't be shared among {heads} heads; expected a multiple of the heads")
+
 
 class _Attention(nn.Module):
-    """The matrices of both kinds. `dropout` is of the attention weights, in training."""
+    """The matrices of both kinds. `dropout` is of the attention weights, in training.
+
+    Computed by `scaled_dot_product_attention`, which takes PyTorch's FlashAttention where device, type and mask allow
+    it. UsageError where `channels` isn't a multiple of `heads`.
+    """
 
     def __init__(self, channels: int, heads: int, *, dropout: float = 0.0) -> None:
         super().__init__()
-        assert channels % heads == 0
+        require_shared_evenly(channels, heads)
         self.heads, self.dropout = heads, dropout
         self.project_in = nn.Linear(channels, 3 * channels)  # rows: queries, keys, values
         self.project_out = nn.Linear(channels, channels)
@@ -31,7 +43,7 @@ class _Attention(nn.Module):
 
 
 class SelfAttention(_Attention):
-    """Queries and keys see where they are, values don't: q = k = x + position, v = x."""
+    """Queries and keys see where they are, values don't: q = k = x + position, v = x (Carion et al. 2020, figure 10)."""
 
     def forward(self, x: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B, Q, D], position alike (or broadcasting); mask [..., Q, Q] bool, True where a row may look at a column."""

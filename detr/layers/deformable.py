@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from detr.layers.attention import SelfAttention
+from detr.layers.attention import SelfAttention, require_shared_evenly
 from detr.layers.transformer import FeedForward
 from detr.ops import deformable_attention
 
@@ -23,6 +23,7 @@ class DeformableAttention(nn.Module):
 
     With `method="discrete"` (RT-DETRv2) the nearest position is read instead of interpolating, and the offsets stay as
     they are: no gradient reaches them. With `projected=False` (D-FINE) heads share the channels of the memory as it is.
+    `points` is how many each head has on each level. UsageError where `channels` isn't a multiple of `heads`.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class DeformableAttention(nn.Module):
         projected: bool = True,
     ) -> None:
         super().__init__()
-        assert channels % heads == 0
+        require_shared_evenly(channels, heads)
         self.heads, self.points, self.method = heads, points, method
         self.offsets = nn.Linear(channels, heads * sum(points) * 2)
         self.weights = nn.Linear(channels, heads * sum(points))

@@ -48,8 +48,10 @@ def deformable_attention(
     references. The official discrete code limits x by the height; here it is limited by the width, which is the same
     for square maps.
 
-    Whatever is less than float32 is computed in float32; the result has the type of the value.
+    Whatever is less than float32 is computed in float32; the result has the type of the value. UsageError for shapes
+    that don't go together, and from `kernels`.
     """
+    _require_fit(value, shapes, references, offsets, logits, points)
     references = references.expand(value.shape[0], *references.shape[1:])
     form = _form(value)
     if form == "triton":
@@ -74,6 +76,31 @@ def kernels(name: Kernels) -> Iterator[None]:
         yield
     finally:
         _asked = before
+
+
+def _require_fit(
+    value: Tensor,
+    shapes: tuple[tuple[int, int], ...],
+    references: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    points: tuple[int, ...],
+) -> None:
+    """UsageError for what would be read past the end, or from another level. In a graph sizes may be left open."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return
+    batch, positions, heads, _ = value.shape
+    per_query = [batch, offsets.shape[1], heads, sum(points)]
+    if len(points) != len(shapes):
+        raise UsageError(f"points {tuple(points)} are for {len(points)} levels, shapes for {len(shapes)}")
+    if positions != sum(height * width for height, width in shapes):
+        raise UsageError(f"the value has {positions} positions, and the levels {tuple(shapes)} have another number")
+    if list(offsets.shape) != [*per_query, 2]:
+        raise UsageError(f"offsets {list(offsets.shape)}: expected [B, Q, M, P, 2], here {[*per_query, 2]}")
+    if list(logits.shape) != per_query:
+        raise UsageError(f"logits {list(logits.shape)}: expected [B, Q, M, P], here {per_query}")
+    if references.shape[-1] not in (2, 4):
+        raise UsageError(f"references {list(references.shape)}: expected points xy or boxes cxcywh last")
 
 
 def _form(value: Tensor) -> str:

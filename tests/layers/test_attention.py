@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from detr.errors import UsageError
 from detr.layers.attention import CrossAttention, SelfAttention, groups_apart, may_look
 
 
@@ -50,6 +51,11 @@ def test_cross_attention_is_multihead_attention_with_padded_keys_left_out():
     expected, _ = theirs(query, key, value, key_padding_mask=padding)
     torch.testing.assert_close(ours(query, key, value, may_look(padding)), expected)
     torch.testing.assert_close(ours(query[1:], key[1:, :2], value[1:, :2]), expected[1:])
+
+
+def test_heads_that_cannot_share_the_channels_are_refused():
+    with pytest.raises(UsageError, match="10 channels can't be shared among 4 heads"):
+        SelfAttention(10, 4)
 
 
 @pytest.mark.parametrize("kind", [SelfAttention, CrossAttention])

@@ -17,6 +17,24 @@ GIVEN = (
 )
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"value": torch.rand(1, 7, 1, 2)}, "7 positions"),
+        ({"shapes": ((2, 3), (1, 1))}, "points .* for 1 levels, shapes for 2"),
+        ({"points": (2,)}, r"offsets .* here \[1, 1, 1, 2, 2\]"),
+        ({"logits": torch.rand(1, 1, 2, 1)}, "logits"),
+        ({"references": torch.rand(1, 1, 3)}, "references"),
+    ],
+    ids=lambda given: next(iter(given)) if isinstance(given, dict) else "",
+)
+def test_shapes_that_do_not_go_together_are_refused(wrong, message):
+    names = ("value", "shapes", "references", "offsets", "logits", "points")
+    given = dict(zip(names, GIVEN, strict=True)) | wrong
+    with pytest.raises(UsageError, match=message):
+        deformable_attention(**given)
+
+
 @pytest.fixture
 def called(monkeypatch):
     """The forms in plain PyTorch that computed, in turn."""
