@@ -74,6 +74,7 @@ class Classes:
         return dict(enumerate(self.names))
 
     def to_json(self) -> list[dict[str, Any]]:
+        """Rows of `id` and `name`, as in COCO's `categories`."""
         return [{"id": id, "name": name} for id, name in zip(self.ids, self.names, strict=True)]
 
     @classmethod
@@ -88,6 +89,7 @@ class Classes:
 
     @classmethod
     def from_names(cls, names: Iterable[str]) -> Classes:
+        """With ids 0, 1, 2, ..."""
         names = tuple(names)
         return cls(tuple(range(len(names))), names)
 

@@ -22,6 +22,7 @@ class Target:
     size: tuple[int, int] = (0, 0)  # (height, width) of the image on disk, upright
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Target:
+        """The same on another device."""
         return replace(
             self,
             labels=self.labels.to(device, non_blocking=non_blocking),
@@ -38,6 +39,7 @@ class Batch:
     targets: list[Target]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same on another device."""
         return Batch(
             self.images.to(device, non_blocking=non_blocking),
             None if self.padding is None else self.padding.to(device, non_blocking=non_blocking),
@@ -45,6 +47,7 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
+        """The same in memory that a GPU copies from directly."""
         return Batch(
             self.images.pin_memory(),
             None if self.padding is None else self.padding.pin_memory(),

@@ -95,10 +95,13 @@ def test_what_is_only_shown_has_options_that_there_are():
 
 def test_every_recipe_word_that_is_shown_is_a_setting():
     text = "".join((DOCS / f"{page}.md").read_text(encoding="utf-8") for page in PAGES)
-    words = sorted(set(re.findall(r"\b((?:train|augment|model)\.[\w.]+=[^\s`]+)", text)))
-    assert words
-    for word in words:
-        load_recipe("dino-r50-4scale" if word.startswith("model.num_queries") else "rtdetr-tiny", [word])
+    shown = [*re.findall(r"`([^`\n]+)`", text), *re.findall(r"^(?:\$ )?detr .+$", text, re.MULTILINE)]
+    together = {tuple(re.findall(r"(?<!--search )\b(?:train|augment|model)\.[\w.]+=\S+", each)) for each in shown} - {
+        ()
+    }
+    assert together
+    for words in together:
+        load_recipe("detr-r50-dc5" if "model.num_queries=50" in words else "rtdetr-r18", words)
 
 
 @pytest.mark.parametrize("module", ["detr", "detr.layers"])

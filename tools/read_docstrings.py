@@ -1,4 +1,4 @@
-"""For the documentation site: arguments of a docstring as a list, and the comment behind a field as what is said of it."""
+"""For the documentation site: arguments in docstrings become lists, and the comment behind a field its description."""
 
 from __future__ import annotations
 

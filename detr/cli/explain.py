@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--conf", "--threshold", default="0.25", help="Leave out detections scored below; or thresholds.json.")
 @click.option("--classes", multiple=True, metavar="NAME|N", help="Only these classes; several with commas or repeated.")
 @click.option("--max-det", type=click.IntRange(min=1), default=20, help="At most so many detections per picture.")
-@click.option("--every", type=click.IntRange(min=1), default=30, help="Of videos, every so manieth frame.")
+@click.option("--every", type=click.IntRange(min=1), default=30, help="Take every N-th frame of a video.")
 @click.option("--layer", type=click.IntRange(min=1), help="Decoder layer that pictures show.  [default: all, the mean]")
 @click.option("--head", type=click.IntRange(min=1), help="Attention head that pictures show.  [default: all, the mean]")
 @click.option("--faithful", is_flag=True, help="Hide what was looked at, and as much elsewhere: what costs more?")

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("--classes", multiple=True, metavar="NAME|N", help="Only these classes; several with commas or repeated.")
 @click.option("--max-det", type=click.IntRange(min=1), default=300, help="At most so many detections per picture.")
-@click.option("--vid-stride", type=click.IntRange(min=1), default=1, help="Of videos, every so manieth frame.")
+@click.option("--vid-stride", type=click.IntRange(min=1), default=1, help="Take every N-th frame of a video.")
 @click.option(
     "--imgsz",
     metavar="N|H,W",

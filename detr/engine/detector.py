@@ -85,16 +85,19 @@ class Detector:
 
     @property
     def classes(self) -> Classes:
+        """What the weights find: names, and the category ids of the data they learned from."""
         return self.network.classes if self._runner is None else self._runner.classes
 
     @property
     def names(self) -> dict[int, str]:
+        """Class index -> name."""
         return self.classes.as_dict()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.source!r}, {len(self.classes)} classes, {self.device})"
 
     def to(self, device: str | torch.device) -> Detector:
+        """Move it: auto, cpu, cuda, cuda:N or mps. UsageError for a device that isn't there."""
         chosen = choose_device(str(device))
         if self._runner is None:
             self.network.to(chosen)
@@ -159,7 +162,7 @@ class Detector:
         channels: order in [h, w, 3] uint8 arrays. They are taken as BGR, as OpenCV reads files; say "rgb" for others.
             Tensors are RGB: [3, h, w] or [B, 3, h, w], uint8 or floats in [0, 1]. A model of other channels takes
             arrays and tensors that have as many.
-        vid_stride: of videos, every so manieth frame.
+        vid_stride: take every N-th frame of a video.
         slice: look at tiles of so many pixels of the picture, a side or (height, width), and at the whole picture: for
             objects that are small in large pictures. Objects on seams are put together (see `detr.slicing.merging`);
             `batch` is that of tiles. A picture that fits into one tile is seen as without.
@@ -211,10 +214,12 @@ class Detector:
     ) -> list[Results] | Iterator[Results]:
         """Follow objects through the videos of `source`: results as of `predict`, of tracks only, with `boxes.id`.
 
-        conf: a score from which on a new track may begin. weak: one down to which tracks are kept going, 0.8 of `conf`
-            by default. patience: seconds after which what is lost gets a new id.
+        conf: a score from which on a new track may begin.
+        weak: one down to which tracks are kept going, 0.8 of `conf` by default.
+        patience: seconds after which what is lost gets a new id.
         lines, zones: `"x1,y1,x2,y2:name"`, `"x1,y1,x2,y2,x3,y3:name"`, in pixels or as shares of the picture; each
-            result has the `counts` so far. count_at: the point of a box that counts.
+            result has the `counts` so far.
+        count_at: the point of a box that counts.
         trail: seconds of its way that `plot` draws behind each object.
         fps: pictures (files, arrays, tensors) that follow each other are the frames of a video, so many a second.
 
@@ -282,7 +287,9 @@ class Detector:
     ) -> Metrics:
         """COCO's numbers on a split of a data set, as `detr val` measures them; `.table()` shows them.
 
-        max_det: detections that count per class and image. images: the image folder of a single annotation file.
+        images: the image folder of a single annotation file.
+        max_det: detections that count per class and image.
+        evaluator: `pycocotools` asks that library; the numbers are the same.
         slice, overlap, tiles_only: in tiles, as in `predict`.
         """
         from detr.data.opening import open_split
@@ -367,14 +374,20 @@ class Detector:
 
 
 class DETR(Detector):
+    """DETR (Carion et al. 2020)."""
+
     arch = "detr"
 
 
 class DeformableDETR(Detector):
+    """Deformable DETR (Zhu et al. 2021), with refined boxes and two stages too."""
+
     arch = "deformable_detr"
 
 
 class DINO(Detector):
+    """DINO (Zhang et al. 2023)."""
+
     arch = "dino"
 
 
@@ -391,6 +404,8 @@ class DFINE(Detector):
 
 
 class DEIMv2(Detector):
+    """DEIMv2 (Huang et al. 2025)."""
+
     arch = "deimv2"
 
 

@@ -83,10 +83,12 @@ class Boxes:
 
     @property
     def is_track(self) -> bool:
+        """Whether the boxes have track ids."""
         return self.data.shape[1] == 7
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Of `data`."""
         return tuple(self.data.shape)
 
     def __len__(self) -> int:
@@ -100,15 +102,19 @@ class Boxes:
         return (self[index] for index in range(len(self)))
 
     def to(self, *args: Any, **options: Any) -> Boxes:
+        """The same, as `Tensor.to` has it."""
         return Boxes(torch.as_tensor(self.data).to(*args, **options), self.orig_shape)
 
     def cpu(self) -> Boxes:
+        """The same on the CPU."""
         return Boxes(self.data.cpu() if isinstance(self.data, Tensor) else self.data, self.orig_shape)
 
     def cuda(self) -> Boxes:
+        """The same on the GPU."""
         return self.to("cuda")
 
     def numpy(self) -> Boxes:
+        """The same as arrays."""
         return Boxes(self.data.cpu().numpy() if isinstance(self.data, Tensor) else self.data, self.orig_shape)
 
     def _sizes(self) -> Any:
@@ -123,8 +129,8 @@ class Results:
 
     image: RGB = field(repr=False)  # [h, w, 3] RGB, upright
     path: str  # file or URL it came from, or what it is called
-    names: dict[int, str] = field(repr=False)
-    boxes: Boxes = field(repr=False)
+    names: dict[int, str] = field(repr=False)  # class index -> name
+    boxes: Boxes = field(repr=False)  # best first
     speed: dict[str, float] = field(default_factory=dict)  # milliseconds of preprocess, inference, postprocess
     frame: int | None = None  # place in its video
     time: float | None = None  # seconds, in its video
@@ -163,10 +169,12 @@ class Results:
 
     @property
     def orig_shape(self) -> tuple[int, int]:
+        """(height, width) of the picture."""
         return self.boxes.orig_shape
 
     @property
     def detections(self) -> Detections:
+        """The same as the record that the networks' side of the toolkit speaks of."""
         data = torch.as_tensor(self.boxes.data)
         tracks = data[:, 4].long() if self.boxes.is_track else None
         return Detections(data[:, :4], data[:, -2], data[:, -1].long(), tracks)
@@ -182,15 +190,19 @@ class Results:
         return (self[index] for index in range(len(self)))
 
     def to(self, *args: Any, **options: Any) -> Results:
+        """The same, its boxes, as `Tensor.to` has it."""
         return replace(self, boxes=self.boxes.to(*args, **options))
 
     def cpu(self) -> Results:
+        """The same, its boxes on the CPU."""
         return replace(self, boxes=self.boxes.cpu())
 
     def cuda(self) -> Results:
+        """The same, its boxes on the GPU."""
         return replace(self, boxes=self.boxes.cuda())
 
     def numpy(self) -> Results:
+        """The same, its boxes as arrays."""
         return replace(self, boxes=self.boxes.numpy())
 
     def verbose(self) -> str:
@@ -271,6 +283,7 @@ class Results:
         return rows
 
     def to_json(self, normalize: bool = False, decimals: int = 5) -> str:
+        """`summary` as JSON text."""
         return json.dumps(self.summary(normalize, decimals), ensure_ascii=False, indent=2)
 
     def to_df(self, normalize: bool = False, decimals: int = 5) -> Any:

@@ -130,10 +130,12 @@ class Explanation:
 
     @property
     def num_layers(self) -> int:
+        """Of the decoder."""
         return self.weights.shape[0]
 
     @property
     def num_heads(self) -> int:
+        """Of its attention to the image."""
         return self.weights.shape[1]
 
     def require(self, *, layer: int | None = None, head: int | None = None) -> None:

@@ -43,7 +43,7 @@ class _Attention(nn.Module):
 
 
 class SelfAttention(_Attention):
-    """Queries and keys see where they are, values don't: q = k = x + position, v = x (Carion et al. 2020, figure 10)."""
+    """Queries and keys see where they are, values don't: q = k = x + position, v = x (as in Carion et al. 2020)."""
 
     def forward(self, x: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B, Q, D], position alike (or broadcasting); mask [..., Q, Q] bool, True where a row may look at a column."""
@@ -56,7 +56,7 @@ class SelfAttention(_Attention):
 
 
 class CrossAttention(_Attention):
-    """Queries look at a memory."""
+    """Queries look at a memory: each gets the values whose keys fit it, by as much as they do."""
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """query [B, Q, D]; key and value [B, S, D]; mask [..., Q or 1, S] bool, True where a row may look."""

@@ -27,6 +27,7 @@ class MLP(nn.Module):
         self.activation = activation or nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., channels_in] -> [..., channels_out]"""
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
         return self.layers[-1](x)
@@ -45,6 +46,7 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D]"""
         return self.linear2(self.dropout(self.activation(self.linear1(x))))
 
 
@@ -60,6 +62,7 @@ class SwiGLU(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D]"""
         gate, gated = self.project_in(x).chunk(2, -1)
         return self.project_out(F.silu(gate) * gated)
 
