@@ -36,6 +36,17 @@ def listed(values: Sequence[object], most: int = 5) -> str:
     return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
 
 
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
+
+
+def visible(text: str) -> str:
+    """As a terminal may be told it: characters that would steer it, and bytes that are no UTF-8, with backslashes.
+
+    Names of files and classes come from anybody. Tabs and ends of lines stay.
+    """
+    return text.translate(_CONTROL).encode(errors="backslashreplace").decode()
+
+
 def shortened(text: str) -> str:
     """As much of it as fits in a message."""
     return text if len(text) <= 60 else text[:57] + "..."

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detr.errors import InputError, UsageError, did_you_mean, listed, shortened
+from detr.errors import InputError, UsageError, did_you_mean, listed, shortened, visible
 
 
 def test_wrong_usage_is_told_from_bad_input_by_its_exit_code():
@@ -34,6 +34,14 @@ def test_of_many_values_the_first_are_listed():
     assert listed(range(5)) == "0, 1, 2, 3, 4"
     assert listed(range(6)) == "0, 1, 2, 3, 4, ..."
     assert listed("abc", 2) == "a, b, ..."
+
+
+@given(st.text())
+def test_no_text_steers_a_terminal(text):
+    shown = visible(text + "\x1b[31m\x9b\r\udcff")
+    assert shown.endswith(r"\x1b[31m\x9b\x0d\udcff") and shown.encode()
+    assert all(character in "\t\n" or character >= " " for character in shown)
+    assert visible("é\tüß\n") == "é\tüß\n"
 
 
 @given(st.text())

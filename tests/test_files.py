@@ -1,6 +1,7 @@
 """Files are whole or absent, and runs never lie in each other's way."""
 
 import errno
+import json
 import multiprocessing
 import os
 import stat
@@ -32,6 +33,11 @@ def test_a_file_appears_when_its_block_ends_well(tmp_path):
         assert aside.parent == path.parent and aside.suffix == ".json"
     assert path.read_text() == "{}"
     assert names_in(path.parent) == ["a.json"]
+
+
+def test_bytes_that_are_no_utf8_are_written_as_json_reads_them(tmp_path):
+    write_text(tmp_path / "names.json", json.dumps(["\udcff.jpg"], ensure_ascii=False))
+    assert json.loads((tmp_path / "names.json").read_text(encoding="utf-8")) == ["\udcff.jpg"]
 
 
 @pytest.mark.parametrize("problem", [ValueError("no"), KeyboardInterrupt(), OSError(errno.EIO, "bad disk")])

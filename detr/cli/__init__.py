@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
 import warnings
-from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
 from detr import __version__
-from detr.errors import InputError, did_you_mean
+from detr.cli.stopping import Stop, Terminated
+from detr.errors import InputError, did_you_mean, visible
 
 VERBS = {
     "demo": "See a detector at work: evaluate, predict a video, write a page.",
@@ -64,19 +65,32 @@ class _Verbs(click.Group):
 @click.pass_context
 def program(context: click.Context, debug: bool) -> None:
     """Object detection with transformers of the DETR family."""
+    _require_place()
     if context.invoked_subcommand in COMPUTING:
         from detr.cli.allocation import keep_freed_memory
 
         keep_freed_memory()
 
 
-class Terminated(BaseException):
-    """SIGTERM: unwinds like Ctrl-C, so that files are finished or removed on the way out."""
+def _require_place() -> None:
+    """Libraries that are loaded later end the program without a word, or worse, where it is nowhere."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise InputError("the current folder is gone; change to another one, and try again") from None
 
 
 def main() -> NoReturn:
     """Run the command line; leave with 0, 1 (failed), 2 (wrong usage), 130 (Ctrl-C) or 143 (SIGTERM)."""
-    signal.signal(signal.SIGTERM, _terminate)
+    stop = Stop()
+    try:
+        _open_streams()
+        _run(stop)
+    finally:
+        stop.over()
+
+
+def _run(stop: Stop) -> NoReturn:
     debug = "--debug" in sys.argv[1:]
     if not debug:
         warnings.formatwarning = _one_line
@@ -84,12 +98,10 @@ def main() -> NoReturn:
     try:
         code = program.main(arguments, prog_name="detr", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except (KeyboardInterrupt, click.Abort, Terminated) as stop:
+    except (KeyboardInterrupt, click.Abort, Terminated) as stopped:
         if debug:
             raise
-        terminated = isinstance(stop, Terminated)
-        print("terminated" if terminated else "interrupted", file=sys.stderr)
-        sys.exit(143 if terminated else 130)
+        _leave_stopped(128 + (signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT))
     except _ONLY_HELP as nothing_said:
         click.echo(nothing_said.format_message(), err=True)
         sys.exit(nothing_said.exit_code)
@@ -100,8 +112,24 @@ def main() -> NoReturn:
     except Exception as problem:
         if debug:
             raise
-        print(f"error: {_said(problem)}", file=sys.stderr)
+        if stop.number:  # what was under way, an import for one, said in words of its own that it was cut short
+            _leave_stopped(stop.code)
+        print(f"error: {visible(_said(problem))}", file=sys.stderr)
         sys.exit(_exit_code(problem))
+
+
+def _leave_stopped(code: int) -> NoReturn:
+    print("terminated" if code == 128 + signal.SIGTERM else "interrupted", file=sys.stderr)
+    sys.exit(code)
+
+
+def _open_streams() -> None:
+    """What is said where nobody listens (`2>&-`) is lost, rather than written into the next file that is opened."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))  # the lowest free number: its own
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: letters that the terminal's encoding lacks
 
 
 def _said(problem: Exception) -> str:
@@ -118,12 +146,8 @@ def _said(problem: Exception) -> str:
 
 def _one_line(message: Warning | str, *place: Any, **where: Any) -> str:
     """A warning as its reader needs it; where in the code it was given is for --debug."""
-    return f"warning: {' '.join(str(message).split())}\n"
+    return f"warning: {visible(' '.join(str(message).split()))}\n"
 
 
 def _exit_code(problem: Exception) -> int:
     return getattr(problem, "exit_code", 1)
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated

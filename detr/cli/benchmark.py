@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from detr.cli.benchmark_file import cases_of_file
+from detr.cli.plain import WORKERS, Finite
 from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty, write_text
 
@@ -57,11 +58,9 @@ class Way(NamedTuple):
     help="Sides of the input, or the shorter one.  [default: the model's]",
 )
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option(
-    "--workers", type=click.IntRange(min=0), help="Loader processes of --data.  [default: the cores, at most 8]"
-)
+@click.option("--workers", type=WORKERS, help="Loader processes of --data.  [default: the cores, at most 8]")
 @click.option("--warmup", default=5, type=click.IntRange(min=0), help="Turns that don't count.")
-@click.option("--seconds", default=3.0, type=click.FloatRange(min=0), help="Of runs that do, each; ten at least.")
+@click.option("--seconds", default=3.0, type=Finite(0, 86_400), help="Of runs that do, each; ten at least.")
 @click.option(
     "--name", help="Name of the run, which keeps its numbers.  [default: benchmark, ... where several are compared]"
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from detr.cli.plain import SEED, to_stderr, to_stdout
 from detr.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def command() -> None:
 @click.option("--images", default=2000, show_default=True, help="Training images.")
 @click.option("--val-images", default=500, show_default=True, help="Validation images.")
 @click.option("--size", default=320, show_default=True, help="About the side of an image, in pixels.")
-@click.option("--seed", default=0, show_default=True, help="Another seed makes another set.")
+@click.option("--seed", default=0, type=SEED, show_default=True, help="Another seed makes another set.")
 @click.option("--no-video", is_flag=True, help="Leave out the moving picture.")
 @click.option("--overwrite", is_flag=True, help="Write to OUT although it holds something.")
 def shapes(out: Path, images: int, val_images: int, size: int, seed: int, no_video: bool, overwrite: bool) -> None:
@@ -105,22 +106,22 @@ def convert(data: Path, format: str, out: Path, images: Path | None, copy: bool)
 
     done = convert_data(data, format.lower(), out, images=images, copy=copy, progress=progress)
     for note in done.notes:
-        click.echo(f"note: {note}", err=True)
+        to_stderr(f"note: {note}")
     splits = [f"{split} {count:,} images with {done.boxes[split]:,} boxes" for split, count in done.images.items()]
     click.echo(f"{out}: {'; '.join(splits)}; {len(done.classes)} classes")
 
 
 def _print(split: str, report: SplitReport) -> None:
-    click.echo(f"{split}: {report.source.annotations}, images in {report.source.images}")
-    click.echo(
+    to_stdout(f"{split}: {report.source.annotations}, images in {report.source.images}")
+    to_stdout(
         f"{report.num_images:,} images ({report.num_empty:,} without boxes), {report.num_boxes:,} boxes, "
         f"{report.num_crowds:,} crowds, {len(report.classes)} classes"
     )
-    click.echo(report.classes.table(report.counts))
+    to_stdout(report.classes.table(report.counts))
     for note in report.notes:
-        click.echo(f"note: {note}")
+        to_stdout(f"note: {note}")
     for problem in report.problems[:_MOST_SHOWN]:
-        click.echo(f"problem: {problem}")
+        to_stdout(f"problem: {problem}")
     if len(report.problems) > _MOST_SHOWN:
-        click.echo(f"problem: ... and {len(report.problems) - _MOST_SHOWN:,} more")
-    click.echo()
+        to_stdout(f"problem: ... and {len(report.problems) - _MOST_SHOWN:,} more")
+    to_stdout("")

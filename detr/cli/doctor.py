@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from detr.cli.plain import to_stdout
 from detr.errors import InputError, UsageError
 from detr.files import new_run
 
@@ -82,7 +83,7 @@ def command(
     else:
         _show(report)
     for line in changes or ():
-        click.echo(f"fixed: {line}", err=as_json)
+        to_stdout(f"fixed: {line}", err=as_json)
     if fix is not None:
         click.echo(f"{fix}: the corrected copy, in COCO's format", err=as_json)
     if page is not None:
@@ -111,13 +112,13 @@ def _plan(model: str, imgsz: int | None) -> Plan:
 def _show(report: Report) -> None:
     for seen in report.seen:
         boxes = len(seen.annotations.boxes)
-        click.echo(f"{seen.split}: {len(seen.paths):,} images, {boxes:,} boxes, {len(report.classes)} classes")
+        to_stdout(f"{seen.split}: {len(seen.paths):,} images, {boxes:,} boxes, {len(report.classes)} classes")
     for finding in report.findings:
-        click.echo(f"{finding.level}: {finding.text}")
+        to_stdout(f"{finding.level}: {finding.text}")
     for line in report.advice:
-        click.echo(f"advice: {line}")
+        to_stdout(f"advice: {line}")
     if report.is_healthy:
-        click.echo("nothing is wrong with it")
+        to_stdout("nothing is wrong with it")
 
 
 def _examine_machine(*, as_json: bool) -> None:

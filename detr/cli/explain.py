@@ -123,7 +123,7 @@ def _report(summary: Summary, num_sources: int, *, as_json: bool) -> None:
     for note in summary.notes:
         to_stderr(f"note: {note}")
     if as_json:
-        to_stdout(json.dumps(summary.to_json(), ensure_ascii=False))
+        click.echo(json.dumps(summary.to_json(), allow_nan=False))
     if summary.pictures:
         click.echo(f"{summary.text}; look at {summary.page}", err=as_json)
     elif not any(Path(summary.folder).iterdir()):

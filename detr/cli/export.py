@@ -11,6 +11,7 @@ import click
 from detr.cli.backend import calibration_of
 from detr.cli.plain import sides
 from detr.errors import InputError, UsageError, did_you_mean
+from detr.files import require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +69,8 @@ def command(weights: str, formats: str, as_json: bool, **options: Any) -> None:
     from detr.export import require_format
 
     names = [name.strip() for name in formats.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"--format {formats!r}: expected onnx, openvino, torch-export, or several of them")
     if options["int8"] != (options["calibrate"] is not None):
         needs = "--int8 needs --calibrate DATA: a data set with some hundred images like those to come"
         raise UsageError(needs if options["int8"] else "--calibrate is for --int8; say both")
@@ -76,6 +79,8 @@ def command(weights: str, formats: str, as_json: bool, **options: Any) -> None:
     form = _form(**options)
     network = _network(weights, **options)
     paths = {name: _path(weights, name, len(names), **options) for name in names}
+    for path in paths.values():
+        require_writable(path.parent)
     dataset = None if options["data"] is None else dataset_of(options["data"], options["split"], options["images"])
     reports = [_exported(network, name, path, form, dataset, **options) for name, path in paths.items()]
     if as_json:

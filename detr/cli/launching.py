@@ -13,6 +13,7 @@ import click
 
 from detr.errors import UsageError
 
+_MOST = 1000
 PATIENCE = "600"  # seconds that processes have to finish a step and save, after a signal
 _LOGGERS = ("torch.distributed.elastic", "torch.distributed.run", "torch.distributed.launcher")
 
@@ -33,8 +34,8 @@ def several(device: str) -> Several | None:
     """
     if found := re.fullmatch(r"cpu:(\d+)", device):
         count = int(found[1])
-        if count == 0:
-            raise UsageError(f"--device {device}: expected a number of processes, such as cpu:2")
+        if not 0 < count <= _MOST:
+            raise UsageError(f"--device {device}: expected a number of processes up to {_MOST:,}, such as cpu:2")
         return Several("cpu", (), count) if count > 1 else None
     if "," not in device:
         return None

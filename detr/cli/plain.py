@@ -5,10 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from detr.errors import InputError, UsageError
+from detr.errors import InputError, UsageError, visible
+
+WORKERS = click.IntRange(0, 1000)
+SEED = click.IntRange(0, 2**32 - 1)  # of NumPy's generators, among others
+
+
+class Finite(click.FloatRange):
+    """A range that NaN is not in either, nor is infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
 
 
 def share(flag: str, text: str) -> float:
@@ -33,13 +47,13 @@ def sides(text: str) -> tuple[int, ...]:
         raise UsageError(f"--imgsz {text}: expected a side such as 640, or height,width such as 480,640") from None
 
 
-def to_stdout(line: str) -> None:
-    """File names that are no UTF-8 are shown with backslashes."""
-    click.echo(line.encode(errors="backslashreplace").decode())
+def to_stdout(line: str, *, err: bool = False) -> None:
+    """A line for people; on stderr with `err`."""
+    click.echo(visible(line), err=err)
 
 
 def to_stderr(line: str) -> None:
-    click.echo(line.encode(errors="backslashreplace").decode(), err=True)
+    to_stdout(line, err=True)
 
 
 def say_nothing(line: str) -> None:

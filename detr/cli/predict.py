@@ -61,7 +61,9 @@ if TYPE_CHECKING:
 @click.option("--show", is_flag=True, help="A window with the pictures; Escape or q closes it.")
 @click.option("--no-save", is_flag=True, help="No drawn pictures or videos.")
 @click.option("--no-video", is_flag=True, help="No drawn videos.")
-@click.option("--line-width", type=click.IntRange(min=1), help="Of boxes, in pixels.  [default: by the picture's size]")
+@click.option(
+    "--line-width", type=click.IntRange(1, 1000), help="Of boxes, in pixels.  [default: by the picture's size]"
+)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first source that can't be read.")
 @click.option("--iou", hidden=True, help="Accepted for the sake of old habits; there is no suppression to set.")
 @click.option("--name", help="Name of the run.  [default: predict, predict-2, ...]")
@@ -197,7 +199,7 @@ def _report(summary: Summary, num_sources: int, *, as_json: bool) -> None:
     for note in summary.notes:
         to_stderr(f"note: {note}")
     if as_json:
-        to_stdout(json.dumps(summary.to_json(), ensure_ascii=False))
+        click.echo(json.dumps(summary.to_json(), allow_nan=False))
     saved = any(summary.folder.iterdir())
     if summary.frames:
         click.echo(f"{summary.text}{f': {summary.folder}' if saved else ''}", err=as_json)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detr.cli.backend import backend_options, exported_runner
+from detr.cli.plain import Finite
 from detr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,15 +28,13 @@ _SECONDS_TO_TAKE = 30
 @click.option("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 for all. There is no password.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, help="0: any that is free.")
 @click.option("--batch", type=click.IntRange(min=1), default=8, help="Pictures of several requests at once.")
-@click.option("--wait", type=click.FloatRange(min=0), default=5.0, help="Milliseconds a picture waits for others.")
+@click.option("--wait", type=Finite(0, 60_000), default=5.0, help="Milliseconds a picture waits for others.")
 @click.option("--queue", type=click.IntRange(min=1), default=64, help="Requests at a time; 503 for more.")
-@click.option(
-    "--queue-mb", type=click.FloatRange(min=0.001), default=256.0, help="Of their pictures' bytes; 503 for more."
-)
-@click.option("--max-mb", type=click.FloatRange(min=0.001), default=20.0, help="Of a picture's request; 413 for more.")
-@click.option("--max-megapixels", type=click.FloatRange(min=0.01), default=50.0, help="Of a picture; 413 for more.")
-@click.option("--max-video-mb", type=click.FloatRange(min=0.001), default=256.0, help="Of a video; 413 for more.")
-@click.option("--max-video-megapixels", type=click.FloatRange(min=0.01), default=10.0, help="Of a frame; 413 for more.")
+@click.option("--queue-mb", type=Finite(min=0.001), default=256.0, help="Of their pictures' bytes; 503 for more.")
+@click.option("--max-mb", type=Finite(min=0.001), default=20.0, help="Of a picture's request; 413 for more.")
+@click.option("--max-megapixels", type=Finite(min=0.01), default=50.0, help="Of a picture; 413 for more.")
+@click.option("--max-video-mb", type=Finite(min=0.001), default=256.0, help="Of a video; 413 for more.")
+@click.option("--max-video-megapixels", type=Finite(min=0.01), default=10.0, help="Of a frame; 413 for more.")
 @click.option("--max-frames", type=click.IntRange(min=1), default=10_000, help="Of a video; the rest is left out.")
 @click.option("--root-path", default="", metavar="/PATH", help="What a proxy has in front of the paths here.")
 @click.option(
@@ -128,6 +127,8 @@ def _detector(**options: Any) -> Detector:
 
 def _listening(host: str, port: int) -> socket.socket:
     """UsageError for an address that can't be had."""
+    if not host.strip():
+        raise UsageError("--host is empty; expected an address such as 127.0.0.1, or 0.0.0.0 for all")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

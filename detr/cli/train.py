@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detr.cli.launching import leave_to_processes
+from detr.cli.plain import WORKERS, to_stdout
 from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty
 
@@ -80,7 +81,7 @@ AUTO = "auto"
 @click.option("--deterministic", is_flag=True, default=None, help="Only algorithms that give the same bits each time.")
 @click.option("--compile", is_flag=True, default=None, help="Compile backbone and encoder: minutes first, then faster.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps; 0,1 (GPUs) or cpu:2: so many processes.")
-@click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: the cores, at most 8]")
+@click.option("--workers", type=WORKERS, help="Loader processes.  [default: the cores, at most 8]")
 @click.option("--cache", type=click.Choice(["ram", "disk"]), help="Keep the decoded images for the next epochs.")
 @click.option(
     "--log",
@@ -162,7 +163,7 @@ def command(
 
         def say(line: str) -> None:
             if team.leads:
-                click.echo(line, err=as_json)
+                to_stdout(line, err=as_json)
 
         chosen = _recipe(recipe, resume, words, imgsz, finetune=finetune)
         train_set, val_set = open_for_training(data, channels=chosen.model.input.channels, progress=progress)

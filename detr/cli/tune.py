@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from detr.cli import Terminated
-from detr.errors import UsageError
+from detr.cli.plain import SEED, WORKERS, to_stdout
+from detr.cli.stopping import Terminated
+from detr.errors import InputError, UsageError
 from detr.files import require_writable
 
 
@@ -26,9 +27,9 @@ from detr.files import require_writable
 @click.option("--finetune", is_flag=True, help="Schedule and augmentation for a small data set.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Of each training.  [default: the recipe's]")
 @click.option("--imgsz", type=click.IntRange(min=32), help="Side of the input, a multiple of 32.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the search; all trainings have the recipe's.")
+@click.option("--seed", type=SEED, default=0, help="Of the search; all trainings have the recipe's.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: the cores, at most 8]")
+@click.option("--workers", type=WORKERS, help="Loader processes.  [default: the cores, at most 8]")
 @click.option("--name", default="tune", help="Name of the search; one of that name is gone on with.")
 @click.option("--project", default="runs", help="Folder that holds the runs.")
 def command(
@@ -91,15 +92,14 @@ def command(
             trials=trials,
             epochs=plain.train.epochs,
             seed=seed,
-            say=click.echo,
+            say=to_stdout,
         )  # fmt: skip
     except (KeyboardInterrupt, Terminated):
         click.echo(f"stopped; the same command goes on with {folder}")
         raise
     click.echo(found.table)
     if found.best is None:
-        click.echo(f"no trial came to its end; everything is in {folder}")
-        return
+        raise InputError(f"no trial came to its end; what they said is in {folder}")
     best = shlex.quote(str(folder / BEST_RECIPE))
     start = "" if weights is None else f" --weights {shlex.quote(weights)}"
     click.echo(

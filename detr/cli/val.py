@@ -12,6 +12,7 @@ import click
 
 from detr.cli.backend import backend_options, exported_runner
 from detr.cli.launching import leave_to_processes
+from detr.cli.plain import WORKERS, to_stderr, to_stdout
 from detr.cli.slices import slice_options, slicing_asked
 from detr.errors import InputError, UsageError
 from detr.files import new_run, removed_if_empty, require_writable, write_text
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 @click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run.  [default: the model's]")
 @click.option("--queries", type=click.IntRange(min=1), help="Queries that run.  [default: the model's]")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps; 0,1 (GPUs) or cpu:2: so many processes.")
-@click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: the cores, at most 8]")
+@click.option("--workers", type=WORKERS, help="Loader processes.  [default: the cores, at most 8]")
 @click.option("--half", is_flag=True, help="Half precision: float16 on a GPU, bfloat16 on a CPU.")
 @click.option("--compile", is_flag=True, help="Compile the network first: a minute, then faster.")
 @backend_options
@@ -124,7 +125,7 @@ def _tell_why(
     from detr.diagnose.report import table
     from detr.diagnose.writing import write_diagnosis
 
-    click.echo(f"\n{table(diagnosis)}", err=options["as_json"])
+    to_stdout(f"\n{table(diagnosis)}", err=options["as_json"])
     return write_diagnosis(folder, "Why AP is what it is", diagnosis, metrics, dataset)
 
 
@@ -248,21 +249,21 @@ def _require_known_classes(classes: Classes, annotations: Annotations, *, say: b
         matched_classes(classes, annotations)
     except OtherClasses as problem:
         if say:
-            click.echo(problem.table, err=True)
+            to_stderr(problem.table)
         raise
 
 
 def _noted(annotations: Annotations) -> Annotations:
     for note in annotations.notes:
-        click.echo(f"note: {note}", err=True)
+        to_stderr(f"note: {note}")
     return annotations
 
 
 def _show(metrics: Metrics, report: dict[str, Any], *, as_json: bool) -> None:
     for note in metrics.notes:
-        click.echo(f"note: {note}", err=True)
+        to_stderr(f"note: {note}")
     if as_json:
         click.echo(json.dumps(report, allow_nan=False))
     else:
-        click.echo(f"{metrics.class_table()}\n\n{metrics.table()}")
+        to_stdout(f"{metrics.class_table()}\n\n{metrics.table()}")
     sys.stdout.flush()

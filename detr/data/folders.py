@@ -92,11 +92,11 @@ def _missing(root: Path, parent: PurePosixPath, names: list[str]) -> list[str]:
         return [str(parent / name) for name in names]
     _require_below(root, folder)
     with os.scandir(folder) as entries:
-        is_link = {entry.name: entry.is_symlink() for entry in entries}
+        plain = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
     missing = []
     for name in names:
         # A name may be spelt otherwise on disk (case, accents) and still be found by the system.
-        if is_link.get(name, True):
+        if name not in plain:
             if not (folder / name).is_file():
                 missing.append(str(parent / name))
             else:

@@ -135,7 +135,9 @@ def _writer_of(
     if source.kind == "image":
         return lambda explained: _write_image(explained, path, layer, head)
     video: list[VideoWriter] = []
-    lines = stack.enter_context(path.with_name(f"{path.name}.jsonl").open("w", encoding="utf-8"))
+    lines = stack.enter_context(
+        path.with_name(f"{path.name}.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
+    )
 
     def write(explained: Explained) -> None:
         frame = explained.frame

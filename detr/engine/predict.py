@@ -16,7 +16,7 @@ from detr.engine.results import Results
 from detr.engine.saving import Saver, Wanted
 from detr.engine.shares import Share, share_of
 from detr.engine.tracking import Follower, Tracking, counts_json
-from detr.errors import InputError
+from detr.errors import InputError, visible
 from detr.runtime.ahead import ahead
 from detr.runtime.progress import progress
 from detr.runtime.settings import Settings
@@ -209,7 +209,7 @@ def _announce(item: _Begun, bar: Any) -> None:
         bar.total = None
     elif bar.total is not None or bar.n == 0:
         bar.total = (bar.total or 0) + item.total
-    bar.set_postfix_str(item.source.name, refresh=True)
+    bar.set_postfix_str(visible(item.source.name), refresh=True)
 
 
 def _count(item: _Found, summary: Summary) -> None:
@@ -235,9 +235,10 @@ def _conclude(
     rate = f", {count / seconds:.1f} frames/s" if count > 1 else ""
     frames_said = f"{_counted(count, 'frame')}, " if item.source.kind != "image" else ""
     tracks_said = f", {_counted(item.tracks, 'track')}" if item.tracks else ""
-    say(f"{item.source.path}: {frames_said}{_counted(summary.detections - detections, 'detection')}{tracks_said}{rate}")
+    found = _counted(summary.detections - detections, "detection")
+    say(visible(f"{item.source.path}: {frames_said}{found}{tracks_said}{rate}"))
     for one in item.counts:
-        say(f"  {one.said(names)}")
+        say(visible(f"  {one.said(names)}"))
 
 
 def _counted(number: int, what: str) -> str:

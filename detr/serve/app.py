@@ -119,6 +119,7 @@ class _Office:
         self.detector, self.name, self.limits, self.imgsz = detector, name, limits, imgsz
         self.meter = Meter()
         self._batch, self._wait = batch, wait
+        self._own = detector.settings(imgsz=imgsz)  # refuses what the detector can't do before anybody listens
         self._videos = 0
         self._decoding = asyncio.Semaphore(min(4, os.cpu_count() or 1))  # whole pictures in memory at a time
         self._explaining = asyncio.Semaphore(1)  # the same, of those that stay there until they are answered
@@ -127,7 +128,7 @@ class _Office:
     @asynccontextmanager
     async def open(self, app: FastAPI) -> AsyncIterator[None]:
         batcher = Batcher(self.detector, most=self._batch, wait=self._wait, tell=self.meter.batch)
-        settings = self.detector.settings(imgsz=self.imgsz)
+        settings = self._own
         height, width = settings.input.frame
         empty = np.zeros((height, width, settings.input.channels), np.uint8)
         await asyncio.wrap_future(batcher.look(self._prepared(empty, settings), settings))

@@ -63,7 +63,7 @@ class TrainConfig(Config):
     compile: bool = False  # backbone and encoder by `torch.compile`, a minute for each size of the input
     shard: bool = False  # over several processes, each keeps a part of weights, gradients and optimizer (FSDP2)
     activation_checkpointing: bool = False  # keep less for the backward pass and compute it again: a third more time
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
     evaluate_every: int = Field(default=1, ge=1)  # epochs; the last one is always evaluated
     patience: int = Field(default=0, ge=0)  # evaluations without a better AP until training stops; 0: never
 

@@ -10,8 +10,10 @@ import importlib.util
 import io
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -93,10 +95,13 @@ def tune(
 
 def _study(folder: Path, about: Mapping[str, Any], seed: int, epochs: int) -> Any:
     import optuna
+    from sqlalchemy.pool import NullPool
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Not by an address: a folder's name may hold what means something else there, such as ? or %.
+    creator = partial(sqlite3.connect, folder.absolute() / STUDY)
     study = optuna.create_study(
-        storage=f"sqlite:///{(folder / STUDY).resolve()}",
+        storage=optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": creator, "poolclass": NullPool}),
         study_name="detr",
         direction="maximize",
         load_if_exists=True,

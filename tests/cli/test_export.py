@@ -24,6 +24,7 @@ def run(*words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--format", ","], "--format ',': expected onnx"),
         (["--format", "onx"], "did you mean 'onnx'"),
         (["--format", "torchscript"], "take its successor, torch-export"),
         (["--format", "onnx,tensorrt"], "take onnx, of which TensorRT makes its engine"),
@@ -40,6 +41,13 @@ def run(*words):
 def test_what_makes_no_sense_is_refused(words, message):
     with pytest.raises(UsageError, match=message):
         run("rtdetr-tiny", *words)
+
+
+def test_where_it_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(export, "write", None)
+    with pytest.raises(InputError, match=r"cannot write to .*file"):
+        run("rtdetr-tiny", "-o", str(tmp_path / "file" / "x.onnx"))
 
 
 def test_a_file_gets_its_name_when_it_has_been_verified(tmp_path, monkeypatch):

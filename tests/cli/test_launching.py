@@ -34,6 +34,7 @@ def test_lists_and_counts_name_processes(monkeypatch):
     ("text", "message"),
     [
         ("cpu:0", "expected a number of processes"),
+        ("cpu:99999999999", "up to 1,000"),
         ("cpu,cpu", "cpu:2 for two processes"),
         ("0,cpu", "expected GPUs such as 0,1"),
         ("0,", "expected GPUs such as 0,1"),

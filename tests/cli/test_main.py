@@ -11,6 +11,7 @@ import click
 import pytest
 
 import detr.cli
+from detr.cli.stopping import Terminated
 from detr.errors import InputError, UsageError
 
 
@@ -41,7 +42,7 @@ def leave(monkeypatch, capsys, problem, *options):
         (MemoryError(), 1, "error: out of memory\n"),
         (ZeroDivisionError("oh"), 1, "error: ZeroDivisionError: oh (detr --debug ... shows where)\n"),
         (KeyboardInterrupt(), 130, "\ninterrupted\n"),  # on a line of its own, after the terminal's ^C
-        (detr.cli.Terminated(), 143, "terminated\n"),
+        (Terminated(), 143, "terminated\n"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )
@@ -69,6 +70,16 @@ def test_every_verb_and_alias_has_its_command():
         command = detr.cli._Verbs().get_command(None, verb)
         assert isinstance(command, click.Command), verb
         assert command.help, f"detr {verb} doesn't say what it does"
+
+
+def test_no_range_of_any_verb_has_nan_or_infinity_in_it():
+    for verb in detr.cli.VERBS:
+        command = detr.cli._Verbs().get_command(None, verb)
+        for option in command.params:
+            if isinstance(option.type, click.FloatRange):
+                for text in ("nan", "inf", "1e999"):
+                    with pytest.raises(click.BadParameter):
+                        option.type.convert(text, option, None)
 
 
 @pytest.mark.parametrize("words", [(), ("data",), ("weights",)])
@@ -116,20 +127,73 @@ def test_public_names_are_all_there():
         assert getattr(package, name) is not None, name
 
 
-def test_sigterm_unwinds_and_leaves_with_143(tmp_path):
+@pytest.mark.parametrize(
+    ("ends", "code", "said", "left"),
+    [
+        ("kill(SIGTERM); sleep(5)", 143, "terminated\n", ["cleaned"]),
+        ("kill(SIGINT); sleep(5)", 130, "\ninterrupted\n", ["cleaned"]),
+        ("stopping._SAME = 9; twice.append(SIGINT); kill(SIGINT); sleep(5)", 130, "\ninterrupted\n", ["cleaned"]),
+        ("stopping._SAME = 0; twice.append(SIGTERM); kill(SIGTERM); sleep(5)", -15, "", []),  # the shell calls it 143
+        ("atexit.register(kill, SIGTERM)", -15, "", ["cleaned"]),
+        ("kill_in_import()", 130, "interrupted\n", ["cleaned"]),
+    ],
+    ids=["SIGTERM", "SIGINT", "twice at once", "twice", "at exit", "in an import"],
+)
+def test_a_signal_unwinds_once_and_leaves_with_its_code(tmp_path, ends, code, said, left):
     program = textwrap.dedent("""
-        import os, signal, sys, time, click, detr.cli
+        import atexit, os, signal, sys, click, detr.cli
+        from detr.cli import stopping
+        from signal import SIGINT, SIGTERM
+        from time import sleep
+        twice = []
+        def kill(number):
+            signal.raise_signal(number)
+        def kill_in_import():
+            try:
+                kill(SIGINT)
+            except KeyboardInterrupt:
+                raise ImportError("cut short") from None
         @click.command()
         def verb():
             try:
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(5)
+                ENDS
             finally:
+                for number in twice:
+                    kill(number)
                 open("cleaned", "w").close()
         detr.cli._Verbs.get_command = lambda self, context, name: verb
         sys.argv = ["detr", "verb"]
         detr.cli.main()
-    """)
+    """).replace("ENDS", ends)
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=30)
-    assert (done.returncode, done.stderr) == (143, "terminated\n")
-    assert os.listdir(tmp_path) == ["cleaned"]
+    assert (done.returncode, done.stderr) == (code, said)
+    assert os.listdir(tmp_path) == left
+
+
+def in_shell(line, **settings):
+    """`line` in sh, where `detr` is this program."""
+    start = f"detr() {{ '{sys.executable}' -c 'from detr.cli import main; main()' \"$@\"; }}\n"
+    return subprocess.run(["sh", "-c", start + line], capture_output=True, text=True, timeout=60, **settings)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the shell of other systems")
+@pytest.mark.parametrize(
+    ("line", "code", "out", "err"),
+    [
+        ("detr trian 2>&-", 2, "", ""),
+        ("detr trian >&-", 2, "", "error: no such command 'trian'; did you mean 'train'?\n"),
+        ("detr --version | true; detr trian <&- >&- 2>&-", 2, "", ""),
+        ("mkdir gone && cd gone && rmdir ../gone && detr models", 1, "", "error: the current folder is gone; "),
+        (r"""detr "$(printf 'a\033[31mb\377')" """, 2, "", r"error: no such command 'a\x1b[31mb\udcff'"),
+    ],
+)
+def test_odd_surroundings_get_a_line_on_stderr_or_nothing(tmp_path, line, code, out, err):
+    done = in_shell(line, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (code, out)
+    assert done.stderr.startswith(err) and done.stderr.count("\n") == bool(err)
+
+
+def test_what_nobody_listens_to_is_written_into_no_file(tmp_path):
+    program = "import os; from detr.cli import _open_streams; _open_streams(); print(os.open('f', os.O_CREAT) > 2)"
+    done = in_shell(f"'{sys.executable}' -c \"{program}\" <&- 2>&-", cwd=tmp_path)
+    assert done.stdout == "True\n"

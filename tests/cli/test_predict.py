@@ -139,6 +139,7 @@ def test_one_bad_file_is_one_line(tmp_path, detr_predict):
         (["a.png", "--imgsz", "wide"], "--imgsz wide: expected a side"),
         (["a.png", "--imgsz", "100"], "multiple of 32 up to 8192; the nearest is 96"),
         (["a.png", "--imgsz", "64,64,64"], "a side, or a height and a width"),
+        (["a.png", "--line-width", "99999999999999999999"], "is not in the range"),
         (["a.png", "--max-det", "0"], "0 is not in the range"),
         (["a.png", "--classes", "doog"], "did you mean 'dog'"),
         ([], "Missing argument"),

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from detr.cli.tune import command
-from detr.errors import UsageError
+from detr.errors import InputError, UsageError
 
 pytest.importorskip("optuna")
 
@@ -55,6 +55,23 @@ def test_what_no_recipe_allows_is_refused_before_any_training(small, data, tmp_p
     with pytest.raises(UsageError, match=message):
         detr_tune(small, "--data", data, "--project", str(tmp_path / "runs"), *words)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_search_without_any_result_fails(small, data, tmp_path, monkeypatch):
+    class Failing:
+        def __init__(self, words, *, project, name):
+            pass
+
+        def epochs(self):
+            raise InputError("no memory left")
+
+        def stop(self):
+            pass
+
+    monkeypatch.setattr("detr.training.trial.TrainingProcess", Failing)
+    words = ["--search", "augment.flip=0,1", "--trials", "1", "--project", str(tmp_path)]
+    with pytest.raises(InputError, match="no trial came to its end"):
+        detr_tune(small, "--data", data, *words)
 
 
 def test_optuna_is_asked_for_by_its_line(small, data, monkeypatch):

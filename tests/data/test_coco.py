@@ -330,6 +330,14 @@ def test_missing_images_are_counted_and_named_at_once(read, pictures):
         CocoDataset(read(tree(images=images)), pictures)
 
 
+def test_what_is_no_file_is_missing_and_not_waited_for(read, pictures):
+    os.mkfifo(pictures / "8.png")
+    (pictures / "9.png").mkdir()
+    images = [{"id": i, "file_name": f"{i}.png"} for i in (1, 8, 9)]
+    with pytest.raises(InputError, match=r"2 images are missing in .*: 8.png, 9.png"):
+        CocoDataset(read(tree(images=images)), pictures)
+
+
 @pytest.mark.parametrize(
     "name", ["../1.png", "a/../../1.png", "/etc/passwd", "1.png\0", "C:\\1.png", "..\\1.png", "\\\\server\\1.png", "."]
 )

@@ -66,7 +66,9 @@ def test_the_best_trials_recipe_is_kept_and_all_are_in_the_table(tmp_path):
 
 def test_a_search_goes_on_with_what_it_knows(tmp_path):
     first, second = [], []
+    tmp_path = tmp_path / "50%20 ?a#b"
     search(tmp_path, first, trials=3)
+    assert (tmp_path / "study.db").is_file()
     search(tmp_path, second, trials=5)
     assert (len(first), len(second)) == (3, 2)
     assert not {each.x for each in first} & {each.x for each in second}
