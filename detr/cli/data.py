@@ -91,20 +91,23 @@ def check(data: Path, images: Path | None, quick: bool, strict: bool, as_json: b
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write, new or empty.")
 @click.option("--images", type=click.Path(path_type=Path), help="Image folder of a single annotation file.")
 @click.option("--copy", is_flag=True, help="Copy the images instead of making hard links to them.")
-def convert(data: Path, format: str, out: Path, images: Path | None, copy: bool) -> None:
+@click.option("--val", type=float, help="Share of the images that become val, where DATA has none: 0.2.")
+def convert(data: Path, format: str, out: Path, images: Path | None, copy: bool, val: float | None) -> None:
     """Write DATA in another format: the same images, boxes and names.
 
     \b
       detr data convert my-coco --to yolo --out my-yolo
+      detr data convert cvat-export --to coco --out my-data --val 0.2
       detr data convert VOCdevkit/VOC2007 --to coco --out voc-as-coco --copy
 
+    With --val every fifth image, say, is set aside to measure on, of each class as many; the same ones each time.
     Classes keep their order. Outlines aren't kept; boxes are cut to their image for YOLO and VOC, which have no crowds
     (YOLO: left out; VOC: written as difficult).
     """
     from detr.data.conversion import convert as convert_data
     from detr.runtime.progress import progress
 
-    done = convert_data(data, format.lower(), out, images=images, copy=copy, progress=progress)
+    done = convert_data(data, format.lower(), out, images=images, copy=copy, val=val, progress=progress)
     for note in done.notes:
         to_stderr(f"note: {note}")
     splits = [f"{split} {count:,} images with {done.boxes[split]:,} boxes" for split, count in done.images.items()]

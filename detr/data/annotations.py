@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -45,6 +45,23 @@ class Annotations:
     def counts(self) -> NDArray[np.int64]:
         """[C] how many boxes each class has, crowds apart."""
         return np.bincount(self.labels[~self.crowd], minlength=len(self.classes))
+
+    def chosen(self, images: NDArray[np.bool_], rows: NDArray[np.bool_] | None = None) -> Annotations:
+        """Only the images of the mask [I], and of their annotations only those of the mask [A], where given."""
+        kept = images[self.image_indices] if rows is None else images[self.image_indices] & rows
+        places = np.flatnonzero(images)
+        return replace(
+            self,
+            image_ids=tuple(self.image_ids[place] for place in places),
+            file_names=tuple(self.file_names[place] for place in places),
+            heights=self.heights[images],
+            widths=self.widths[images],
+            image_indices=(np.cumsum(images) - 1)[self.image_indices[kept]],
+            labels=self.labels[kept],
+            boxes=self.boxes[kept],
+            areas=self.areas[kept],
+            crowd=self.crowd[kept],
+        )
 
 
 class Source(Protocol):

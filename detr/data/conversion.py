@@ -16,6 +16,7 @@ from detr.data import Progress
 from detr.data.annotations import Source
 from detr.data.coco import clipped
 from detr.data.folders import ImageFolder, inside
+from detr.data.setting_aside import set_aside
 from detr.data.sources import find_splits
 from detr.data.threads import on_all_cores
 from detr.data.writing import FORMATS, Format, Part
@@ -41,10 +42,12 @@ def convert(
     *,
     images: str | os.PathLike[str] | None = None,
     copy: bool = False,
+    val: float | None = None,
     progress: Progress | None = None,
 ) -> Converted:
     """Write all splits of a data set to the folder `out`, in the format `to`: "coco", "yolo" or "voc".
 
+    `val` is the share of the training images that become the validation split of a set that has none of its own.
     Images are hard links to those of `data`, or copies, as those of an archive always are. Classes keep their order
     and names; what the format can't say is left out with a note. UsageError where `out` holds something; InputError
     where `data` can't be read whole.
@@ -55,6 +58,8 @@ def convert(
     notes: list[str] = []
     with folder_written_aside(out) as folder:
         parts = list(_parts(find_splits(data, images=images), notes, progress))
+        if val is not None:
+            parts = _with_val(parts, val)
         classes = parts[0].annotations.classes
         parts = [_fitting(part, format, notes) for part in parts]
         write_parts(folder, parts, format, copy=copy, progress=progress)
@@ -102,6 +107,20 @@ def _parts(splits: dict[str, Source], notes: list[str], progress: Progress | Non
             notes.append(f"{split}: {other:,} images are not of the size that is said; their own is written")
         found = replace(read, classes=classes, heights=sizes[:, 0], widths=sizes[:, 1])
         yield Part(split, found, tuple(paths))
+
+
+def _with_val(parts: Sequence[Part], share: float) -> list[Part]:
+    splits = [part.split for part in parts]
+    if "train" not in splits or "val" in splits:
+        raise UsageError(f"a validation split is set aside where there is only train; this set has {', '.join(splits)}")
+    place = splits.index("train")
+    whole = parts[place]
+    aside = set_aside(whole.annotations, share)
+    found = []
+    for split, images in (("train", ~aside), ("val", aside)):
+        sources = tuple(source for source, is_kept in zip(whole.sources, images, strict=True) if is_kept)
+        found.append(Part(split, whole.annotations.chosen(images), sources))
+    return [*found, *parts[:place], *parts[place + 1 :]]
 
 
 def _fitting(part: Part, format: Format, notes: list[str]) -> Part:

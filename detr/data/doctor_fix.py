@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +18,6 @@ from detr.data.doctor_images import Seen
 from detr.data.writing import FORMATS, Part
 from detr.errors import InputError
 from detr.files import folder_written_aside
-
-Value = TypeVar("Value")
 
 
 def write_fixed(
@@ -72,28 +68,19 @@ def _fixed(seen: Seen, leaked: set[int], changes: list[str]) -> Part:
     ):
         if count:
             changes.append(f"{seen.split}: {count:,} {what}")
-    new_index = np.cumsum(images) - 1
     within = _within(seen)
     found = replace(
         known,
-        image_ids=tuple(_chosen(known.image_ids, images)),
-        file_names=tuple(_chosen(known.file_names, images)),
-        heights=seen.sizes[images, 0],
-        widths=seen.sizes[images, 1],
-        image_indices=new_index[known.image_indices[rows]],
-        labels=known.labels[rows],
-        boxes=np.where(cut[:, None], within, known.boxes)[rows],
-        areas=np.where(cut, np.minimum(known.areas, np.prod(within[:, 2:], 1)), known.areas)[rows],
-        crowd=known.crowd[rows],
+        heights=seen.sizes[:, 0],
+        widths=seen.sizes[:, 1],
+        boxes=np.where(cut[:, None], within, known.boxes),
+        areas=np.where(cut, np.minimum(known.areas, np.prod(within[:, 2:], 1)), known.areas),
     )
-    return Part(seen.split, found, tuple(_chosen(seen.paths, images)))
+    paths = tuple(path for path, is_kept in zip(seen.paths, images, strict=True) if is_kept)
+    return Part(seen.split, found.chosen(images, rows), paths)
 
 
 def _within(seen: Seen) -> NDArray[np.float64]:
     """[A, 4] xywh within the images."""
     corners, _ = clipped(seen.annotations.boxes, seen.box_sizes[:, 0], seen.box_sizes[:, 1])
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
-
-
-def _chosen(values: Sequence[Value], kept: NDArray[np.bool_]) -> Iterator[Value]:
-    return (value for value, is_kept in zip(values, kept, strict=True) if is_kept)

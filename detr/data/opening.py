@@ -14,6 +14,8 @@ from detr.data.kept_pixels import kept
 from detr.data.soundness import require_sound_images
 from detr.data.sources import find_split, find_splits
 
+_ADVICE = "to set some images aside: detr data convert DATA --to coco --out NEW --val 0.2"
+
 
 def open_split(source: Source, *, classes: Classes | None = None) -> CocoDataset:
     """The images and boxes of a split, whatever its format; with the indices of `classes`, where given."""
@@ -37,11 +39,14 @@ def open_for_training(
 def notes_for_training(train_set: CocoDataset, val_set: CocoDataset | None) -> list[str]:
     """What is worth knowing before training starts, one line each."""
     lines = [*train_set.annotations.notes, *train_set.notes()]
-    if val_set is not None:
+    if val_set is None:
+        lines.append(f"no validation split, so no AP; {_ADVICE}")
+    else:
         lines += [f"validation: {note}" for note in val_set.annotations.notes]
         shared = len(_files(train_set) & _files(val_set))
         if shared:
-            lines.append(f"{shared:,} of the {len(val_set):,} validation images are training images too")
+            advice = f"; {_ADVICE}" if shared == len(val_set) == len(train_set) else ""
+            lines.append(f"{shared:,} of the {len(val_set):,} validation images are training images too{advice}")
     return lines
 
 

@@ -225,3 +225,32 @@ def test_where_no_links_can_be_made_copies_are_offered(tmp_path, monkeypatch):
         convert(source, "coco", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     convert(source, "coco", tmp_path / "out", copy=True)
+
+
+def test_a_validation_split_is_set_aside_with_its_share_of_each_class(tmp_path):
+    images = [(f"{number}.png", [(7, (1, 1, 9, 9))] * (number % 2)) for number in range(40)]
+    images += [(f"rare-{number}.png", [(7, (1, 1, 9, 9)), (90, (20, 20, 5, 5))]) for number in range(10)]
+    data = write_coco(tmp_path / "in", {"train": images, "test": images[:3]}, CATEGORIES)
+    whole = find_splits(data)["train"].read()
+    done = convert(data, "coco", tmp_path / "out", val=0.2)
+    assert done.images == {"train": 40, "val": 10, "test": 3}
+    splits = {split: source.read(classes=whole.classes) for split, source in find_splits(tmp_path / "out").items()}
+    train, val = splits["train"], splits["val"]
+    assert sorted(train.file_names + val.file_names) == sorted(whole.file_names)
+    assert val.counts().tolist() == [0, 6, 2] and (train.counts() + val.counts()).tolist() == whole.counts().tolist()
+    convert(write_coco(tmp_path / "again", {"train": images[::-1]}, CATEGORIES), "yolo", tmp_path / "yolo", val=0.2)
+    assert set(find_splits(tmp_path / "yolo")["val"].read().file_names) == set(val.file_names)
+
+
+@pytest.mark.parametrize(
+    ("splits", "share", "message"),
+    [
+        (SPLITS, 0.2, "this set has train, val"),
+        ({"train": SPLITS["train"]}, 20, "a validation split of 20; expected a share"),
+        ({"train": SPLITS["train"]}, 0.01, "0.01 of 3 images leave none for one of the splits"),
+    ],
+)
+def test_a_validation_split_that_cannot_be_set_aside_is_refused(tmp_path, splits, share, message):
+    with pytest.raises(InputError, match=message):
+        convert(write_coco(tmp_path / "in", splits, CATEGORIES), "coco", tmp_path / "out", val=share)
+    assert not (tmp_path / "out").exists()
