@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from detr.cli.flags import together
 from detr.errors import UsageError
 
 if TYPE_CHECKING:
     from detr.export import Calibration
     from detr.runtime.runner import Runner
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 
-
-def backend_options(command: Command) -> Command:
-    """--backend, --int8 and --calibrate."""
-    for option in (
-        click.option("--calibrate", metavar="DATA", help="Data set whose images --int8 is fitted to, some hundred."),
-        click.option("--int8", is_flag=True, help="Compute in 8 bits; needs --backend onnx or openvino, --calibrate."),
-        click.option(
-            "--backend",
-            type=click.Choice(["torch", "onnx", "openvino"]),
-            default="torch",
-            help="What runs the network: PyTorch, or on the CPU ONNX Runtime or OpenVINO.",
-        ),
-    ):
-        command = option(command)
-    return command
+backend_options = together(
+    click.option(
+        "--backend",
+        type=click.Choice(["torch", "onnx", "openvino"]),
+        default="torch",
+        help="What runs the network: PyTorch, or on the CPU ONNX Runtime or OpenVINO.",
+    ),
+    click.option("--int8", is_flag=True, help="Compute in 8 bits; needs --backend onnx or openvino, --calibrate."),
+    click.option("--calibrate", metavar="DATA", help="Data set whose images --int8 is fitted to, some hundred."),
+)
 
 
 def exported_runner(

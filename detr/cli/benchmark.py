@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from detr.cli import flags
 from detr.cli.benchmark_file import cases_of_file
 from detr.cli.plain import WORKERS, Finite
 from detr.errors import UsageError
@@ -39,7 +40,7 @@ class Way(NamedTuple):
 
 @click.command(context_settings={"show_default": True})
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--model", help="Preset of a file of weights that doesn't say what it is.")
+@flags.model
 @click.option("--backend", default="torch", metavar="NAME,...", help="torch, onnx, openvino; several to compare.")
 @click.option("--half", is_flag=True, help="Also in 16 bits: float16 on a GPU, bfloat16 on the CPU.")
 @click.option("--compile", is_flag=True, help="Also compiled by torch.compile, where the backend is torch.")
@@ -49,24 +50,19 @@ class Way(NamedTuple):
 @click.option("--queries", metavar="K,...", help="Queries that run; several to compare.  [default: the model's]")
 @click.option("--sweep", metavar="KNOBS", help="layers, queries, or layers,queries: measure over their range.")
 @click.option("--data", type=click.Path(path_type=Path), help="Measure AP too, on a data set of any format.")
-@click.option("--images", type=click.Path(path_type=Path), help="Image folder, where --data is an annotation file.")
-@click.option("--split", default="val", help="train, val or test.")
+@flags.split
 @click.option("--batch", default="1", metavar="N,...", help="Images at once; several to compare.")
 @click.option(
     "--imgsz",
     metavar="N,...",
     help="Sides of the input, or the shorter one.  [default: the model's]",
 )
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@flags.device
 @click.option("--workers", type=WORKERS, help="Loader processes of --data.  [default: the cores, at most 8]")
 @click.option("--warmup", default=5, type=click.IntRange(min=0), help="Turns that don't count.")
 @click.option("--seconds", default=3.0, type=Finite(0, 86_400), help="Of runs that do, each; ten at least.")
-@click.option(
-    "--name", help="Name of the run, which keeps its numbers.  [default: benchmark, ... where several are compared]"
-)
-@click.option("--project", default="runs", help="Folder that holds the runs.")
-@click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
-@click.option("--json", "as_json", is_flag=True, help="All numbers as JSON on stdout, all else on stderr.")
+@flags.run("benchmark", default="benchmark, ... where several are compared")
+@flags.as_json("All numbers")
 def command(names: tuple[str, ...], sweep: str | None, name: str | None, as_json: bool, **options: Any) -> None:
     """Time each NAME: a preset, a release, a file of weights, or an exported .onnx, .xml or .pt2.
 

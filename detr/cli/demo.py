@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from detr.cli import flags
 from detr.files import new_run
 
 
@@ -15,11 +16,9 @@ from detr.files import new_run
 @click.option("--train", "trains", is_flag=True, help="Train a model from scratch first and show its AP rise.")
 @click.option("--train-images", default=800, type=click.IntRange(min=8), help="Images to train on, with --train.")
 @click.option("--epochs", default=5, type=click.IntRange(min=1), help="Rounds of training, with --train.")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--name", help="Name of the run.  [default: demo, demo-2, ...]")
-@click.option("--project", default="runs", help="Folder that holds the runs.")
-@click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
-@click.option("--json", "as_json", is_flag=True, help="The numbers as JSON on stdout, all else on stderr.")
+@flags.device
+@flags.run("demo")
+@flags.as_json("The numbers")
 def command(
     images: int,
     trains: bool,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from detr.cli import flags
 from detr.cli.plain import to_stdout
 from detr.errors import InputError, UsageError
 from detr.files import new_run
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 @click.option("--fix", type=click.Path(path_type=Path), help="Folder for a corrected copy, in COCO's format.")
 @click.option("--copy", is_flag=True, help="With --fix: copy the images instead of making hard links.")
 @click.option("--no-page", is_flag=True, help="Do not write the page with pictures.")
-@click.option("--name", help="Name of the run.  [default: doctor, doctor-2, ...]")
-@click.option("--project", default="runs", help="Folder that holds the runs.")
-@click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
+@flags.run("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     data: Path | None,

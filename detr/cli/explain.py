@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from detr.cli import flags
 from detr.cli.plain import raise_for, say_nothing, sides, threshold, to_stderr, to_stdout
 from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty, require_writable
@@ -19,24 +20,19 @@ if TYPE_CHECKING:
 @click.command(context_settings={"show_default": True})
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--weights", default="rtdetr-tiny", help="A release (see `detr weights list`), or a file of weights.")
-@click.option("--model", help="The preset, where a file of weights doesn't say what it is.")
-@click.option("--conf", "--threshold", default="0.25", help="Leave out detections scored below; or thresholds.json.")
-@click.option("--classes", multiple=True, metavar="NAME|N", help="Only these classes; several with commas or repeated.")
-@click.option("--max-det", type=click.IntRange(min=1), default=20, help="At most so many detections per picture.")
+@flags.model
+@flags.detections(max_det=20)
 @click.option("--every", type=click.IntRange(min=1), default=30, help="Take every N-th frame of a video.")
 @click.option("--layer", type=click.IntRange(min=1), help="Decoder layer that pictures show.  [default: all, the mean]")
 @click.option("--head", type=click.IntRange(min=1), help="Attention head that pictures show.  [default: all, the mean]")
 @click.option("--faithful", is_flag=True, help="Hide what was looked at, and as much elsewhere: what costs more?")
 @click.option("--imgsz", metavar="N|H,W", help="Size of the input, multiples of 32.  [default: the model's]")
-@click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run.")
-@click.option("--queries", type=click.IntRange(min=1), help="Queries that run.")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--half", is_flag=True, help="Compute in 16 bits: float16 on a GPU, bfloat16 on the CPU.")
-@click.option("--name", help="Name of the run.  [default: explain, explain-2, ...]")
-@click.option("--project", default="runs", help="Folder that holds the runs.")
-@click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
-@click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout, all else on stderr.")
-@click.option("--quiet", is_flag=True, help="No progress bar, and no line for each source.")
+@flags.parts
+@flags.device
+@flags.half
+@flags.run("explain")
+@flags.as_json("The summary")
+@flags.quiet
 def command(
     sources: tuple[str, ...],
     weights: str,

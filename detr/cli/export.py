@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from detr.cli import flags
 from detr.cli.backend import calibration_of
 from detr.cli.plain import sides
 from detr.errors import InputError, UsageError, did_you_mean
@@ -27,13 +28,12 @@ _DRAWN = 16  # generated pictures, where no data is given
 
 @click.command(context_settings={"show_default": True})
 @click.argument("weights", metavar="MODEL")
-@click.option("--model", help="Preset of the weights, where the file does not say.")
+@flags.model
 @click.option("--fresh", is_flag=True, help="MODEL is a preset, to be exported with fresh weights.")
 @click.option("--format", "formats", default="onnx", metavar="NAME,...", help="onnx, openvino, torch-export; several.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="File or folder.  [default: MODEL's name, here]")
 @click.option("--imgsz", metavar="N|H,W", help="Size of the input.  [default: the model's]")
-@click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run.  [default: the model's]")
-@click.option("--queries", type=click.IntRange(min=1), help="Queries that run.  [default: the model's]")
+@flags.parts
 @click.option(
     "--dynamic",
     metavar="batch,size",
@@ -47,8 +47,7 @@ _DRAWN = 16  # generated pictures, where no data is given
 @click.option("--max-det", default=300, type=click.IntRange(min=1), help="So many, with --with-postprocessing.")
 @click.option("--verify/--no-verify", default=True, help="Compare what the file finds with what PyTorch finds.")
 @click.option("--data", type=click.Path(path_type=Path), help="Data set to verify with, AP included.")
-@click.option("--images", type=click.Path(path_type=Path), help="Image folder, where --data is an annotation file.")
-@click.option("--split", default="val", help="train, val or test.")
+@flags.split
 @click.option(
     "--most", default=64, type=click.IntRange(min=1), help="Pictures to compare, evenly spread over the data."
 )

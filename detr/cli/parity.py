@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from detr.cli import flags
 from detr.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -48,13 +49,12 @@ class Row:
 @click.command(context_settings={"show_default": True})
 @click.argument("weights", metavar="MODEL")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Data set: COCO, YOLO or VOC.")
-@click.option("--model", help="Preset of the weights, where the file does not say.")
-@click.option("--images", type=click.Path(path_type=Path), help="Image folder, where --data is an annotation file.")
-@click.option("--split", default="val", help="train, val or test.")
+@flags.model
+@flags.split
 @click.option("--format", "formats", metavar="NAME,...", help="Exports to measure, or none.  [default: all installed]")
 @click.option("--recorded", is_flag=True, help="What training recorded must agree: this is the split it measured.")
 @click.option("--batch", default=1, type=click.IntRange(min=1), help="Images at once.")
-@click.option("--json", "as_json", is_flag=True, help="The rows as JSON on stdout, all else on stderr.")
+@flags.as_json("The rows")
 def command(weights: str, data: Path, formats: str | None, as_json: bool, **options: Any) -> None:
     """Measure MODEL on --data in every way there is: as training recorded it, by `detr val`, by what `detr predict
     --save-json` writes, and by each kind of exported file that can be made here. Leaves with 1 where they don't agree;

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from detr.cli import flags
 from detr.cli.backend import backend_options, exported_runner
 from detr.cli.launching import leave_to_processes
 from detr.cli.plain import raise_for, say_nothing, sides, threshold, to_stderr, to_stdout
@@ -33,22 +34,17 @@ if TYPE_CHECKING:
     default="rtdetr-tiny",
     help="A release (see `detr weights list`), a file of weights, or an exported .onnx, .xml or .pt2.",
 )
-@click.option("--model", help="The preset, where a file of weights doesn't say what it is.")
-@click.option(
-    "--conf", "--threshold", default="0.25", help="Leave out detections scored below, from 0 to 1; or thresholds.json."
-)
-@click.option("--classes", multiple=True, metavar="NAME|N", help="Only these classes; several with commas or repeated.")
-@click.option("--max-det", type=click.IntRange(min=1), default=300, help="At most so many detections per picture.")
+@flags.model
+@flags.detections(max_det=300)
 @click.option("--vid-stride", type=click.IntRange(min=1), default=1, help="Take every N-th frame of a video.")
 @click.option(
     "--imgsz",
     metavar="N|H,W",
     help="Size of the input, multiples of 32; where it keeps the aspect, the shorter side.  [default: the model's]",
 )
-@click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run: fewer are faster.")
-@click.option("--queries", type=click.IntRange(min=1), help="Queries that run: fewer are faster.")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps; 0,1 (GPUs) or cpu:2: so many processes.")
-@click.option("--half", is_flag=True, help="Compute in 16 bits: float16 on a GPU, bfloat16 on the CPU.")
+@flags.parts
+@flags.devices
+@flags.half
 @click.option("--compile", is_flag=True, help="Compile the network first: a minute, then faster. For long videos.")
 @backend_options
 @click.option("--batch", type=click.IntRange(min=1), default=1, help="Pictures, or tiles, the network sees at once.")
@@ -66,11 +62,9 @@ if TYPE_CHECKING:
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first source that can't be read.")
 @click.option("--iou", hidden=True, help="Accepted for the sake of old habits; there is no suppression to set.")
-@click.option("--name", help="Name of the run.  [default: predict, predict-2, ...]")
-@click.option("--project", default="runs", help="Folder that holds the runs.")
-@click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
-@click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout, all else on stderr.")
-@click.option("--quiet", is_flag=True, help="No progress bar, and no line for each source.")
+@flags.run("predict")
+@flags.as_json("The summary")
+@flags.quiet
 def command(
     sources: tuple[str, ...],
     device: str,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from detr.cli import flags
 from detr.cli.backend import backend_options, exported_runner
 from detr.cli.plain import Finite
 from detr.errors import UsageError
@@ -24,7 +25,7 @@ _SECONDS_TO_TAKE = 30
 
 @click.command(context_settings={"show_default": True})
 @click.option("--weights", default="rtdetr-tiny", help="A release, a file of weights, or an exported .onnx or .xml.")
-@click.option("--model", help="The preset, where a file of weights doesn't say what it is.")
+@flags.model
 @click.option("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 for all. There is no password.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, help="0: any that is free.")
 @click.option("--batch", type=click.IntRange(min=1), default=8, help="Pictures of several requests at once.")
@@ -41,9 +42,8 @@ _SECONDS_TO_TAKE = 30
     "--origin", "origins", multiple=True, metavar="URL", help="Scripts of pages from there may ask (CORS); * for all."
 )
 @click.option("--imgsz", type=click.IntRange(min=32), help="Side of the input, or the shorter one.")
-@click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run.")
-@click.option("--queries", type=click.IntRange(min=1), help="Queries that run.")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@flags.parts
+@flags.device
 @backend_options
 def command(host: str, port: int, **options: Any) -> None:
     """Answer requests with what is in their pictures, until Ctrl-C.

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from detr.cli.flags import together
 from detr.errors import UsageError
 
 if TYPE_CHECKING:
     from detr.slicing import Slicing
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 OVERLAP = 0.2
 
 
-def slice_options(command: Command) -> Command:
-    """--slice, --overlap and --tiles-only."""
-    for option in (
-        click.option("--tiles-only", is_flag=True, help="With --slice: no look at the whole picture."),
-        click.option("--overlap", type=float, help=f"Share of a tile its neighbour sees too.  [default: {OVERLAP}]"),
-        click.option(
-            "--slice",
-            "tile",
-            metavar="N|H,W",
-            help="Look at tiles of so many pixels, and at the whole picture: for small objects in large pictures.",
-        ),
-    ):
-        command = option(command)
-    return command
+slice_options = together(
+    click.option(
+        "--slice",
+        "tile",
+        metavar="N|H,W",
+        help="Look at tiles of so many pixels, and at the whole picture: for small objects in large pictures.",
+    ),
+    click.option("--overlap", type=float, help=f"Share of a tile its neighbour sees too.  [default: {OVERLAP}]"),
+    click.option("--tiles-only", is_flag=True, help="With --slice: no look at the whole picture."),
+)
 
 
 def slicing_asked(tile: str | None, overlap: float | None, tiles_only: bool, *, batch: int) -> Slicing | None:

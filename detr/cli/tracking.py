@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from detr.cli.flags import together
 from detr.errors import UsageError
 
 if TYPE_CHECKING:
     from detr.engine.tracking import Tracking
     from detr.video import Source
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-_OPTIONS = (
+tracking_options = together(
+    click.option("--track", is_flag=True, help="Follow objects through videos: `detr track` is short for it."),
     click.option(
         "--line",
         "lines",
@@ -47,15 +47,6 @@ _OPTIONS = (
     click.option("--save-mot", is_flag=True, help="mot/NAME.txt: frame,id,x,y,w,h,conf,class,visibility."),
 )
 NAMES = ("lines", "zones", "count_at", "weak", "patience", "trail", "fps", "save_mot")
-
-
-def tracking_options(command: Command) -> Command:
-    """--track, and what is said with it."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return click.option("--track", is_flag=True, help="Follow objects through videos: `detr track` is short for it.")(
-        command
-    )
 
 
 def tracking_asked(track: bool, lowest: float | Path, given: Mapping[str, Any]) -> Tracking | None:

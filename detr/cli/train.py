@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from detr.cli import flags
 from detr.cli.launching import leave_to_processes
 from detr.cli.plain import WORKERS, to_stdout
 from detr.errors import UsageError
@@ -80,7 +81,7 @@ AUTO = "auto"
 @click.option("--seed", type=click.IntRange(min=0), help="[default: the recipe's]")
 @click.option("--deterministic", is_flag=True, default=None, help="Only algorithms that give the same bits each time.")
 @click.option("--compile", is_flag=True, default=None, help="Compile backbone and encoder: minutes first, then faster.")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps; 0,1 (GPUs) or cpu:2: so many processes.")
+@flags.devices
 @click.option("--workers", type=WORKERS, help="Loader processes.  [default: the cores, at most 8]")
 @click.option("--cache", type=click.Choice(["ram", "disk"]), help="Keep the decoded images for the next epochs.")
 @click.option(
@@ -88,10 +89,8 @@ AUTO = "auto"
     metavar="NAME,...",
     help="Where else it is written: tensorboard, wandb, mlflow, or none.  [default: tensorboard where installed]",
 )
-@click.option("--name", help="Name of the run.  [default: train, train-2, ...]")
-@click.option("--project", default="runs", help="Folder that holds the runs.")
-@click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
-@click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout, all else on stderr.")
+@flags.run("train")
+@flags.as_json("The summary")
 def command(
     recipe: str | None,
     settings: tuple[str, ...],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from detr.cli import flags
 from detr.cli.plain import SEED, WORKERS, to_stdout
 from detr.cli.stopping import Terminated
 from detr.errors import InputError, UsageError
@@ -28,7 +29,7 @@ from detr.files import require_writable
 @click.option("--epochs", type=click.IntRange(min=1), help="Of each training.  [default: the recipe's]")
 @click.option("--imgsz", type=click.IntRange(min=32), help="Side of the input, a multiple of 32.")
 @click.option("--seed", type=SEED, default=0, help="Of the search; all trainings have the recipe's.")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@flags.device
 @click.option("--workers", type=WORKERS, help="Loader processes.  [default: the cores, at most 8]")
 @click.option("--name", default="tune", help="Name of the search; one of that name is gone on with.")
 @click.option("--project", default="runs", help="Folder that holds the runs.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from detr.cli import flags
 from detr.cli.backend import backend_options, exported_runner
 from detr.cli.launching import leave_to_processes
 from detr.cli.plain import WORKERS, to_stderr, to_stdout
@@ -30,20 +31,18 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"show_default": True})
 @click.option("--weights", help="The model: a release's name, a file of weights, or an exported .onnx, .xml or .pt2.")
-@click.option("--model", help="Preset of the weights, where the file does not say.")
+@flags.model
 @click.option("--predictions", type=click.Path(path_type=Path), help="In place of a model: a COCO results file.")
 @click.option("--data", type=click.Path(path_type=Path), help="Data set: COCO, YOLO or VOC; folder or file.")
-@click.option("--images", type=click.Path(path_type=Path), help="Image folder, where --data is an annotation file.")
-@click.option("--split", default="val", help="train, val or test.")
+@flags.split
 @click.option("--batch", default=8, type=click.IntRange(min=1), help="Images at once, in each process.")
 @click.option(
     "--imgsz", type=click.IntRange(min=32), help="Side of the input, or the shorter one.  [default: the model's]"
 )
-@click.option("--layers", type=click.IntRange(min=1), help="Decoder layers that run.  [default: the model's]")
-@click.option("--queries", type=click.IntRange(min=1), help="Queries that run.  [default: the model's]")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps; 0,1 (GPUs) or cpu:2: so many processes.")
+@flags.parts
+@flags.devices
 @click.option("--workers", type=WORKERS, help="Loader processes.  [default: the cores, at most 8]")
-@click.option("--half", is_flag=True, help="Half precision: float16 on a GPU, bfloat16 on a CPU.")
+@flags.half
 @click.option("--compile", is_flag=True, help="Compile the network first: a minute, then faster.")
 @backend_options
 @slice_options
@@ -55,10 +54,8 @@ if TYPE_CHECKING:
 )
 @click.option("--save-json", "--predictions-out", type=click.Path(path_type=Path), help="Write predictions here too.")
 @click.option("--why", is_flag=True, help="Also say why AP is lost: why.html, why.json, thresholds.json in the folder.")
-@click.option("--name", help="Name of the run in PROJECT/val.  [default: val, val-2, ...; none with --predictions]")
-@click.option("--project", default="runs", help="Folder that holds the runs.")
-@click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already.")
-@click.option("--json", "as_json", is_flag=True, help="All numbers as JSON on stdout, all else on stderr.")
+@flags.run("val", default="val, val-2, ...; none with --predictions")
+@flags.as_json("All numbers")
 def command(weights: str | None, predictions: Path | None, data: Path | None, **options: Any) -> None:
     """Measure a model, or a file of predictions, on --data: COCO's twelve numbers and those of each class.
 
