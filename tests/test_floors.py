@@ -46,7 +46,7 @@ DOORS = {
     "click": ["cli/"],
     "cv2": ["video/", "draw.py", "engine/draw_tracks.py"],
     **{name: ["serve/"] for name in ("fastapi", "starlette", "prometheus_client")},
-    "uvicorn": ["cli/serve.py"],
+    "uvicorn": ["cli/serve.py", "serve/connection.py"],
     "av": ["video/", "data/shapes_video.py"],
     "scipy": ["criterion/matcher.py"],
     "pycocotools": ["evaluation/evaluate.py"],
