@@ -135,7 +135,7 @@ def _result(
         frame=item.frame.index,
         time=item.frame.time,
         as_found=found.boxes,
-        explainer=None if settings.slicing is not None else Explainer(detector, settings),
+        explainer=Explainer(detector, settings),
     )
 
 

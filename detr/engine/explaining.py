@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,10 +15,11 @@ from detr.bands import Bands
 from detr.boxes import cxcywh_to_xyxy
 from detr.errors import InputError, UsageError
 from detr.explain import Explanation, explanations, recording
-from detr.image import as_input, resized
+from detr.image import InputConfig, as_input, resized
 from detr.records import Detections
 from detr.runtime.runner import TorchRunner
 from detr.runtime.settings import Settings
+from detr.slicing import Slicing, views_of
 from detr.video import Frame, Source
 
 if TYPE_CHECKING:
@@ -25,15 +27,21 @@ if TYPE_CHECKING:
     from detr.engine.results import Results
 
 
-def explain(detector: Detector, frame: Frame, settings: Settings) -> tuple[Results, list[Explanation]]:
+def explain(
+    detector: Detector, frame: Frame, settings: Settings, *, longest: int | None = None
+) -> tuple[Results, list[Explanation]]:
     """What is found in a picture, just as without explaining, and what each of it looked at.
 
+    longest: pixels of a side that the explanations' picture has at most, as to draw on a large one takes seconds.
     UsageError for a detector that can't be looked into: an exported file, or a compiled network.
     """
     runner = runner_of(detector, settings)
     with recording(runner.network) as recorded:
         [result] = detector.results([frame], settings)
-    return result, explanations(recorded, detector.network, result.image, _as_found(result), result.names)
+    picture, found = result.image, _as_found(result)
+    if longest is not None and max(picture.shape[:2]) > longest:
+        picture, found = _reduced(picture, found, longest)
+    return result, explanations(recorded, detector.network, picture, found, result.names)
 
 
 def runner_of(detector: Detector, settings: Settings) -> TorchRunner:
@@ -79,12 +87,42 @@ class Explainer:
         with recording(runner_of(detector, whole).network) as recorded:
             list(detector.results([frame], whole))
         chosen = _as_found(result[index])
-        [explanation] = explanations(recorded, detector.network, result.image, chosen, result.names)
+        try:
+            [explanation] = explanations(recorded, detector.network, result.image, chosen, result.names)
+        except InputError:
+            if self._settings.slicing is None:
+                raise
+            raise InputError(_where_to_look(result, chosen, self._settings.slicing)) from None
         return explanation
 
     def __reduce__(self) -> Any:
         """A copy that travels to another process knows nobody there."""
         return Explainer, (None, self._settings)
+
+
+def _where_to_look(result: Results, chosen: Detections, slicing: Slicing) -> str:
+    """The way to an explanation of what a part of the picture shows: that of the tile whose middle is nearest."""
+    left, top, right, bottom = chosen.boxes[0].tolist()
+    height, width = result.image.shape[:2]
+    tiles = [view for view in views_of(height, width, slicing) if view.size != (height, width)]
+    tile = min(tiles, key=lambda view: math.dist(
+        (view.left + view.right, view.top + view.bottom), (left + right, top + bottom)
+    ))  # fmt: skip
+    part = f"result.image[{tile.top}:{tile.bottom}, {tile.left}:{tile.right}]"
+    return (
+        f"this was found in a tile, and not in the whole picture; explain it there: "
+        f'[part] = model({part}, channels="rgb"), then part.explain(index)'
+    )
+
+
+def _reduced(picture: Bands, found: Detections, longest: int) -> tuple[Bands, Detections]:
+    """The same, smaller, with its boxes."""
+    height, width = picture.shape[:2]
+    factor = longest / max(height, width)
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    scale = found.boxes.new_tensor([size[1] / width, size[0] / height] * 2)
+    config = InputConfig(height=size[0], width=size[1], channels=picture.shape[2])
+    return resized(picture, config).permute(1, 2, 0).numpy(), replace(found, boxes=found.boxes * scale)
 
 
 def _as_found(result: Results) -> Detections:

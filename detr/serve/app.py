@@ -39,6 +39,7 @@ from detr.video import Frame, Source
 
 Answer = TypeVar("Answer")
 
+_LONGEST = 1600  # pixels of a side of a picture of where the model looked
 _PAGE = {
     "/": ("page.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
@@ -149,7 +150,7 @@ class _Office:
         settings, upload = self._settings(asked), await picture_in(request)
         async with self._explaining:
             frame = Frame(await self._decoded(upload, lambda image: image), Source("image", "upload"))
-            look = functools.partial(explain, self.detector, frame, settings)
+            look = functools.partial(explain, self.detector, frame, settings, longest=_LONGEST)
             _, found = await answered(request, self._working.alone(look))
             if asked.index >= len(found):
                 raise Refused(422, f"index {asked.index}: the picture has {len(found)} detections, counted from 0")

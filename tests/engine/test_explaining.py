@@ -2,6 +2,7 @@
 
 import gc
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -53,6 +54,28 @@ def test_a_detection_that_is_not_there_is_refused(detector):
     [result] = detector(IMAGE, channels="rgb", **OPTIONS)
     with pytest.raises(UsageError, match="detection 4: there are 4, counted from 0"):
         result.explain(4)
+
+
+def test_a_large_picture_is_explained_on_a_small_one(detector):
+    large, settings = np.repeat(np.repeat(IMAGE, 4, 0), 4, 1), detector.settings(**OPTIONS)
+    frame = Frame(large, Source("image", "a.png"))
+    (_, full), (result, small) = explain(detector, frame, settings), explain(detector, frame, settings, longest=160)
+    assert small[0].image.shape == (96, 160, 3) and result.image.shape == large.shape
+    for one, other in zip(full, small, strict=True):
+        assert (one.query, one.score) == (other.query, other.score)
+        np.testing.assert_allclose(np.array(one.box) / 2, other.box, atol=1e-3)
+        np.testing.assert_allclose(one.points.xy / 2, other.points.xy, atol=1e-3)
+
+
+def test_what_a_tile_showed_says_where_to_look(detector):
+    wide = np.concatenate([IMAGE, IMAGE[::-1]], 1)
+    [result] = detector(wide, channels="rgb", slice=48, tiles_only=True, **OPTIONS)
+    with pytest.raises(InputError, match="found in a tile") as refused:
+        result.explain(0)
+    part = eval(re.search(r"result\.image\[.*?\]", str(refused.value))[0])
+    assert part.shape == (48, 48, 3)
+    [found] = detector(part, channels="rgb", **OPTIONS)
+    assert found.explain(0).score == pytest.approx(float(result.boxes.conf[0]), abs=1e-4)
 
 
 def test_results_do_not_keep_their_detector(detector):
