@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,22 +96,9 @@ def command(
     recipe: str | None,
     settings: tuple[str, ...],
     data: str | None,
-    weights: str | None,
-    finetune: bool,
-    resume: Path | None,
-    check: bool,
     replay: Path | None,
-    allow_changes: bool,
-    save_every: str | None,
     device: str,
-    workers: int | None,
-    cache: str | None,
-    log: str | None,
-    name: str | None,
-    project: str,
-    overwrite: bool,
     as_json: bool,
-    imgsz: int | None,
     **options: Any,
 ) -> None:
     """Train RECIPE (a name such as rtdetr-r18, or a YAML file) on --data.
@@ -126,37 +114,24 @@ def command(
       detr train --resume runs/train/train
     """
     if replay is not None:
-        if recipe or data or weights or resume:
+        if recipe or data or options["weights"] or options["resume"]:
             raise UsageError("--replay takes all it needs from its file; leave out recipe, --data, --weights, --resume")
         return _replay(replay, device)
-    if resume is not None and (weights or name or finetune):
-        raise UsageError("--resume goes on with a run as it is; --weights, --finetune and --name belong to a new one")
-    if (allow_changes or check) and resume is None:
-        raise UsageError("--check and --allow-changes are about a run to go on with: --resume RUN")
-    started_again = None if resume is not None else _started_again(name, project)
-    data = data or _remembered(resume)
-    if data is None:
-        raise UsageError("train needs --data: a folder, an annotation file, or a YAML with train and val")
-    automatic = options["batch"] == AUTO
-    if automatic and resume is not None:
-        raise UsageError("--batch auto is for a new run; one that goes on keeps its batch")
-    words = [*settings, *_as_words({**options, "batch": None} if automatic else options)]
+    words = [*settings, *_as_words(options)]
     if recipe is not None and "=" in recipe:  # with --resume the recipe may be left out
         words, recipe = [recipe, *words], None
-    if recipe is None and resume is None:
-        raise UsageError("which recipe? Such as: detr train rtdetr-r18 --data ...; `detr models` lists them")
+    data = data or _remembered(options["resume"])
+    if data is None:
+        raise UsageError("train needs --data: a folder, an annotation file, or a YAML with train and val")
+    _require_sense(recipe, **options)
 
-    from detr.data.opening import keep_pixels, open_for_training
     from detr.runtime.device import choose_device
     from detr.runtime.distributed import joined
-    from detr.runtime.progress import progress
     from detr.training.loggers import chosen_logs
     from detr.training.pace import pace
-    from detr.training.repeating import repeat
-    from detr.training.train import train
 
-    also = chosen_logs(log)
-    saving = None if save_every is None else pace(save_every)
+    options["log"] = chosen_logs(options["log"])
+    options["save_every"] = None if options["save_every"] is None else pace(options["save_every"])
     leave_to_processes(device)
     with joined(choose_device(device)) as team:
 
@@ -164,45 +139,93 @@ def command(
             if team.leads:
                 to_stdout(line, err=as_json)
 
-        chosen = _recipe(recipe, resume, words, imgsz, finetune=finetune)
-        train_set, val_set = open_for_training(data, channels=chosen.model.input.channels, progress=progress)
-        if cache is not None:
-            keep_pixels(cache, [each for each in (train_set, val_set) if each is not None])
-        if automatic:
-            words.append(f"train.batch={_automatic_batch(chosen, train_set, team, say)}")
-            chosen = _recipe(recipe, resume, words, imgsz, finetune=finetune)
-        if check:
-            assert resume is not None
-            proof = repeat(
-                chosen, train_set=train_set, val_set=val_set, out=resume,
-                device=device, workers=workers, allow_changes=allow_changes, say=say,
-            )  # fmt: skip
-            say(proof.text)
-            return
-        going_on = resume or _saved_before(started_again)
-        anew = overwrite or started_again is not None
-        out = team.agreed(lambda: going_on or new_run("train", name, project=project, overwrite=anew))
-        if val_set is None:
-            say(f"warning: {data} has no val split: no epoch is evaluated, and the last one counts as the best")
-        with removed_if_empty(out):
-            result = train(
-                chosen,
-                train_set=train_set,
-                val_set=val_set,
-                out=out,
-                data=os.path.abspath(data) if os.path.exists(data) else data,
-                weights=weights,
-                resume=going_on is not None,
-                allow_changes=allow_changes,
-                save_every=saving,
-                log=also,
-                device=device,
-                workers=workers,
-                say=say,
-            )
+        task = _task(recipe, words, data, team, say, **options)
+        if options["check"]:
+            return say(_proof(task, say, device, **options))
+        result = _trained(task, team, say, device, **options)
         say(_conclusion(result, data))
         if as_json and team.leads:
             click.echo(json.dumps(result.to_json()))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is to be learned, and from what."""
+
+    recipe: Recipe
+    data: str
+    train_set: CocoDataset
+    val_set: CocoDataset | None
+
+
+def _require_sense(recipe: str | None, **options: Any) -> None:
+    """UsageError for options that don't go together."""
+    resume = options["resume"]
+    if resume is None and (options["allow_changes"] or options["check"]):
+        raise UsageError("--check and --allow-changes are about a run to go on with: --resume RUN")
+    if resume is None and recipe is None:
+        raise UsageError("which recipe? Such as: detr train rtdetr-r18 --data ...; `detr models` lists them")
+    if resume is not None and (options["weights"] or options["name"] or options["finetune"]):
+        raise UsageError("--resume goes on with a run as it is; --weights, --finetune and --name belong to a new one")
+    if resume is not None and options["batch"] == AUTO:
+        raise UsageError(f"--batch {AUTO} is for a new run; one that goes on keeps its batch")
+    if resume is None and options["name"] is None and _may_start_again():
+        raise UsageError("torchrun --max-restarts needs --name: who is started anew must know the run to go on with")
+
+
+def _task(recipe: str | None, words: list[str], data: str, team: Team, say: Say, **options: Any) -> _Task:
+    from detr.data.opening import keep_pixels, open_for_training
+    from detr.runtime.progress import progress
+
+    asked = {name: options[name] for name in ("resume", "imgsz", "finetune")}
+    chosen = _recipe(recipe, words, **asked)
+    train_set, val_set = open_for_training(data, channels=chosen.model.input.channels, progress=progress)
+    if options["cache"] is not None:
+        keep_pixels(options["cache"], [each for each in (train_set, val_set) if each is not None])
+    if options["batch"] == AUTO:
+        chosen = _recipe(recipe, [*words, f"train.batch={_automatic_batch(chosen, train_set, team, say)}"], **asked)
+    return _Task(chosen, data, train_set, val_set)
+
+
+def _proof(task: _Task, say: Say, device: str, **options: Any) -> str:
+    """What a few steps, taken again, show of the run that is gone on with."""
+    from detr.training.repeating import repeat
+
+    proof = repeat(
+        task.recipe,
+        train_set=task.train_set,
+        val_set=task.val_set,
+        out=options["resume"],
+        device=device,
+        workers=options["workers"],
+        allow_changes=options["allow_changes"],
+        say=say,
+    )
+    return proof.text
+
+
+def _trained(task: _Task, team: Team, say: Say, device: str, **options: Any) -> Summary:
+    """A new run, or one that goes on: with --resume, or because torchrun started it anew."""
+    from detr.training.train import train
+
+    again = None if options["resume"] else _started_again(options["name"], options["project"])
+    going_on = options["resume"] or _saved_before(again)
+    anew = options["overwrite"] or again is not None
+    out = team.agreed(lambda: going_on or new_run("train", options["name"], project=options["project"], overwrite=anew))
+    if task.val_set is None:
+        say(f"warning: {task.data} has no val split: no epoch is evaluated, and the last one counts as the best")
+    with removed_if_empty(out):
+        return train(
+            task.recipe,
+            train_set=task.train_set,
+            val_set=task.val_set,
+            out=out,
+            data=os.path.abspath(task.data) if os.path.exists(task.data) else task.data,
+            resume=going_on is not None,
+            device=device,
+            say=say,
+            **{name: options[name] for name in ("weights", "allow_changes", "save_every", "log", "workers")},
+        )
 
 
 _PLACES = {
@@ -248,8 +271,9 @@ def _replay(path: Path, device: str) -> None:
 
 
 def _as_words(options: dict[str, Any]) -> list[str]:
-    """Options as `key.sub=value` words; JSON is YAML, so that `off` stays a word."""
-    return [f"{_PLACES[key]}={json.dumps(value)}" for key, value in options.items() if value is not None]
+    """Options as `key.sub=value` words; JSON is YAML, so that `off` stays a word. `auto` is no batch yet."""
+    given = {key: options[key] for key in _PLACES if key in options and (key, options[key]) != ("batch", AUTO)}
+    return [f"{_PLACES[key]}={json.dumps(value)}" for key, value in given.items() if value is not None]
 
 
 def _remembered(resume: Path | None) -> str | None:
@@ -259,13 +283,14 @@ def _remembered(resume: Path | None) -> str | None:
     return (resume / DATA).read_text(encoding="utf-8").strip()
 
 
-def _started_again(name: str | None, project: str) -> Path | None:
+def _may_start_again() -> bool:
+    """Whether torchrun starts processes anew where it loses one."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
+def _started_again(name: str, project: str) -> Path | None:
     """The folder of the run, if torchrun starts it anew because it lost a process."""
-    if not int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
-        return None
-    if name is None:
-        raise UsageError("torchrun --max-restarts needs --name: who is started anew must know the run to go on with")
-    is_anew = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    is_anew = _may_start_again() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     return Path(project) / "train" / name if is_anew else None
 
 
@@ -274,7 +299,7 @@ def _saved_before(run: Path | None) -> Path | None:
 
 
 def _recipe(
-    name: str | None, resume: Path | None, words: Sequence[str], imgsz: int | None, *, finetune: bool
+    name: str | None, words: Sequence[str], *, resume: Path | None, imgsz: int | None, finetune: bool
 ) -> Recipe:
     from detr.training.recipe import at_size, load_recipe
 

@@ -99,7 +99,7 @@ def test_options_become_settings_of_the_recipe(small):
     from detr.cli.train import _as_words, _recipe
 
     words = _as_words({"epochs": 3, "amp": "off", "batch": None})
-    recipe = _recipe(small, None, words, 128, finetune=False)
+    recipe = _recipe(small, words, resume=None, imgsz=128, finetune=False)
     assert (recipe.train.epochs, recipe.train.amp, recipe.train.batch) == (3, "off", 2)
     assert (recipe.model.input.height, recipe.model.input.width) == (128, 128)
     assert recipe.train.scales == (128, 192)
