@@ -57,7 +57,9 @@ def find_causes(outcomes: Outcomes) -> Causes:
     for index, name in enumerate(CAUSES):
         concerned = cause == index
         mended = concerned & first
-        labels = np.where(mended & (index == CLASS), annotations.labels[about], outcomes.labels)
+        labels = outcomes.labels.copy()
+        if index == CLASS:
+            labels[mended] = annotations.labels[about[mended]]
         fewer = counts - _per_class(annotations.labels[missed], len(counts)) if index == MISSED else counts
         changed = _Points(labels, outcomes.scores, points.hits | mended, np.where(concerned, first, there))
         gains[name] = max(0.0, _mean_ap(changed, order, fewer) - base)

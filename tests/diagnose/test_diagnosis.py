@@ -94,7 +94,8 @@ def test_numbers_add_up(seed):
         assert sum(group.found for group in members) == seen.found.sum()
 
 
-def test_nothing_there_and_nothing_found_is_told_too():
-    for truth in (truths(), truths((0, CAT, *BOX))):
-        seen = diagnosis(truth, found())
+def test_nothing_there_or_nothing_found_is_told_too():
+    something = found((0, CAT, *BOX, 0.9))
+    for truth, detections in ((truths(), found()), (truths((0, CAT, *BOX)), found()), (truths(), something)):
+        seen = diagnosis(truth, detections)
         assert json.dumps(as_json(seen), allow_nan=False) and "cause" in table(seen)
