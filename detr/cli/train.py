@@ -120,10 +120,13 @@ def command(
     words = [*settings, *_as_words(options)]
     if recipe is not None and "=" in recipe:  # with --resume the recipe may be left out
         words, recipe = [recipe, *words], None
-    data = data or _remembered(options["resume"])
+    _require_sense(**options)
+    remembered = _remembered(options["resume"])
+    data = data or remembered
     if data is None:
         raise UsageError("train needs --data: a folder, an annotation file, or a YAML with train and val")
-    _require_sense(recipe, **options)
+    if recipe is None and options["resume"] is None:
+        raise UsageError("which recipe? Such as: detr train rtdetr-r18 --data ...; `detr models` lists them")
 
     from detr.runtime.device import choose_device
     from detr.runtime.distributed import joined
@@ -158,13 +161,11 @@ class _Task:
     val_set: CocoDataset | None
 
 
-def _require_sense(recipe: str | None, **options: Any) -> None:
+def _require_sense(**options: Any) -> None:
     """UsageError for options that don't go together."""
     resume = options["resume"]
     if resume is None and (options["allow_changes"] or options["check"]):
         raise UsageError("--check and --allow-changes are about a run to go on with: --resume RUN")
-    if resume is None and recipe is None:
-        raise UsageError("which recipe? Such as: detr train rtdetr-r18 --data ...; `detr models` lists them")
     if resume is not None and (options["weights"] or options["name"] or options["finetune"]):
         raise UsageError("--resume goes on with a run as it is; --weights, --finetune and --name belong to a new one")
     if resume is not None and options["batch"] == AUTO:
@@ -277,10 +278,12 @@ def _as_words(options: dict[str, Any]) -> list[str]:
 
 
 def _remembered(resume: Path | None) -> str | None:
-    """The data set that the run to go on with was trained on."""
-    if resume is None or not (resume / DATA).is_file():
+    """The data set that the run to go on with was trained on. UsageError where no run is."""
+    if resume is None:
         return None
-    return (resume / DATA).read_text(encoding="utf-8").strip()
+    if not (resume / RECIPE).is_file():
+        raise UsageError(f"--resume {resume}: no run is there ({RECIPE} is missing)")
+    return (resume / DATA).read_text(encoding="utf-8").strip() if (resume / DATA).is_file() else None
 
 
 def _may_start_again() -> bool:
@@ -305,8 +308,6 @@ def _recipe(
 
     if name is None:
         assert resume is not None
-        if not (resume / RECIPE).is_file():
-            raise UsageError(f"--resume {resume}: no run is there ({RECIPE} is missing)")
         name = str(resume / RECIPE)
     recipe = load_recipe(name, words, finetune=finetune)
     return recipe if imgsz is None else at_size(recipe, imgsz)

@@ -117,7 +117,7 @@ def test_options_become_settings_of_the_recipe(small):
         (["--data", "."], "which recipe"),
         (["--resume", "nowhere", "--data", "."], "no run is there"),
         (["--resume", "nowhere", "--data", ".", "--name", "x"], "belong to a new one"),
-        (["--resume", "nowhere"], "needs --data"),
+        (["--resume", "nowhere"], "no run is there"),
         (["rtdetr-r18", "--data", ".", "--allow-changes"], "about a run to go on with"),
         (["rtdetr-r18", "--data", ".", "--check"], "about a run to go on with"),
         (["rtdetr-r18", "--data", ".", "--save-every", "often"], "expected a time such as 10m"),
