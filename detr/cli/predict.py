@@ -104,6 +104,8 @@ def command(
     team = click.get_current_context().with_resource(joined(choose_device(device)))
     if team.size > 1 and (options["show"] or any(source.kind == "pipe" for source in found)):
         raise UsageError("several processes can neither show pictures (--show) nor read one stream (-)")
+    if len(found) < team.size and team.leads:
+        to_stderr(f"note: {len(found)} of {team.size} processes have work, as a source is not divided")
     kind = "predict" if tracking is None else "track"
     folder = team.agreed(lambda: new_run(kind, name, project=project, overwrite=overwrite))
     require_writable(folder)

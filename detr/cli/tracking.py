@@ -39,7 +39,7 @@ tracking_options = together(
     click.option(
         "--weak",
         type=float,
-        help="Detections from here to --conf keep tracks going but begin none.  [default: 0.8 of it]",
+        help="Detections from here to --conf keep tracks going but begin none.  [default: 0.1]",
     ),
     click.option("--patience", type=float, help="Seconds after which what is lost gets a new id.  [default: 1]"),
     click.option("--trail", type=float, help="Seconds of its way drawn behind an object; 0 for none.  [default: 1]"),

@@ -215,7 +215,7 @@ class Detector:
         """Follow objects through the videos of `source`: results as of `predict`, of tracks only, with `boxes.id`.
 
         conf: a score from which on a new track may begin.
-        weak: one down to which tracks are kept going, 0.8 of `conf` by default.
+        weak: one down to which tracks are kept going, 0.1 by default, or `conf` where that is lower.
         patience: seconds after which what is lost gets a new id.
         lines, zones: `"x1,y1,x2,y2:name"`, `"x1,y1,x2,y2,x3,y3:name"`, in pixels or as shares of the picture; each
             result has the `counts` so far.

@@ -32,10 +32,20 @@ class Share:
 
 
 def share_of(sources: Sequence[Source], *, rank: int = 0, of: int = 1, batch: int = 1) -> Share:
-    """Every source is in one share. `batch` of them stay together, so that images are batched as one process does."""
+    """Every source is in one share. `batch` images stay together, batched as one process does; videos go round."""
     names = _names(sources)
-    places = [place for place in range(len(sources)) if place // batch % of == rank]
+    places = [place for place, turn in enumerate(_turns(sources, batch)) if turn % of == rank]
     return Share([sources[place] for place in places], places, [names[place] for place in places], rank, of)
+
+
+def _turns(sources: Sequence[Source], batch: int) -> Iterator[int]:
+    """Of each source, as the how manieth it is dealt out."""
+    turn, together = -1, batch
+    for source in sources:
+        together = together + 1 if source.kind == "image" else batch + 1
+        if together > batch:
+            turn, together = turn + 1, 1 if source.kind == "image" else batch
+        yield turn
 
 
 def put_together(own: Summary, sources: Sequence[Source], team: Team, *, json: bool) -> Summary:

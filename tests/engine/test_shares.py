@@ -3,13 +3,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 from detr import weights
 from detr.classes import Classes
+from detr.cli import program
+from detr.data.shapes_video import moving_shapes, write_video
 from detr.engine.shares import share_of
 from detr.models import build_model
-from detr.video import find_sources
+from detr.video import Source, find_sources
 from tests import programs
 
 ENDINGS = [".jpg", ".png", ".jpg", ".jpg", ".bmp"]
@@ -93,6 +96,30 @@ def test_a_process_without_a_source_takes_part_all_the_same(tmp_path, pictures, 
     assert codes == (0, 0), errs
     assert json.loads(outs[0])["images"] == 1
     assert {path.name for path in files(tmp_path)} == {"2.jpg", "2.txt", "predictions.json"}
+
+
+def test_videos_in_tiles_are_followed_by_two_processes_as_by_one(tmp_path, tiny):
+    pytest.importorskip("trackers")
+    for number in range(2):
+        write_video(tmp_path / f"{number}.mp4", (image for image, _ in moving_shapes(number, frames=4)))
+    words = ["track", *sorted(tmp_path.glob("*.mp4")), "--weights", tiny, "--imgsz", 64, "--conf", 0, "--max-det", 5]
+    words += ["--slice", 320, "--batch", 2, "--save-json", "--no-save", "--line", "0.5,0,0.5,1", "--device", "cpu"]
+    words = [*map(str, words), "--name", "x", "--json"]
+    both = programs.run_team("-m", "detr", *words, "--project", tmp_path / "two", size=2)
+    assert [each.returncode for each in both] == [0, 0], both
+    alone = CliRunner().invoke(program, [*words, "--project", str(tmp_path / "one")])
+    assert alone.exit_code == 0, alone.stderr
+    one, two = (files(tmp_path / name) for name in ("one", "two"))
+    assert one == two and one.keys() == {Path(f"track/x/{number}.jsonl") for number in range(2)}
+    told = [json.loads(each) for each in (alone.stdout, both[0].stdout)]
+    same = ("videos", "frames", "detections", "tracks", "counts")
+    assert [told[0][name] for name in same] == [told[1][name] for name in same] and told[0]["tracks"]
+
+
+def test_videos_go_round_whatever_the_batch(tmp_path):
+    sources = [*[Source("image", "a.jpg")] * 3, *[Source("video", "a.mp4")] * 3, *[Source("image", "b.jpg")] * 2]
+    shares = [share_of(sources, rank=rank, of=2, batch=2).places for rank in range(2)]
+    assert shares == [[0, 1, 3, 5], [2, 4, 6, 7]]
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 8])

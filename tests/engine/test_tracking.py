@@ -168,9 +168,9 @@ def test_settings_that_make_no_sense_are_refused(options):
         Tracking(**options)
 
 
-def test_weak_detections_are_those_a_little_below_what_begins_a_track():
-    assert Tracking(conf=0.5).lowest == pytest.approx(0.4)
-    assert Tracking(conf=0.5, weak=0.1).lowest == 0.1
+def test_weak_detections_are_those_of_the_paper():
+    assert Tracking(conf=0.5).lowest == Tracking(conf=0.25).lowest == 0.1
+    assert Tracking(conf=0.05).lowest == 0.05 and Tracking(conf=0.5, weak=0.3).lowest == 0.3
 
 
 def test_names_are_given_once():
