@@ -1,25 +1,17 @@
+import json
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+
 import pytest
 
 from detr.config import recipe_names
+from detr.criterion import FAMILIES
 from detr.errors import UsageError
 from detr.models.presets import MODELS
 from detr.training.recipe import at_size, load_recipe, never_reached
 
-# epochs, stop of strong augmentation, rate of the backbone, as published
-PUBLISHED = {
-    "rtdetr-r18": (72, None, 1e-5),
-    "rtdetr-r34": (72, None, 1e-5),
-    "rtdetr-r50": (72, None, 1e-5),
-    "rtdetr-r50m": (72, None, 1e-5),
-    "rtdetr-r101": (72, None, 1e-6),
-    "rtdetrv2-r18": (120, 117, 1e-4),
-    "rtdetrv2-r18-dsp": (36, 33, 1e-4),
-    "rtdetrv2-r34": (120, 117, 5e-5),
-    "rtdetrv2-r50": (72, 71, 1e-5),
-    "rtdetrv2-r50m": (84, 81, 1e-5),
-    "rtdetrv2-r101": (72, 71, 1e-6),
-}
-SIZES = (480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800)
+OFFICIAL = json.loads((Path(__file__).parent.parent / "golden" / "recipes.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -27,16 +19,13 @@ def test_each_recipe_of_ours_is_valid(name):
     assert load_recipe(name).model.arch in MODELS
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_settings_are_the_published_ones(name):
-    recipe = load_recipe(name)
-    train, second = recipe.train, name.startswith("rtdetrv2")
-    assert (train.epochs, recipe.augment.stop_epoch, train.optimizer.backbone_lr) == PUBLISHED[name]
-    assert (train.batch, train.clip, train.amp) == (16, 0.1, "auto" if second else "off")
-    assert (train.optimizer.lr, train.optimizer.weight_decay, train.optimizer.betas) == (1e-4, 1e-4, (0.9, 0.999))
-    assert (train.schedule.shape, train.schedule.warmup) == ("constant", 2000 if second else 0)
-    assert (train.average.decay, train.average.warmup) == (0.9999, 2000)
-    assert train.scales == (() if name.startswith("rtdetrv2-r18") else SIZES)
+@pytest.mark.parametrize("preset", OFFICIAL)
+def test_settings_are_the_official_ones(preset):
+    recipe = load_recipe(preset)
+    criterion = recipe.criterion or FAMILIES[recipe.model.arch].config
+    tree = recipe.as_tree() | {"criterion": criterion.model_dump(mode="json")}
+    ours = {name: reduce(getitem, name.split("."), tree) for name in OFFICIAL[preset]}
+    assert ours == OFFICIAL[preset]
 
 
 def test_words_change_single_settings():
@@ -67,9 +56,10 @@ def test_scales_are_sides_an_input_can_have(scales):
 
 
 def test_another_size_scales_the_drawn_sizes_too():
-    square = at_size(load_recipe("rtdetr-r18"), 1280)
+    own = load_recipe("rtdetr-r18")
+    square = at_size(own, 1280)
     assert square.model.input.frame == (1280, 1280)
-    assert square.train.scales == tuple(2 * side for side in SIZES)
+    assert square.train.scales == tuple(2 * side for side in own.train.scales)
     shaped = at_size(load_recipe("detr-r50"), 400)
     assert shaped.model.input.frame == (400, 666)
     assert (shaped.augment.sizes.sides[0], shaped.augment.sizes.sides[-1]) == (240, 400)
