@@ -74,9 +74,8 @@ def small_shapes(tmp_path_factory):
     return make_shapes(tmp_path_factory.mktemp("shapes") / "set", images=6, val_images=3, size=64, video=False)
 
 
-@pytest.fixture
-def small_sets(small_shapes):
-    splits = find_splits(small_shapes)
+def sets_of(folder):
+    splits = find_splits(folder)
     train = read_annotations(splits["train"].annotations)
     val = read_annotations(splits["val"].annotations, classes=train.classes)
     return {
@@ -86,10 +85,39 @@ def small_sets(small_shapes):
 
 
 @pytest.fixture
+def small_sets(small_shapes):
+    return sets_of(small_shapes)
+
+
+def without_curves(patched):
+    """Neither curves nor TensorBoard: they take longer than these trainings."""
+    patched.setattr("detr.evaluation.plots.available", lambda: False)
+    patched.setattr("detr.training.journal._tensorboard", lambda folder: None)
+
+
+@pytest.fixture(scope="session")
+def trained(small_shapes, tmp_path_factory):
+    """The folder of a training of the small recipe for so many epochs, once for all: to be read, or copied."""
+    folders = {}
+
+    def of(epochs):
+        if epochs not in folders:
+            folders[epochs] = tmp_path_factory.mktemp("trained") / str(epochs)
+            with pytest.MonkeyPatch.context() as patched:
+                without_curves(patched)
+                program.train(
+                    small_recipe(epochs=epochs), **sets_of(small_shapes), out=folders[epochs],
+                    device="cpu", workers=0, say=lambda line: None,
+                )  # fmt: skip
+        return folders[epochs]
+
+    return of
+
+
+@pytest.fixture
 def plain(monkeypatch):
-    """Neither curves nor TensorBoard, and one thread: they take longer than these trainings."""
-    monkeypatch.setattr("detr.evaluation.plots.available", lambda: False)
-    monkeypatch.setattr("detr.training.journal._tensorboard", lambda folder: None)
+    """Without curves, and on one thread."""
+    without_curves(monkeypatch)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -127,6 +155,14 @@ def recipe_with():
 def blob_finder():
     """Makes a detector, of 64 x 64 pixels or another input, which finds exactly the bright blobs that it is shown."""
     return lambda input=None: Detector(BlobFinder(input), device="cpu")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests all go to one process: what they share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items):

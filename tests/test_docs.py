@@ -38,7 +38,7 @@ def commands(page):
 def reader(tmp_path_factory):
     """A folder with what the pages speak of: `my-data`, `photos`, `street.jpg`, `walk.mp4`."""
     folder = tmp_path_factory.mktemp("reader")
-    arguments = ["shapes", "my-data", "--images", "12", "--val-images", "4", "--size", "96", "--no-video"]
+    arguments = ["shapes", "my-data", "--images", "8", "--val-images", "4", "--size", "96", "--no-video"]
     subprocess.run([sys.executable, "-m", "detr", "data", *arguments], cwd=folder, check=True, capture_output=True)
     pictures = sorted((folder / "my-data" / "images" / "val").iterdir())
     (folder / "photos").mkdir()

@@ -140,10 +140,12 @@ def test_weights_that_are_none_leave_no_empty_run(small, data, tmp_path):
     assert list((tmp_path / "runs").rglob("*")) in ([], [tmp_path / "runs" / "train"])
 
 
-def test_an_automatic_batch_is_said_and_trained_with(small, data, tmp_path):
-    done = detr_train(small, "--data", data, "--batch", "auto", "--workers", "0", "--project", str(tmp_path))
+def test_an_automatic_batch_is_said_and_kept_in_the_recipe_as_a_flag_is(small, data, tmp_path):
+    words = ["--batch", "auto", "--deterministic", "--workers", "0", "--project", str(tmp_path)]
+    done = detr_train(small, "--data", data, *words)
     assert "batch 1: " in done.output  # four images: more would make still fewer steps an epoch
-    assert "batch: 1\n" in (tmp_path / "train" / "train" / "recipe.yaml").read_text()
+    recipe = (tmp_path / "train" / "train" / "recipe.yaml").read_text()
+    assert "batch: 1\n" in recipe and "deterministic: true\n" in recipe
 
 
 @pytest.mark.parametrize("batch", ["0", "-1", "many", "1.5"])

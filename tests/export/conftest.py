@@ -13,7 +13,6 @@ ONE_OF_EACH = {
     "dino": "dino-r50-4scale",
     "rtdetr": "rtdetr-r18",
     "rtdetrv2": "rtdetrv2-r18",
-    "deim": "deim-dfine-n",
     "dfine": "dfine-n",
     "deimv2": "deimv2-n",
 }

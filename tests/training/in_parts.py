@@ -51,8 +51,8 @@ def overflowing(run, pieces):
     return result
 
 
-def run(name, *, resume=False, **settings):
-    recipe = small_recipe(batch=4, accumulate=2, epochs=2, **settings)
+def run(name, *, resume=False, epochs=2, **settings):
+    recipe = small_recipe(batch=4, accumulate=2, epochs=epochs, **settings)
     return train(recipe, **sets, out=out / name, device="cpu", workers=0, resume=resume, say=lambda line: None)
 
 
@@ -67,4 +67,4 @@ with joined(torch.device("cpu")):
         program.take_step = take_step
     run("again", resume=True, shard=True)
     program.take_step = overflowing
-    run("broken", shard=True)
+    run("broken", shard=True, epochs=1)

@@ -2,6 +2,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -78,67 +79,63 @@ def test_a_run_leaves_weights_journal_and_pictures_with_plots(recipe_with, small
     assert {"loss", "loss_vfl", "AP", "AP50", "lr", "train_seconds"} <= epochs[0].keys()
 
 
-def test_what_is_saved_is_the_average_and_says_what_it_is(recipe_with, small_sets, tmp_path):
-    recipe = recipe_with(epochs=1)
-    run(recipe, small_sets, tmp_path)
-    checkpoint = weights.read(tmp_path / "last.safetensors")
+def test_what_is_saved_is_the_average_and_says_what_it_is(recipe_with, small_sets, trained):
+    recipe, folder = recipe_with(epochs=1), trained(1)
+    checkpoint = weights.read(folder / "last.safetensors")
     assert checkpoint.classes == small_sets["train_set"].classes
     assert checkpoint.metadata["recipe"] == json.loads(json.dumps(recipe.as_tree()))
-    state = weights.read(tmp_path / "resume.safetensors").state
+    state = weights.read(folder / "resume.safetensors").state
     assert all(torch.equal(value, state[f"average.{name}"]) for name, value in checkpoint.state.items())
-    network = load_model(str(tmp_path / "last.safetensors"))
+    network = load_model(str(folder / "last.safetensors"))
     assert network.config == recipe.model
     assert not network.training
 
 
-def test_the_same_seed_gives_the_same_weights(recipe_with, small_sets, tmp_path):
-    for name in "ab":
-        run(recipe_with(epochs=1), small_sets, tmp_path / name)
-    run(recipe_with(epochs=1, seed=1), small_sets, tmp_path / "c")
-    assert same_state(tmp_path / "a" / FILES[2], tmp_path / "b" / FILES[2])
-    assert not same_state(tmp_path / "a" / FILES[2], tmp_path / "c" / FILES[2])
+def test_the_same_seed_gives_the_same_weights(recipe_with, small_sets, tmp_path, trained):
+    run(recipe_with(epochs=1), small_sets, tmp_path / "same")
+    run(recipe_with(epochs=1, seed=1), small_sets, tmp_path / "other")
+    assert same_state(trained(1) / FILES[2], tmp_path / "same" / FILES[2])
+    assert not same_state(trained(1) / FILES[2], tmp_path / "other" / FILES[2])
 
 
-def test_workers_change_nothing(recipe_with, small_sets, tmp_path):
-    run(recipe_with(epochs=1), small_sets, tmp_path / "a")
-    train(recipe_with(epochs=1), **small_sets, out=tmp_path / "b", device="cpu", workers=2, say=lambda line: None)
-    assert same_state(tmp_path / "a" / FILES[2], tmp_path / "b" / FILES[2])
+def test_workers_change_nothing(recipe_with, small_sets, tmp_path, trained):
+    train(recipe_with(epochs=1), **small_sets, out=tmp_path, device="cpu", workers=2, say=lambda line: None)
+    assert same_state(trained(1) / FILES[2], tmp_path / FILES[2])
 
 
-def test_a_run_resumed_after_an_epoch_ends_as_if_never_stopped(recipe_with, small_sets, tmp_path):
-    run(recipe_with(epochs=2), small_sets, tmp_path / "whole")
-    run(recipe_with(epochs=1), small_sets, tmp_path / "parts")
-    result, said = run(recipe_with(epochs=2), small_sets, tmp_path / "parts", resume=True)
+def test_a_run_resumed_after_an_epoch_ends_as_if_never_stopped(recipe_with, small_sets, tmp_path, trained):
+    whole, parts = trained(2), copytree(trained(1), tmp_path / "parts")
+    result, said = run(recipe_with(epochs=2), small_sets, parts, resume=True)
     assert "going on after epoch 1" in said
     assert result.epochs == 2
     for name in FILES:
-        assert same_state(tmp_path / "whole" / name, tmp_path / "parts" / name)
-    rows = [[row["step"] for row in read(tmp_path / name / "metrics.jsonl")] for name in ("whole", "parts")]
+        assert same_state(whole / name, parts / name)
+    rows = [[row["step"] for row in read(folder / "metrics.jsonl")] for folder in (whole, parts)]
     assert rows[0] == rows[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_the_step_saves_and_acts(recipe_with, small_sets, tmp_path, monkeypatch, number):
+def test_a_signal_finishes_the_step_saves_and_acts(recipe_with, small_sets, tmp_path, monkeypatch, trained, number):
     class Stopped(BaseException):
         pass
 
     def stop(*_):
         raise Stopped
 
-    run(recipe_with(), small_sets, tmp_path / "whole")
+    whole = trained(2)
     interrupted_before_step(monkeypatch, number, step=2)
     before = signal.signal(number, stop)
     try:
         with pytest.raises(Stopped):
-            run(recipe_with(), small_sets, tmp_path / "parts")
+            run(recipe_with(), small_sets, tmp_path)
         assert signal.getsignal(number) is stop
     finally:
         signal.signal(number, before)
     monkeypatch.undo()
-    assert weights.read(tmp_path / "parts" / FILES[2]).metadata["resume"]["step_in_epoch"] == 2
-    _, said = run(recipe_with(), small_sets, tmp_path / "parts", resume=True)
+    assert weights.read(tmp_path / FILES[2]).metadata["resume"]["step_in_epoch"] == 2
+    _, said = run(recipe_with(), small_sets, tmp_path, resume=True)
     assert "2 steps of the next" in said
-    assert same_state(tmp_path / "whole" / FILES[2], tmp_path / "parts" / FILES[2])
+    assert same_state(whole / FILES[2], tmp_path / FILES[2])
 
 
 def test_pieces_together_give_the_gradient_of_the_whole_batch(recipe_with, small_sets, tmp_path, monkeypatch):
@@ -236,45 +233,44 @@ def test_frozen_norms_without_weights_are_warned_of(recipe_with, small_sets, tmp
     assert "--weights" not in said  # no release is as deep as this one
 
 
-def test_resuming_another_model_names_the_first_differences(recipe_with, small_sets, tmp_path):
-    recipe = recipe_with(epochs=1)
-    run(recipe, small_sets, tmp_path)
+def test_resuming_another_model_names_the_first_differences(recipe_with, small_sets, tmp_path, trained):
+    recipe, folder = recipe_with(epochs=1), copytree(trained(1), tmp_path / "run")
     encoder = recipe.model.encoder.model_copy(update={"hidden": 24})
     other = recipe.model_copy(update={"model": recipe.model.model_copy(update={"encoder": encoder})})
     with pytest.raises(InputError, match=r"model.encoder.hidden was 16, is 24; .*--allow-changes"):
-        run(other, small_sets, tmp_path, resume=True)
+        run(other, small_sets, folder, resume=True)
     with pytest.raises(
         InputError, match=r"another model: encoder.attention.0.feed_forward.linear1.weight is \[16, 16\]"
     ):
-        run(other, small_sets, tmp_path, resume=True, allow_changes=True)
+        run(other, small_sets, folder, resume=True, allow_changes=True)
 
 
-def test_edited_annotations_are_refused_in_one_line(recipe_with, small_sets, tmp_path):
-    run(recipe_with(epochs=1), small_sets, tmp_path)
+def test_edited_annotations_are_refused_in_one_line(recipe_with, small_sets, tmp_path, trained):
+    folder = copytree(trained(1), tmp_path / "run")
     known = small_sets["train_set"].annotations
     moved = replace(known, boxes=known.boxes + np.array([1.0, 0, 0, 0]))
     sets = {**small_sets, "train_set": CocoDataset(moved, small_sets["train_set"].images)}
     with pytest.raises(InputError, match=r"the train annotations were edited since; .*--allow-changes") as refused:
-        run(recipe_with(epochs=2), sets, tmp_path, resume=True)
+        run(recipe_with(epochs=2), sets, folder, resume=True)
     assert "\n" not in str(refused.value)
-    result, said = run(recipe_with(epochs=2), sets, tmp_path, resume=True, allow_changes=True)
+    result, said = run(recipe_with(epochs=2), sets, folder, resume=True, allow_changes=True)
     assert "warning: the train annotations were edited since" in said
     assert result.epochs == 2
 
 
 def test_a_run_stopped_without_warning_within_an_epoch_has_the_same_journal(
-    recipe_with, small_sets, tmp_path, stopped_after
+    recipe_with, small_sets, tmp_path, trained, stopped_after
 ):
-    run(recipe_with(epochs=2), small_sets, tmp_path / "whole")
+    whole = trained(2)
     with stopped_after(5):
-        run(recipe_with(epochs=2), small_sets, tmp_path / "parts", save_every=Pace(steps=2))
-    _, said = run(recipe_with(epochs=2), small_sets, tmp_path / "parts", resume=True)
+        run(recipe_with(epochs=2), small_sets, tmp_path, save_every=Pace(steps=2))
+    _, said = run(recipe_with(epochs=2), small_sets, tmp_path, resume=True)
     assert "going on after epoch 1 and 2 steps of the next (5 steps)" in said
     for name in FILES:
-        assert same_state(tmp_path / "whole" / name, tmp_path / "parts" / name)
+        assert same_state(whole / name, tmp_path / name)
     untimed = [
         [{key: value for key, value in row.items() if "seconds" not in key} for row in read(folder / "metrics.jsonl")]
-        for folder in (tmp_path / "whole", tmp_path / "parts")
+        for folder in (whole, tmp_path)
     ]
     assert untimed[0] == untimed[1]
 
@@ -304,10 +300,10 @@ def test_whatever_the_settings_a_resumed_run_ends_as_if_never_stopped(
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
 
-def test_the_folder_of_a_new_run_forgets_the_states_of_an_old_one(recipe_with, small_sets, tmp_path):
-    run(recipe_with(epochs=2), small_sets, tmp_path)
-    run(recipe_with(epochs=1, seed=5), small_sets, tmp_path)
-    seeds = [weights.read(path).metadata["recipe"]["train"]["seed"] for path in tmp_path.glob("resume*.safetensors")]
+def test_the_folder_of_a_new_run_forgets_the_states_of_an_old_one(recipe_with, small_sets, tmp_path, trained):
+    folder = copytree(trained(2), tmp_path / "run")
+    run(recipe_with(epochs=1, seed=5), small_sets, folder)
+    seeds = [weights.read(path).metadata["recipe"]["train"]["seed"] for path in folder.glob("resume*.safetensors")]
     assert seeds == [5, 5]
 
 
