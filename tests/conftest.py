@@ -16,8 +16,8 @@ from detr.engine.detector import Detector
 from detr.training import train as program
 from tests.small import BlobFinder, small_recipe
 
-# Of two cores: both, or one for each of the two processes of `pytest -n 2`.
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+# Layers this small take longer on several threads, and many times as long where these wait for each other's core.
+torch.set_num_threads(1)
 
 # Where there is no GPU, Triton's kernels are interpreted; triton reads this when it is first imported.
 if not torch.cuda.is_available():
@@ -116,12 +116,7 @@ def trained(small_shapes, tmp_path_factory):
 
 @pytest.fixture
 def plain(monkeypatch):
-    """Without curves, and on one thread."""
     without_curves(monkeypatch)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

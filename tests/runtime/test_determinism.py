@@ -11,18 +11,7 @@ from detr.training.train import train
 STEPS = 200
 
 
-@pytest.fixture(autouse=True)
-def no_plots(monkeypatch):
-    monkeypatch.setattr("detr.training.train.plots.available", lambda: False)
-    monkeypatch.setattr("detr.training.journal._tensorboard", lambda folder: None)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("plain")
 
 
 def after_training(recipe, sets, out, *, workers=0, device="cpu"):

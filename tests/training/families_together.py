@@ -18,7 +18,6 @@ from detr.training.assembly import build_run
 from detr.training.recipe import Recipe
 from detr.training.step import take_step
 
-torch.set_num_threads(1)
 warnings.filterwarnings("ignore", message="image .* has .* targets for .* queries")
 out, recipes = Path(sys.argv[1]), json.loads(sys.argv[2])
 SIDE = 64

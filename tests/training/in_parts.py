@@ -15,7 +15,6 @@ from detr.training.sharding import own
 from detr.training.train import train
 from tests.small import small_recipe
 
-torch.set_num_threads(1)
 program.plots.available = lambda: False
 journal._tensorboard = lambda folder: None
 data, out = Path(sys.argv[1]), Path(sys.argv[2])

@@ -7,8 +7,6 @@ import sys
 import traceback
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from detr import weights
 from detr.data.coco import CocoDataset, read_annotations
@@ -81,7 +79,6 @@ def attempt(data, out, workers, moment, *, resume):
         try:
             if moment is not None:
                 arrange(*moment)
-            torch.set_num_threads(1)
             program.plots.available = lambda: False
             journal._tensorboard = lambda folder: None
             splits = find_splits(data)

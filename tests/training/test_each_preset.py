@@ -13,7 +13,6 @@ from detr.models import build_model, load_model
 from detr.models.presets import MODELS
 from detr.records import Target
 from detr.training import step as stepping
-from detr.training import train as program
 from detr.training.journal import read
 from detr.training.optimizer import build_optimizer, groups_by_role
 from detr.training.recipe import Recipe, at_size, load_recipe
@@ -76,15 +75,8 @@ OVERFIT = ("detr-r50", "deformable-detr-r50-two-stage", "dino-r50-4scale", "rtde
 
 
 @pytest.fixture(autouse=True)
-def plain(monkeypatch):
-    """No curves, no TensorBoard, no pictures, one thread: they take longer than these trainings."""
-    monkeypatch.setattr(program.plots, "available", lambda: False)
-    monkeypatch.setattr("detr.training.journal._tensorboard", lambda folder: None)
+def no_pictures(plain, monkeypatch):
     monkeypatch.setattr(stepping, "PICTURES", 0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.filterwarnings("ignore:image . has")  # mosaics of four have more targets than these have queries

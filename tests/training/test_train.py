@@ -34,15 +34,6 @@ def no_plots(request, monkeypatch):
         monkeypatch.setattr("detr.training.journal._tensorboard", lambda folder: None)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Layers this small take longer on two threads than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def run(recipe, sets, out, **options):
     said = []
     result = train(recipe, **sets, out=out, device="cpu", workers=0, say=said.append, **options)

@@ -16,7 +16,6 @@ from detr.training import train as program
 from detr.training.train import train
 from tests.small import small_recipe
 
-torch.set_num_threads(1)
 data, out, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 splits = find_splits(data)
 annotations = {name: read_annotations(splits[name].annotations) for name in ("train", "val")}
