@@ -45,7 +45,7 @@ def test_demo_leaves_a_page_a_video_and_numbers(tmp_path, short_video):
     assert "rtdetr-tiny" in page
 
 
-def test_demo_trains_from_scratch_when_asked(tmp_path, short_video, monkeypatch):
+def test_demo_trains_from_scratch_when_asked(tmp_path, short_video, plain, monkeypatch):
     small = tmp_path / "small.yaml"
     small.write_text(SMALL)
     monkeypatch.setattr(demo_module, "MODEL", str(small))
