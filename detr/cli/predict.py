@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 @slice_options
 @tracking_options
 @click.option("--save-json", is_flag=True, help="Images: predictions.json, as COCO has it. Videos: NAME.jsonl.")
-@click.option("--save-txt", is_flag=True, help="labels/*.txt, YOLO's lines.")
+@click.option("--save-txt", is_flag=True, help="labels/*.txt, YOLO's lines, and classes.txt.")
 @click.option("--save-conf", is_flag=True, help="Scores in those lines.")
 @click.option("--save-crop", is_flag=True, help="What each box shows, as crops/CLASS/*.jpg.")
 @click.option("--show", is_flag=True, help="A window with the pictures; Escape or q closes it.")

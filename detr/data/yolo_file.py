@@ -168,7 +168,11 @@ def _take(labels: _Labels, words: list[str], number: int, index_of: dict[str, in
         raise InputError(f"{len(words)} columns; expected {columns}: class, cx, cy, w, h and the key points")
     is_polygon = columns is None and len(words) >= 7 and len(words) % 2 == 1
     if len(words) != 5 and columns is None and not is_polygon:
-        raise InputError(f"{len(words)} columns; expected class, cx, cy, w, h, or a class and the points of a polygon")
+        hint = "; is the last a score? `detr predict --save-txt` without --save-conf leaves it out"
+        raise InputError(
+            f"{len(words)} columns; expected class, cx, cy, w, h, or a class and the points of a polygon"
+            f"{hint if len(words) == 6 else ''}"
+        )
     label = _class_of(words[0], index_of)
     values = [_share(word) for word in (words[1:] if is_polygon else words[1:5])]
     if is_polygon:

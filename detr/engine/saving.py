@@ -17,6 +17,7 @@ from detr.engine.results import Results, write_image
 from detr.engine.shares import ListPart, Share
 from detr.engine.tracking import counts_json
 from detr.errors import InputError
+from detr.files import write_text
 from detr.video import Frame, Source, VideoWriter
 
 _DRAWN_AS_THEY_WERE = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
@@ -29,7 +30,7 @@ class Wanted:
     images: bool = True  # drawn
     videos: bool = True  # drawn
     json: bool = False  # predictions.json, COCO's result list, for images; NAME.jsonl for videos
-    txt: bool = False  # labels/NAME.txt, YOLO's lines
+    txt: bool = False  # labels/NAME.txt, YOLO's lines, and classes.txt
     mot: bool = False  # mot/NAME.txt of tracked videos, as MOTChallenge has it
     crop: bool = False  # crops/CLASS/NAME-N.jpg
     conf: bool = False  # scores in the labels
@@ -50,6 +51,7 @@ class Saver:
         self._video: VideoWriter | None = None
         self._lines: IO[str] | None = None
         self._mot: IO[str] | None = None
+        self._are_names_written = False
         self._list: JsonList | ListPart | None = None
         if wanted.json:
             self._list = JsonList(folder / "predictions.json") if share.of == 1 else ListPart(folder, share.rank)
@@ -81,6 +83,7 @@ class Saver:
         else:
             self._add_to_video(result, frame)
         if self._wanted.txt:
+            self._write_names()
             result.save_txt(self.folder / "labels" / f"{name}.txt", save_conf=self._wanted.conf)
         if self._wanted.crop:
             result.save_crop(self.folder / "crops", f"{name}.jpg")
@@ -94,6 +97,13 @@ class Saver:
         for lines in filter(None, (self._lines, self._mot)):
             lines.close()
         self._lines = self._mot = None
+
+    def _write_names(self) -> None:
+        """`classes.txt`, without which the numbers in the labels say nothing; once."""
+        if not self._are_names_written:
+            names = (" ".join(name.split()) for name in self._classes.names)
+            write_text(self.folder / "classes.txt", "".join(f"{name}\n" for name in names))
+            self._are_names_written = True
 
     def _add_image(self, result: Results) -> None:
         assert self._source is not None

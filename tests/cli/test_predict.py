@@ -69,7 +69,7 @@ def test_an_image_is_drawn_into_a_new_folder(tmp_path, detr_predict):
     assert "a.png: 7 detections" in out and "1 image, 7 detections" in out
     assert out.rstrip().endswith(os.path.join("runs", "predict", "predict"))
     folder = tmp_path / "runs" / "predict" / "predict"
-    assert sorted(path.name for path in folder.iterdir()) == ["a.png", "labels", "predictions.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["a.png", "classes.txt", "labels", "predictions.json"]
     assert len(json.loads((folder / "predictions.json").read_text())) == 7
     detr_predict("a.png")
     assert (tmp_path / "runs" / "predict" / "predict-2").is_dir()

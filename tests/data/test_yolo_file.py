@@ -88,7 +88,7 @@ def test_a_set_without_any_label_file_is_refused(tmp_path):
         ("0 .5 .5 .1 nan", "'nan' is not a number"),
         ("0 .5 .5 .1 inf", "'inf' is not a number"),
         ("0 .5 .5 .1", "4 columns; expected class, cx, cy, w, h"),
-        ("0 .5 .5 .1 .1 .9", "6 columns; expected class, cx, cy, w, h"),
+        ("0 .5 .5 .1 .1 .9", "6 columns; expected class, cx, cy, w, h.*without --save-conf"),
         ("0 .1 .1 .2 .2 .3 .3 .4", "8 columns"),
         ("0 120 50 30 30", "120 is outside of the image; expected shares of it, from 0 to 1; pixels?"),
         ("0 .5 1.2 .1 .1", "1.2 is outside of the image; expected shares of it, from 0 to 1$"),

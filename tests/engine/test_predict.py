@@ -9,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 from detr.classes import Classes
+from detr.data.sources import find_splits
 from detr.engine import saving
 from detr.engine.detector import Detector
 from detr.engine.predict import predict
@@ -80,11 +81,24 @@ def lines_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def test_labels_and_their_names_beside_the_images_are_a_data_set(tmp_path):
+    save(tmp_path / "out" / "images" / "a.png", 1)
+    run(tmp_path / "out", tmp_path / "out" / "images", wanted=Wanted(images=False, txt=True))
+    read = find_splits(tmp_path / "out")["train"].read()
+    assert read.classes.names[read.labels[0]] == "green" and read.boxes.tolist() == [[16, 12, 32, 24]]
+
+
 def test_an_image_leaves_a_drawing_labels_crops_and_rows(tmp_path):
     save(tmp_path / "in" / "000123.png", 1)
     out = tmp_path / "out"
     summary = run(out, tmp_path / "in")
-    assert files(out) == ["000123.png", "crops/green/000123-0.jpg", "labels/000123.txt", "predictions.json"]
+    assert files(out) == [
+        "000123.png",
+        "classes.txt",
+        "crops/green/000123-0.jpg",
+        "labels/000123.txt",
+        "predictions.json",
+    ]
     assert (out / "labels" / "000123.txt").read_text().startswith("1 0.5 0.5 0.5 0.5 0.9525")
     (row,) = json.loads((out / "predictions.json").read_text())
     file = {"image_id": 123, "file_name": row["file_name"]}
