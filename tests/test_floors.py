@@ -61,7 +61,7 @@ DOORS = {
     "optuna": ["training/tune.py"],
     "wandb": ["training/loggers.py"],
     "mlflow": ["training/loggers.py"],
-    **{name: ["export/"] for name in ("onnx", "onnx_ir", "onnxscript", "onnxruntime", "openvino", "nncf")},
+    **{name: ["export/"] for name in ("onnx", "onnx_ir", "onnxscript", "onnxruntime", "openvino", "nncf", "tensorrt")},
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -41,16 +41,16 @@ def exported_runner(
     compile: bool = False,
 ) -> Runner | None:
     """What answers where PyTorch doesn't, else None. UsageError for options that don't go together."""
-    from detr.export import is_exported, open_runner, runner_for
+    from detr.export import is_exported, open_runner, require_device, runner_for
 
     given = is_exported(weights)
     _require_sense(weights, given, backend, int8, calibrate)
     if backend == "torch" and not given:
         return None
-    if device not in ("auto", "cpu"):
-        raise UsageError(
-            f"--device {device}: exported files, ONNX Runtime and OpenVINO run on the CPU here; leave it out"
-        )
+    if given:
+        require_device(weights, device)
+    elif device not in ("auto", "cpu"):
+        raise UsageError(f"--device {device}: ONNX Runtime and OpenVINO run on the CPU here; leave it out")
     if compile:
         raise UsageError("--compile is PyTorch's; leave it out where something else runs the network")
     if given:

@@ -18,7 +18,7 @@ def cases_of_file(name: str, knobs: list[str], **options: Any) -> list[Case]:
     """An exported file as it is, at each batch and, where it takes any, each size; UsageError for what it settles."""
     from detr.engine.benchmark import Case, settings_to_measure
     from detr.engine.cost import flops_of, parameters_of
-    from detr.export import open_runner
+    from detr.export import open_runner, require_device
     from detr.models import build_model
     from detr.runtime.settings import input_of_size
 
@@ -28,8 +28,7 @@ def cases_of_file(name: str, knobs: list[str], **options: Any) -> list[Case]:
             raise UsageError(f"--{word}: {name} was exported with its own; export it again to change it")
     if options["backend"] != "torch":
         raise UsageError(f"--backend: {name} is an exported file, which says how it is run; time it by itself")
-    if options["device"] not in ("auto", "cpu"):
-        raise UsageError(f"--device {options['device']}: exported files run on the CPU here; leave it out")
+    require_device(name, options["device"])
     about = open_runner(name).about
     network = build_model(about.config, classes=about.classes).eval()
     ((layers, queries),) = settings_to_measure(network)

@@ -30,7 +30,9 @@ _DRAWN = 16  # generated pictures, where no data is given
 @click.argument("weights", metavar="MODEL")
 @flags.model
 @click.option("--fresh", is_flag=True, help="MODEL is a preset, to be exported with fresh weights.")
-@click.option("--format", "formats", default="onnx", metavar="NAME,...", help="onnx, openvino, torch-export; several.")
+@click.option(
+    "--format", "formats", default="onnx", metavar="NAME,...", help="onnx, openvino, torch-export, tensorrt; several."
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="File or folder.  [default: MODEL's name, here]")
 @click.option("--imgsz", metavar="N|H,W", help="Size of the input.  [default: the model's]")
 @flags.parts
@@ -45,6 +47,12 @@ _DRAWN = 16  # generated pictures, where no data is given
 @click.option("--with-preprocessing", is_flag=True, help="Take pictures as they are: uint8, RGB, of any size.")
 @click.option("--with-postprocessing", is_flag=True, help="Give scores, labels and boxes in pixels, best first.")
 @click.option("--max-det", default=300, type=click.IntRange(min=1), help="So many, with --with-postprocessing.")
+@click.option(
+    "--max-batch", default=8, type=click.IntRange(min=1), help="tensorrt: images at once, at most, of an open batch."
+)
+@click.option(
+    "--workspace", metavar="GB", type=click.FloatRange(min=0, min_open=True), help="tensorrt: GPU memory to try."
+)
 @click.option("--verify/--no-verify", default=True, help="Compare what the file finds with what PyTorch finds.")
 @click.option("--data", type=click.Path(path_type=Path), help="Data set to verify with, AP included.")
 @flags.split
@@ -54,7 +62,9 @@ _DRAWN = 16  # generated pictures, where no data is given
 @click.option("--json", "as_json", is_flag=True, help="What was written and found as JSON on stdout.")
 def command(weights: str, formats: str, as_json: bool, **options: Any) -> None:
     """Write MODEL, a release or a file of weights, as a file that `detr predict`, `val` and `benchmark --weights` run,
-    and so do ONNX Runtime, OpenVINO and PyTorch without this program.
+    and so do ONNX Runtime, OpenVINO and PyTorch without this program. An engine of TensorRT is made for the GPU and
+    the TensorRT that are here, and runs with no others. Files of torch-export and TensorRT are programs, which could do
+    anything: run none that you don't trust.
 
     Each file is then compared with PyTorch on real pictures, those of --data, or on generated ones. It gets its name
     when both find the same; until then, and if they don't, it is called NAME.unverified. Which stage is the first to
@@ -65,11 +75,12 @@ def command(weights: str, formats: str, as_json: bool, **options: Any) -> None:
       detr export rtdetr-r18 --format onnx,openvino --with-preprocessing --with-postprocessing -o exported
       detr export best.safetensors --format openvino --int8 --calibrate my-data --data my-data
     """
-    from detr.export import require_format
+    from detr.export import require_format, require_weights
 
+    require_weights(weights)
     names = [name.strip() for name in formats.split(",") if name.strip()]
     if not names:
-        raise UsageError(f"--format {formats!r}: expected onnx, openvino, torch-export, or several of them")
+        raise UsageError(f"--format {formats!r}: expected onnx, openvino, torch-export, tensorrt, or several of them")
     if options["int8"] != (options["calibrate"] is not None):
         needs = "--int8 needs --calibrate DATA: a data set with some hundred images like those to come"
         raise UsageError(needs if options["int8"] else "--calibrate is for --int8; say both")
@@ -77,8 +88,10 @@ def command(weights: str, formats: str, as_json: bool, **options: Any) -> None:
         require_format(name, int8=options["int8"])
     form = _form(**options)
     network = _network(weights, **options)
-    paths = {name: _path(weights, name, len(names), **options) for name in names}
+    paths = {name: _path(weights, name, **options) for name in names}
     for path in paths.values():
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; expected a file to write, or a folder without a suffix")
         require_writable(path.parent)
     dataset = None if options["data"] is None else dataset_of(options["data"], options["split"], options["images"])
     reports = [_exported(network, name, path, form, dataset, **options) for name, path in paths.items()]
@@ -113,7 +126,7 @@ def _form(dynamic: str | None, **options: Any) -> Form:
     )
 
 
-def _path(weights: str, format: str, count: int, out: Path | None, half: bool, int8: bool, **_: Any) -> Path:
+def _path(weights: str, format: str, out: Path | None, half: bool, int8: bool, **_: Any) -> Path:
     from detr.export import SUFFIXES
 
     suffix = SUFFIXES[format]
@@ -130,14 +143,15 @@ def _exported(
 ) -> dict[str, Any]:
     from dataclasses import replace
 
-    from detr.export import form_for, open_runner, renamed, verify, write
+    from detr.export import Building, form_for, open_runner, renamed, verify, write
 
     if options["dynamic"] is None and not form.preprocessing:
         form = replace(form, open_size=form_for(network).open_size)
     calibration = calibration_of(options["calibrate"]) if options["int8"] else None
     verifying = options["verify"]
     aside = path.with_name(f"{path.stem}.unverified{path.suffix}") if verifying else path
-    write(format, network, aside, calibration=calibration, form=form)
+    building = Building(options["max_batch"], options["workspace"])
+    write(format, network, aside, calibration=calibration, form=form, building=building)
     report: dict[str, Any] = {"file": str(path), "format": format, "megabytes": _megabytes(aside), "verified": None}
     if not verifying:
         click.echo(f"{path}: {report['megabytes']:.1f} MB, not verified", err=True)

@@ -64,7 +64,9 @@ def command(weights: str, data: Path, formats: str | None, as_json: bool, **opti
       detr parity runs/train/train/best.safetensors --data my-data
     """
     from detr.cli.export import dataset_of
+    from detr.export import require_weights
 
+    require_weights(weights)
     dataset = dataset_of(data, options["split"], options["images"])
     rows = []
     for row in _rows(weights, dataset, _wanted(formats), **options):

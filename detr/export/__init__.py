@@ -1,4 +1,4 @@
-"""Networks as files that other programs run (ONNX, OpenVINO, torch.export), and those files as runners."""
+"""Networks as files that other programs run (ONNX, OpenVINO, torch.export, TensorRT), and those files as runners."""
 
 from detr.export.agreement import SURE, TOLERANCES, Agreement, Tolerance, agreement, any_sure
 from detr.export.choice import (
@@ -9,7 +9,9 @@ from detr.export.choice import (
     of_input,
     open_runner,
     renamed,
+    require_device,
     require_format,
+    require_weights,
     runner_for,
     write,
 )
@@ -19,6 +21,8 @@ from detr.export.onnx_runner import OnnxRunner
 from detr.export.openvino_runner import OpenVINORunner
 from detr.export.pt2_runner import Pt2Runner
 from detr.export.quantising import Calibration
+from detr.export.tensorrt_runner import TensorRTRunner
+from detr.export.to_tensorrt import Building
 from detr.export.verifying import Verdict, verify
 
 __all__ = [
@@ -27,12 +31,14 @@ __all__ = [
     "TOLERANCES",
     "Agreement",
     "Backend",
+    "Building",
     "Calibration",
     "FileRunner",
     "Form",
     "OnnxRunner",
     "OpenVINORunner",
     "Pt2Runner",
+    "TensorRTRunner",
     "Tolerance",
     "Verdict",
     "agreement",
@@ -42,7 +48,9 @@ __all__ = [
     "of_input",
     "open_runner",
     "renamed",
+    "require_device",
     "require_format",
+    "require_weights",
     "runner_for",
     "verify",
     "write",

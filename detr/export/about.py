@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +67,25 @@ def about_from(text: str | None, path: Path) -> About:
     try:
         tree = json.loads(text)
         if tree["format"] > FORMAT:
-            raise InputError(f"{path} was written by detr {tree['version']}, newer than this one ({__version__})")
+            raise InputError(f"it was written by detr {tree['version']}, newer than this one ({__version__})")
         slots = tree["slots"]
         return About(
-            config=model_config(tree["model"], f"{path}, model"),
+            config=model_config(tree["model"], "model"),
             classes=Classes.from_json(tree["classes"]),
-            scoring=Scoring(None if slots is None else tuple(slots), tree["exclusive"]),
-            size=(tree["size"][0], tree["size"][1]),
-            takes_padding=tree["takes_padding"],
-            int8=tree["int8"],
+            scoring=Scoring(None if slots is None else tuple(map(index, slots)), bool(tree["exclusive"])),
+            size=_sides(tree["size"]),
+            takes_padding=bool(tree["takes_padding"]),
+            int8=bool(tree["int8"]),
             form=Form(**tree.get("form", {})),
         )
-    except (KeyError, TypeError, IndexError, json.JSONDecodeError) as problem:
+    except InputError as problem:
+        raise InputError(f"{path}: {problem}") from None
+    except (KeyError, TypeError, ValueError) as problem:
         raise InputError(f"{path}: what it says about itself is damaged ({problem!r})") from None
+
+
+def _sides(size: list[int]) -> tuple[int, int]:
+    height, width = map(index, size)
+    if min(height, width) < 1:
+        raise ValueError(f"images of {height} x {width}")
+    return height, width

@@ -19,28 +19,36 @@ from detr.export.openvino_runner import OpenVINORunner
 from detr.export.packages import package
 from detr.export.pt2_runner import Pt2Runner
 from detr.export.quantising import Calibration, quantised
+from detr.export.tensorrt_place import place_here
+from detr.export.tensorrt_runner import TensorRTRunner
 from detr.export.to_onnx import add_about, write_onnx
 from detr.export.to_openvino import read_openvino, write_openvino
 from detr.export.to_pt2 import write_pt2
+from detr.export.to_tensorrt import USUAL, Building, write_tensorrt
 from detr.files import written_aside
 from detr.image import InputConfig
 from detr.models import Network
 
-Backend = Literal["onnx", "openvino", "torch-export"]
+Backend = Literal["onnx", "openvino", "torch-export", "tensorrt"]
 Say = Callable[[str], None]
-SUFFIXES: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+SUFFIXES: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2", "tensorrt": ".engine"}
 
 PACKAGES: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime"),
     "openvino": ("onnx", "openvino"),
     "torch-export": (),
+    "tensorrt": ("onnx", "tensorrt"),
 }
 """What a file is made and run with, besides PyTorch."""
 
 _NOT_WRITTEN = {
     "torchscript": "PyTorch is giving it up; take its successor, torch-export",
     "aotinductor": "take torch-export; torch._inductor.aoti_compile_and_package compiles what torch.export.load reads",
-    "tensorrt": "take onnx, of which TensorRT makes its engine: trtexec --onnx=FILE.onnx --saveEngine=FILE.engine",
+}
+
+_NO_8_BITS = {
+    "torch-export": "torch-export has no 8 bits here; take onnx or openvino",
+    "tensorrt": "tensorrt has no 8 bits here: it takes scales without an offset only; take --half, or onnx or openvino",
 }
 
 
@@ -48,8 +56,17 @@ def is_exported(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES.values()
 
 
+def require_weights(name: str) -> None:
+    """UsageError for an exported file where weights are wanted."""
+    if is_exported(name):
+        raise UsageError(f"{name} is an exported file; give the weights that it was made of")
+
+
 def open_runner(path: str | os.PathLike[str], *, half: bool = False) -> FileRunner:
-    """An exported file, by ONNX Runtime, OpenVINO or PyTorch as its name ends. UsageError where there is none."""
+    """An exported file, run by ONNX Runtime, OpenVINO, PyTorch or TensorRT as its name ends; UsageError for none.
+
+    A .pt2 or .engine is a program, which could do anything: open none that you don't trust.
+    """
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"no such exported file: {path}")
@@ -59,7 +76,17 @@ def open_runner(path: str | os.PathLike[str], *, half: bool = False) -> FileRunn
         return OpenVINORunner(path, half=half)
     if half:
         raise UsageError(f"{path} computes in what it was exported with; leave out half, or export it for openvino")
-    return Pt2Runner(path) if path.suffix.lower() == ".pt2" else OnnxRunner(path)
+    kinds: dict[str, type[Pt2Runner] | type[TensorRTRunner]] = {".pt2": Pt2Runner, ".engine": TensorRTRunner}
+    return kinds.get(path.suffix.lower(), OnnxRunner)(path)
+
+
+def require_device(path: str | os.PathLike[str], device: str) -> None:
+    """UsageError for an exported file on a device that it doesn't run on."""
+    there = "cuda" if Path(path).suffix.lower() == SUFFIXES["tensorrt"] else "cpu"
+    if device in ("auto", there):
+        return
+    how = "on the CPU here" if there == "cpu" else "on a GPU, chosen by CUDA_VISIBLE_DEVICES"
+    raise UsageError(f"--device {device}: {path} is an exported file, which runs {how}; leave it out")
 
 
 def runner_for(
@@ -82,7 +109,8 @@ def runner_for(
     network = of_input(network, input)
     form = form_for(network)
     packages = [*PACKAGES[backend], *(["nncf"] if calibration else [])]
-    path = kept_at(network, SUFFIXES[backend], packages, "" if calibration is None else calibration.key, form=form)
+    more = ["" if calibration is None else calibration.key, *([str(place_here())] if backend == "tensorrt" else [])]
+    path = kept_at(network, SUFFIXES[backend], packages, *more, form=form)
     whole = path.is_file() and (path.suffix != ".xml" or path.with_suffix(".bin").is_file())
     if not whole:
         if say is not None:
@@ -98,12 +126,16 @@ def write(
     *,
     calibration: Calibration | None = None,
     form: Form = PLAIN,
+    building: Building = USUAL,
 ) -> None:
     """The network as a file of that backend; in 8 bits with a calibration. UsageError for what can't go together."""
     about = about_of(network, form, int8=calibration is not None)
-    if _known(backend) == "torch-export":
-        require_format(backend, int8=calibration is not None)
+    if _known(backend) in _NO_8_BITS and calibration is not None:
+        raise UsageError(_NO_8_BITS[backend])
+    if backend == "torch-export":
         write_pt2(network, path, about)
+    elif backend == "tensorrt":
+        write_tensorrt(network, path, about, building)
     elif backend == "onnx":
         _write_onnx(network, path, about, calibration)
     else:
@@ -156,8 +188,10 @@ def require_format(name: str, *, int8: bool = False) -> None:
     if name in _NOT_WRITTEN:
         raise UsageError(f"{name} is not written here: {_NOT_WRITTEN[name]}")
     _known(name)
-    if int8 and name == "torch-export":
-        raise UsageError("torch-export has no 8 bits here; take onnx or openvino")
+    if int8 and name in _NO_8_BITS:
+        raise UsageError(_NO_8_BITS[name])
+    if name == "tensorrt":
+        place_here()
     for each in (*PACKAGES[name], *(["nncf"] if int8 else [])):
         package(each)
 

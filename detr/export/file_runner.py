@@ -24,6 +24,11 @@ class FileRunner(ABC):
     One that gives detections answers with as many queries as it gives of these, each of one class.
     """
 
+    shows_stages = True
+    """Whether `borders` has something to give."""
+    most_images: int | None = None
+    """At once, where there is a limit."""
+
     def __init__(self, about: About) -> None:
         self.about = about
         self.config, self.classes, self.scoring = about.config, about.classes, about.scoring
@@ -53,9 +58,11 @@ class FileRunner(ABC):
 
     def __call__(self, images: Tensor, padding: Tensor | None = None) -> Output:
         one_by_one = not self.about.form.open_batch or (padding is not None and self.about.form.preprocessing)
-        if one_by_one and len(images) > 1:
-            rows = [None] * len(images) if padding is None else padding.split(1)
-            parts = [self._answer(image, row) for image, row in zip(images.split(1), rows, strict=True)]
+        most = 1 if one_by_one else self.most_images or len(images)
+        if len(images) > most:
+            given = images.split(most)
+            rows = [None] * len(given) if padding is None else padding.split(most)
+            parts = [self._answer(some, row) for some, row in zip(given, rows, strict=True)]
             logits, boxes = (torch.cat(each) for each in zip(*parts, strict=True))
         else:
             logits, boxes = self._answer(images, padding)

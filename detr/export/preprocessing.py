@@ -35,7 +35,7 @@ class Decode(nn.Module):
     """[B, h, w, C] uint8 -> [B, C, h, w] float32 from 0 to 255"""
 
     def forward(self, pictures: Tensor) -> Tensor:
-        return pictures.permute(0, 3, 1, 2).to(torch.float32)
+        return pictures.to(torch.float32).permute(0, 3, 1, 2)  # TensorRT does nothing with bytes but convert them
 
 
 class Resize(nn.Module):

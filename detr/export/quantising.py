@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,15 +66,16 @@ def quantised(model: Any, about: About, calibration: Calibration) -> Any:
     logging.getLogger("nncf").setLevel(logging.ERROR)
     feeds = list(calibration.feeds(about))
     patterns = [*_IN_FLOAT, *_IN_FLOAT_OF.get(about.config.backbone.kind, ())]
-    return nncf.quantize(
-        model,
-        nncf.Dataset(feeds),
-        preset=nncf.QuantizationPreset.MIXED,
-        model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=len(feeds),
-        ignored_scope=nncf.IgnoredScope(names=_grouped(model), patterns=patterns, validate=False),
-        advanced_parameters=advanced,
-    )
+    with redirect_stdout(sys.stderr):  # its progress is not an answer
+        return nncf.quantize(
+            model,
+            nncf.Dataset(feeds),
+            preset=nncf.QuantizationPreset.MIXED,
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(feeds),
+            ignored_scope=nncf.IgnoredScope(names=_grouped(model), patterns=patterns, validate=False),
+            advanced_parameters=advanced,
+        )
 
 
 def _grouped(model: Any) -> list[str]:

@@ -15,10 +15,11 @@ from detr.export.program import quiet, recorded
 from detr.files import written_aside
 from detr.models import Network
 
-OPSET = 20
-"""The first with GridSample under its present names, as ONNX Runtime (from 1.17) and OpenVINO know it."""
+OPSET = 18
+"""What PyTorch's exporter writes by itself. TensorRT (10.0 to 11.1 at least) doesn't know the names that GridSample's
+modes have from opset 20 on, and takes the nearest pixel without a word."""
 IR_VERSION = 10
-"""The oldest with that opset that all of its readers take: ONNX Runtime from 1.18 on."""
+"""What ONNX Runtime takes from 1.18 on."""
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _NEARLY_NOTHING = {False: 1e-30, True: 6e-8}  # above 0 in float32, and in float16
@@ -34,6 +35,8 @@ def write_onnx(network: Network, path: Path, about: About) -> None:
     program = exported(network, about)
     model = program.model
     _name_nodes_by_module(model)
+    if about.form.preprocessing:
+        _convert_bytes_first(model.graph)
     _keep_pads_from_pools(model, half=about.form.half)
     model.metadata_props[KEY] = about.to_json()
     with written_aside(path) as aside:
@@ -79,6 +82,18 @@ def _name_nodes_by_module(model: Any) -> None:
         value.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.metadata_props.clear()
+
+
+def _convert_bytes_first(graph: Any) -> None:
+    """TensorRT does nothing else with bytes, not even ask how many there are."""
+    (pictures,) = graph.inputs
+    uses = list(pictures.uses())
+    conversion = next(node for node, _ in uses if node.op_type == "Cast")
+    for node, place in uses:
+        if node is not conversion:
+            node.replace_input_with(place, conversion.outputs[0])
+    graph.remove(conversion)
+    graph.insert_before(graph[0], conversion)
 
 
 def _keep_pads_from_pools(model: Any, *, half: bool) -> None:

@@ -29,6 +29,7 @@ class Verdict:
     followed: int = 0  # pictures of which PyTorch was given the file's own rounding and choice of queries
     stages: tuple[Stage, ...] = ()  # of the picture that diverges first, where any was looked at
     diverging: str | None = None
+    blind: bool = False  # the file doesn't show its stages
 
     @property
     def ok(self) -> bool:
@@ -53,6 +54,8 @@ class Verdict:
     @property
     def where(self) -> str:
         """Which stage diverges first, in words."""
+        if self.blind:
+            return "which stage differs this kind of file doesn't show; is the same model right as onnx?"
         if self.diverging is None:
             return "no stage alone differs by more than allowed"
         stage = next(each for each in self.stages if each.name == self.diverging)
@@ -73,8 +76,8 @@ def verify(
     sure = SURE if any(any_sure(side.found) for _, *sides in passed for side in sides) else None
     agreements = [agreement(ours.found, theirs.found, tolerance, sure=sure) for _, ours, theirs in passed]
     verdict = Verdict(len(passed), sure, tolerance, sum(agreements, Agreement()))
-    if verdict.ok:
-        return verdict
+    if verdict.ok or not runner.shows_stages:
+        return replace(verdict, blind=not runner.shows_stages)
     worst = sorted(range(len(passed)), key=lambda index: agreements[index].matched - agreements[index].counted)
     traces: list[Trace] = []
     for index in worst:

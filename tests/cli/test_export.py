@@ -27,7 +27,8 @@ def run(*words):
         (["--format", ","], "--format ',': expected onnx"),
         (["--format", "onx"], "did you mean 'onnx'"),
         (["--format", "torchscript"], "take its successor, torch-export"),
-        (["--format", "onnx,tensorrt"], "take onnx, of which TensorRT makes its engine"),
+        (["--format", "onnx,tensorrt"], "TensorRT needs an NVIDIA GPU, and PyTorch sees none here"),
+        (["--format", "tensorrt", "--int8", "--calibrate", "shapes"], "tensorrt has no 8 bits here"),
         (["--format", "aotinductor"], "aoti_compile_and_package"),
         (["--format", "torch-export", "--int8", "--calibrate", "shapes"], "torch-export has no 8 bits here"),
         (["--int8"], "--int8 needs --calibrate DATA"),
@@ -75,3 +76,19 @@ def test_a_file_that_finds_something_else_keeps_another_name(tmp_path, monkeypat
         run("rtdetr-tiny", "--format", "torch-export", "--imgsz", "128", "-o", str(tmp_path / "tiny.pt2"))
     assert (tmp_path / "tiny.pt2").read_text() == "the old one"
     assert (tmp_path / "tiny.unverified.pt2").is_file()
+
+
+@pytest.mark.parametrize(
+    ("weights", "out", "message"),
+    [
+        ("rtdetr-tiny", "file/model.onnx", r"cannot write to .*file: "),
+        ("rtdetr-tiny", "folder.onnx", r"folder.onnx is a folder; expected a file"),
+        ("exported.onnx", "model.onnx", r"exported.onnx is an exported file; give the weights that it was made of"),
+    ],
+)
+def test_what_is_in_the_way_is_said_before_any_work(tmp_path, monkeypatch, weights, out, message):
+    monkeypatch.setattr(export, "write", None)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(InputError, match=message):
+        run(weights, "-o", str(tmp_path / out))

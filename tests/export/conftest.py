@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from detr.export import write
-from detr.models import build_model
+from detr.export import Form, write
+from detr.models import build_model, load_model
 from detr.models.presets import model_config, preset
 
 ONE_OF_EACH = {
@@ -52,6 +52,14 @@ def exported(tmp_path_factory):
         return made[arch]
 
     return of
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """Of the model that comes with the package the file with all before and after it."""
+    path = tmp_path_factory.mktemp("whole") / "whole.onnx"
+    write("onnx", load_model("rtdetr-tiny"), path, form=Form(preprocessing=True, max_det=50))
+    return path
 
 
 @pytest.fixture(params=list(ONE_OF_EACH))

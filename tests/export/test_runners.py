@@ -1,4 +1,6 @@
 import importlib.util
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from detr.data.shapes import draw_shapes
 from detr.engine.detector import Detector
 from detr.errors import InputError, UsageError
 from detr.export import Form, OpenVINORunner, choice, form_for, open_runner, runner_for, verify, write
+from detr.export.about import about_from, about_of
 from detr.export.divergence import trace
 from detr.models import build_model, load_model
 from detr.runtime.runner import TorchRunner
@@ -133,6 +136,28 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path):
     (tmp_path / "alone.xml").write_text("<net/>")
     with pytest.raises(InputError, match=r"expected alone.bin beside it"):
         open_runner(tmp_path / "alone.xml")
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"format": "1"}, "is damaged"),
+        ({"format": 99}, "it was written by detr .*, newer than this one"),
+        ({"size": "ab"}, "is damaged"),
+        ({"size": [-1, 64]}, "is damaged"),
+        ({"size": [64]}, "is damaged"),
+        ({"slots": ["a"]}, "is damaged"),
+        ({"form": {"max_det": -1}}, "max_det -1: expected at least 1"),
+        ({"form": 3}, "is damaged"),
+        ({"classes": 3}, "expected a list of classes"),
+        ({"model": {"arch": "nope"}}, "arch is 'nope'"),
+    ],
+    ids=str,
+)
+def test_what_a_file_says_of_itself_is_looked_at(exported, said, message):
+    tree = json.loads(about_of(exported("rtdetr")[0]).to_json()) | said
+    with pytest.raises(InputError, match=f"model.onnx.*{message}"):
+        about_from(json.dumps(tree), Path("model.onnx"))
 
 
 def test_an_unknown_backend_gets_the_nearest(exported, tmp_path):

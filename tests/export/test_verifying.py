@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detr.data.shapes import draw_shapes
-from detr.export import Form, open_runner, verify, write
+from detr.export import Form, open_runner, verify
 from detr.export.about import about_of
 from detr.export.agreement import TOLERANCES
 from detr.export.divergence import trace
@@ -23,14 +23,6 @@ def pictures():
 
 def tiny():
     return load_model("rtdetr-tiny")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The model that comes with the package, and its file with all before and after it."""
-    path = tmp_path_factory.mktemp("whole") / "whole.onnx"
-    write("onnx", tiny(), path, form=Form(preprocessing=True, max_det=50))
-    return path
 
 
 def test_a_file_that_is_right_passes(whole):
