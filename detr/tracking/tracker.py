@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from detr.errors import InputError
+from detr.errors import UsageError
 from detr.records import Detections
 
 _CLASS_STEP = 1e5  # pixels, wider than any picture
 
 
 def require_library() -> None:
-    """InputError with the line to type where the library is missing."""
+    """UsageError with the line to type where the library is missing."""
     try:
         import trackers  # noqa: F401
     except ImportError:
-        raise InputError("tracking needs trackers: pip install 'detr-toolkit[track]'") from None
+        raise UsageError("tracking needs trackers: pip install 'detr-toolkit[track]'") from None
 
 
 class Tracker:

@@ -12,6 +12,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -76,7 +77,7 @@ def tune(
     """
     require_optuna()
     folder.mkdir(parents=True, exist_ok=True)
-    with occupied(folder):
+    with occupied(folder), _known(folder / STUDY):
         study = _study(folder, about, seed, epochs)
         _take_up(study, say)
         failures = 0
@@ -91,6 +92,19 @@ def tune(
                 reason = _newest(study).user_attrs["reason"]
                 raise InputError(f"{failures} trials in a row failed; the last said: {reason}")
         return _keep(study, folder)
+
+
+@contextmanager
+def _known(path: Path) -> Iterator[None]:
+    """InputError where what is known of the search can't be read or kept."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as problem:
+        cause = problem.__cause__ or problem
+        raise InputError(f"{path} can't be used: {getattr(cause, 'orig', None) or cause}") from problem
 
 
 def _study(folder: Path, about: Mapping[str, Any], seed: int, epochs: int) -> Any:

@@ -80,5 +80,5 @@ def test_what_makes_no_sense_is_refused(tmp_path, detr_program, walk, words, sai
 def test_without_the_library_the_line_to_type_is_said(detr_program, walk, monkeypatch, tmp_path):
     monkeypatch.setitem(cli.sys.modules, "trackers", None)
     code, _, err = detr_program("track", walk)
-    assert code == 1 and "pip install 'detr-toolkit[track]'" in err
+    assert code == 2 and "pip install 'detr-toolkit[track]'" in err
     assert not (tmp_path / "runs").exists()

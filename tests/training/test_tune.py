@@ -106,6 +106,12 @@ def test_what_is_worse_than_most_at_its_epoch_is_stopped(tmp_path):
     assert (tmp_path / "trials.csv").read_text().splitlines()[-1].split(",")[1] == "pruned"
 
 
+def test_a_damaged_study_is_named(tmp_path):
+    (tmp_path / "study.db").write_bytes(b"no data base" * 100)
+    with pytest.raises(InputError, match=r"study.db can't be used: file is not a database"):
+        search(tmp_path, [])
+
+
 def test_a_failed_trial_is_said_and_the_search_goes_on(tmp_path):
     def sometimes(number, words, folder, started):
         return (Failing if number == 1 else Played)(number, words, folder, started)
