@@ -90,8 +90,9 @@ def tell_epoch(run: Run, losses: dict[str, float], metrics: dict[str, float], se
     if metrics:
         said += f"  AP {metrics.get('AP', 0):.4f}  AP50 {metrics.get('AP50', 0):.4f}"
         said += f"  best {counters.best:.4f} (epoch {counters.best_epoch})"
-    left = (epochs - counters.epoch) * sum(seconds.values())
-    said += f"  lr {rate:.2e}  {' + '.join(in_words(part) for part in seconds.values())}, about {in_words(left)} left"
+    said += f"  lr {rate:.2e}  {' + '.join(in_words(part) for part in seconds.values())}"
+    if counters.epoch < epochs:
+        said += f", about {in_words((epochs - counters.epoch) * sum(seconds.values()))} left"
     run.say(said)
     if run.journal is not None:
         rounded = {name: round(value, 2) for name, value in seconds.items()}

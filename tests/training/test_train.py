@@ -65,6 +65,8 @@ def test_a_run_leaves_weights_journal_and_pictures_with_plots(recipe_with, small
     assert {"labels.png", "samples.jpg", "confusion.png", "confusion_shares.png", "curves.png"} <= names
     assert (result.epochs, result.steps) == (2, 6)
     assert "backbone norms" in said and "circle" in said and "epoch   2/2" in said
+    first, last = (line for line in said.splitlines() if line.startswith("epoch "))
+    assert first.endswith(" left") and not last.endswith(" left")
     epochs = [row for row in read(tmp_path / "metrics.jsonl") if row["event"] == "epoch"]
     assert [row["epoch"] for row in epochs] == [1, 2]
     assert {"loss", "loss_vfl", "AP", "AP50", "lr", "train_seconds"} <= epochs[0].keys()
