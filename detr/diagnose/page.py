@@ -10,11 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from detr.diagnose.diagnosis import Diagnosis
-from detr.diagnose.report import DEFINITION, MEANING, class_rows, facts, shown_counts
+from detr.diagnose.report import DEFINITION, MEANING, WHAT_HELPS, class_rows, facts, shown_counts
 from detr.diagnose.tide import CAUSES
 from detr.engine.page import Section, write_page
 from detr.evaluation import charts
 from detr.evaluation.metrics import Metrics
+
+_HOW_TO_READ = (
+    "Each line answers: if this one kind of error were gone and all else stayed, how much higher would AP50 be? The "
+    "gains do not add up, because mending one kind uncovers another. Begin with the first line."
+)
 
 
 def write_why_page(
@@ -25,9 +30,10 @@ def write_why_page(
     precision = np.stack([metrics.precision_at(0.5), metrics.precision_at(0.75)])
     worst = [] if isinstance(pictures, str) else [(_inline(data, "jpeg"), caption) for data, caption in pictures]
     sections = [
-        Section("What costs AP", DEFINITION, table=_causes(diagnosis)),
+        Section("What costs AP", f"{DEFINITION} {_HOW_TO_READ}", table=_causes(diagnosis)),
+        Section("What helps", table=_what_helps(diagnosis), words=True),
         Section("Queries, objects, scores", table=[("about", "what was seen"), *facts(diagnosis)], words=True),
-        Section("Which objects are found", table=_groups(diagnosis)),
+        Section("Which objects are found", "By a shown box of their class, from IoU 0.5 on.", table=_groups(diagnosis)),
         Section(
             "Precision, recall and F1",
             "The best thresholds are in thresholds.json: detr predict SOURCE --conf thresholds.json",
@@ -69,13 +75,20 @@ def write_why_page(
 def _causes(diagnosis: Diagnosis) -> list[list[str]]:
     causes, shown = diagnosis.causes, shown_counts(diagnosis)
     counts = causes.counts()
-    rows = [["cause", "AP50 to win", "of all boxes", "of those shown"]]
+    rows = [["cause", "AP50 to gain", "among all boxes", "among shown boxes"]]
     rows += [
         [f"{name}: {MEANING[name]}", f"{causes.gains[name]:+.1f}", str(counts[name]), str(shown[name])]
         for name in sorted(CAUSES, key=lambda name: -causes.gains[name])
     ]
     rows.append(["all false boxes, if none were scored above 0", f"{causes.without_false:+.1f}", "", ""])
     return [*rows, ["all missed, if every object had been found", f"{causes.without_missed:+.1f}", "", ""]]
+
+
+def _what_helps(diagnosis: Diagnosis) -> list[list[str]]:
+    """For the causes that cost something, the dearest first."""
+    gains = diagnosis.causes.gains
+    costly = sorted((name for name in CAUSES if gains[name] >= 0.05), key=lambda name: -gains[name])
+    return [["against", "try"], *([name, WHAT_HELPS[name]] for name in costly)]
 
 
 def _groups(diagnosis: Diagnosis) -> list[list[str]]:

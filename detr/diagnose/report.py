@@ -20,6 +20,14 @@ MEANING = {
     "background": "on nothing",
     "missed": "objects that no box is on or beside",
 }
+WHAT_HELPS = {
+    "class": "more examples of the classes taken for each other; labels that are used the same way everywhere",
+    "place": "a larger input (--imgsz); boxes drawn as tightly in every picture; a longer training",
+    "both": "as for class and place",
+    "duplicate": "a longer training; a higher --conf hides the weaker ones",
+    "background": "look at the worst images: objects nobody labelled? Else pictures with nothing in them, to train on",
+    "missed": "see below which are not found: small ones want a larger input or --slice, rare ones train.balance=0.1",
+}
 DEFINITION = (
     "AP at IoU 0.5 and what mending each cause alone would add, as TIDE measures it (Bolya et al. 2020): the 100 best "
     "boxes of an image count, over all classes. Shown are boxes from the best threshold of their class on."
@@ -126,10 +134,11 @@ def facts(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     """What concerns a DETR and its scores, in words."""
     over, missed = diagnosis.over_the_limit(), len(diagnosis.missed)
     lost = sum(count - diagnosis.limit for _, count in over)
-    limit = f"more than {diagnosis.limit} objects are in {_of(len(over), 'image')}"
+    images = _of(len(over), "image") if over else "no image"
+    limit = f"{images} with more than the {diagnosis.limit} that can be found in one"
     rows = [
         ("duplicate queries", f"{_of(len(diagnosis.duplicates), 'shown box', 'shown boxes')} on objects already found"),
-        ("limit of objects", f"{limit}; {lost} objects can't be found" if over else f"{limit}"),
+        ("too many objects", f"{limit}; {lost} can't be found" if over else limit),
     ]
     why = why_missed(diagnosis)
     if why is None:

@@ -31,7 +31,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 td, th { padding: .25rem .8rem; border-bottom: 1px solid var(--line); text-align: right; }
 .words td, .words th, td:first-child, th:first-child { text-align: left; padding-left: 0; } th { font-weight: 600; }
 figure { margin: 0; } figcaption { font-size: .85rem; opacity: .75; padding: .25rem 0 .6rem; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(28rem, 1fr)); gap: .8rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(28rem, 100%), 1fr)); gap: .8rem; }
+.table { overflow-x: auto; } h1, h2, p { overflow-wrap: anywhere; }
 .wide { display: block; overflow-x: auto; } .wide img { width: auto; }
 .wide img, .pictures img[src^="data:image/png"] { background: #fff; }
 img, video { width: 100%; border-radius: 6px; background: #8882; }
@@ -59,7 +60,8 @@ def _section(section: Section) -> str:
     if section.table:
         head, *rows = section.table
         start = '<table class="words">' if section.words else "<table>"
-        parts.append(start + _row(head, "th") + "".join(_row(row, "td") for row in rows) + "</table>")
+        whole = start + _row(head, "th") + "".join(_row(row, "td") for row in rows) + "</table>"
+        parts.append(f'<div class="table">{whole}</div>')
     if section.pictures:
         pictures = "".join(_picture(*picture) for picture in section.pictures)
         parts.append(f'<div class="pictures{" wide" * section.wide}">{pictures}</div>')
