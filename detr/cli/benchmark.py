@@ -13,6 +13,7 @@ import click
 
 from detr.cli import flags
 from detr.cli.benchmark_file import cases_of_file
+from detr.cli.help import Verb
 from detr.cli.plain import WORKERS, Finite
 from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty, write_text
@@ -38,7 +39,7 @@ class Way(NamedTuple):
     int8: bool = False
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Verb, context_settings={"show_default": True})
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @flags.model
 @click.option("--backend", default="torch", metavar="NAME,...", help="torch, onnx, openvino; several to compare.")

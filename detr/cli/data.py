@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from detr.cli.help import Verb
 from detr.cli.plain import SEED, to_stderr, to_stdout
 from detr.errors import InputError
 
@@ -22,7 +23,7 @@ def command() -> None:
     """Make, look at and convert data sets."""
 
 
-@command.command()
+@command.command(cls=Verb)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--images", default=2000, show_default=True, help="Training images.")
 @click.option("--val-images", default=500, show_default=True, help="Validation images.")
@@ -53,7 +54,7 @@ def shapes(out: Path, images: int, val_images: int, size: int, seed: int, no_vid
     click.echo(f"{out}: {images} training and {val_images} validation images{video}")
 
 
-@command.command()
+@command.command(cls=Verb)
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--images", type=click.Path(path_type=Path), help="Image folder of a single annotation file.")
 @click.option("--quick", is_flag=True, help="Do not decode the images.")
@@ -85,7 +86,7 @@ def check(data: Path, images: Path | None, quick: bool, strict: bool, as_json: b
         raise InputError(f"{data}: {wrong:,} images are damaged or not of the size that is said")
 
 
-@command.command()
+@command.command(cls=Verb)
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--to", "format", required=True, help="coco, yolo or voc.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write, new or empty.")

@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from detr.cli import flags
+from detr.cli.help import Verb
 from detr.files import new_run
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Verb, context_settings={"show_default": True})
 @click.option("--images", default=500, type=click.IntRange(min=1), help="Images to measure on.")
 @click.option("--train", "trains", is_flag=True, help="Train a model from scratch first and show its AP rise.")
 @click.option("--train-images", default=800, type=click.IntRange(min=8), help="Images to train on, with --train.")

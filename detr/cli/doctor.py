@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from detr.cli import flags
+from detr.cli.help import Verb
 from detr.cli.plain import to_stdout
 from detr.errors import InputError, UsageError
 from detr.files import new_run
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from detr.data.doctor_advice import Plan
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Verb, context_settings={"show_default": True})
 @click.argument("data", type=click.Path(path_type=Path), required=False)
 @click.option("--model", default="rtdetr-r18", help="Preset or recipe that is to be trained.")
 @click.option("--imgsz", type=int, help="Side of its input.  [default: the model's]")
@@ -46,11 +47,11 @@ def command(
     """Examine DATA before training on it; without DATA, this machine.
 
     \b
-      detr doctor my-data                        # what is wrong, what to do, and a page with pictures
+      detr doctor my-data                        # what is wrong, what to do
       detr doctor my-data --model dino-r50 --imgsz 1024
       detr doctor my-data --strict --no-page     # in CI
       detr doctor my-data --fix my-data-fixed    # the original stays as it is
-      detr doctor                                # PyTorch, GPU, Triton, codecs, extras
+      detr doctor                                # PyTorch, GPU, codecs, extras
 
     Every image is decoded. Found are: damaged images, wrong sizes, pictures that are in two splits, boxes that lie
     outside, are flat, tiny at the input's size or there twice, classes that a split lacks, more objects than queries.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detr.cli import flags
+from detr.cli.help import Verb
 from detr.cli.plain import raise_for, say_nothing, sides, threshold, to_stderr, to_stdout
 from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty, require_writable
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from detr.engine.explained import Summary
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Verb, context_settings={"show_default": True})
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--weights", default="rtdetr-tiny", help="A release (see `detr weights list`), or a file of weights.")
 @flags.model

@@ -10,6 +10,7 @@ import click
 
 from detr.cli import flags
 from detr.cli.backend import calibration_of
+from detr.cli.help import Verb
 from detr.cli.plain import sides
 from detr.errors import InputError, UsageError, did_you_mean
 from detr.files import require_writable
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _DRAWN = 16  # generated pictures, where no data is given
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Verb, context_settings={"show_default": True})
 @click.argument("weights", metavar="MODEL")
 @flags.model
 @click.option("--fresh", is_flag=True, help="MODEL is a preset, to be exported with fresh weights.")
@@ -72,8 +73,8 @@ def command(weights: str, formats: str, as_json: bool, **options: Any) -> None:
 
     \b
       detr export best.safetensors --data my-data
-      detr export rtdetr-r18 --format onnx,openvino --with-preprocessing --with-postprocessing -o exported
-      detr export best.safetensors --format openvino --int8 --calibrate my-data --data my-data
+      detr export rtdetr-r18 --format onnx,openvino -o exported
+      detr export best.safetensors --format openvino --int8 --calibrate my-data
     """
     from detr.export import require_format, require_weights
 

@@ -15,10 +15,11 @@ def command(as_json: bool) -> None:
 
     \b
       PARAMETERS  millions, for COCO's 80 classes
-      GFLOPS      for one image of 640 x 480, at the size INPUT that the model gives it
+      GFLOPS      for one image of 640 x 480, at the size INPUT
       AP          on COCO val2017, by the authors
-      T4 MS       milliseconds for an image on an NVIDIA T4 (TensorRT, 16 bits), by the authors
-      WEIGHTS     embedded in the toolkit, cached on this machine, or fetched: a download, or by hand with a browser
+      T4 MS       milliseconds on an NVIDIA T4 (TensorRT, 16 bits), by the authors
+      WEIGHTS     embedded, cached on this machine, a download, or by hand with a
+                  browser
     """
     rows = model_rows()
     if as_json:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detr.cli import flags
+from detr.cli.help import Verb
 from detr.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Row:
         return abs(self.difference) <= self.allowed and (self.share is None or self.share >= 0.99)
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Verb, context_settings={"show_default": True})
 @click.argument("weights", metavar="MODEL")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Data set: COCO, YOLO or VOC.")
 @flags.model

@@ -11,6 +11,7 @@ import click
 
 from detr.cli import flags
 from detr.cli.backend import backend_options, exported_runner
+from detr.cli.help import Verb
 from detr.cli.launching import leave_to_processes
 from detr.cli.plain import raise_for, say_nothing, sides, threshold, to_stderr, to_stdout
 from detr.cli.slices import slice_options, slicing_asked
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from detr.video import Source
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Verb, context_settings={"show_default": True})
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option(
     "--weights",
@@ -83,7 +84,7 @@ def command(
 
     \b
       detr predict street.jpg walk.mp4
-      detr predict "photos/*.jpg" --weights rtdetr-r18 --classes person,dog --save-json
+      detr predict "photos/*.jpg" --classes person,dog --save-json
       detr predict rtsp://camera.local/live --no-save --save-json
     """
     asked = _asked(options)

@@ -11,6 +11,7 @@ import click
 
 from detr.cli import flags
 from detr.cli.backend import backend_options, exported_runner
+from detr.cli.help import Verb
 from detr.cli.plain import Finite
 from detr.errors import UsageError
 
@@ -23,7 +24,7 @@ _SECONDS_TO_FINISH = 25  # what is under way when it is told to end
 _SECONDS_TO_TAKE = 30
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Verb, context_settings={"show_default": True})
 @click.option("--weights", default="rtdetr-tiny", help="A release, a file of weights, or an exported .onnx or .xml.")
 @flags.model
 @click.option("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 for all. There is no password.")
@@ -54,7 +55,7 @@ def command(host: str, port: int, **options: Any) -> None:
 
     \b
       detr serve --weights rtdetr-r18
-      curl --data-binary @street.jpg 'http://127.0.0.1:8000/predict?conf=0.4&classes=person,dog'
+      curl --data-binary @street.jpg 'http://127.0.0.1:8000/predict?conf=0.4'
       detr serve --weights model.onnx --host 0.0.0.0 --port 80 --queue 32
     """
     _require_packages()

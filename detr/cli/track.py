@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-import click
-
 from detr.cli import predict
+from detr.cli.help import Verb
 
 _WORDS = """Follow objects through each SOURCE: a video, a camera, a stream, or with --fps a folder of images.
 
@@ -16,12 +15,12 @@ runs/track/NAME. An object gets its number when it is found in two successive fr
 \b
   detr track walk.mp4 --save-json --save-mot
   detr track street.mp4 --classes car,bus --line 0,0.6,1,0.6:stop
-  detr track MOT17-02/img1 --fps 30 --zone 100,200,500,200,500,400,100,400:square --count-at bottom
+  detr track MOT17-02/img1 --fps 30 --zone 100,200,500,200,500,400:square
 """
 
 _callback = predict.command.callback
 assert _callback is not None
-command = click.Command(
+command = Verb(
     "track",
     params=[option for option in predict.command.params if option.name != "track"],
     callback=partial(_callback, track=True),

@@ -41,12 +41,14 @@ tracking_options = together(
         type=float,
         help="Detections from here to --conf keep tracks going but begin none.  [default: 0.1]",
     ),
-    click.option("--patience", type=float, help="Seconds after which what is lost gets a new id.  [default: 1]"),
+    click.option(
+        "--patience", "lost_after", type=float, help="Seconds after which what is lost gets a new id.  [default: 1]"
+    ),
     click.option("--trail", type=float, help="Seconds of its way drawn behind an object; 0 for none.  [default: 1]"),
     click.option("--fps", type=float, help="Images are the frames of one video per folder, so many a second."),
     click.option("--save-mot", is_flag=True, help="mot/NAME.txt: frame,id,x,y,w,h,conf,class,visibility."),
 )
-NAMES = ("lines", "zones", "count_at", "weak", "patience", "trail", "fps", "save_mot")
+NAMES = ("lines", "zones", "count_at", "weak", "lost_after", "trail", "fps", "save_mot")
 
 
 def tracking_asked(track: bool, lowest: float | Path, given: Mapping[str, Any]) -> Tracking | None:
@@ -63,13 +65,18 @@ def tracking_asked(track: bool, lowest: float | Path, given: Mapping[str, Any]) 
         raise UsageError(f"--fps {fps}: expected frames per second, above 0 and up to 1000")
     from detr.engine.tracking import Tracking, places_of
 
-    options = {name: given[name] for name in ("weak", "patience", "trail")} | {"anchor": given["count_at"]}
+    options = {
+        "weak": given["weak"],
+        "patience": given["lost_after"],
+        "trail": given["trail"],
+        "anchor": given["count_at"],
+    }
     chosen = {name: value for name, value in options.items() if value is not None}
     return Tracking(conf=lowest, places=places_of(given["lines"], given["zones"]), **chosen)
 
 
 def option_flag(name: str) -> str:
-    return {"lines": "--line", "zones": "--zone"}.get(name, "--" + name.replace("_", "-"))
+    return {"lines": "--line", "zones": "--zone", "lost_after": "--patience"}.get(name, "--" + name.replace("_", "-"))
 
 
 def as_videos(sources: list[Source], fps: float | None) -> list[Source]:

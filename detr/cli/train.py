@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detr.cli import flags
+from detr.cli.help import Verb
 from detr.cli.launching import leave_to_processes
 from detr.cli.plain import WORKERS, to_stdout
 from detr.errors import UsageError
@@ -31,7 +32,7 @@ STATES = ("resume.safetensors", "resume.previous.safetensors")
 AUTO = "auto"
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Verb, context_settings={"show_default": True})
 @click.argument("recipe", required=False)
 @click.argument("settings", nargs=-1, metavar="[key=value ...]")
 @click.option(
@@ -109,7 +110,7 @@ def command(
 
     \b
       detr train rtdetr-tiny --data shapes
-      detr train rtdetr-r18 --data my-data --weights rtdetr-r18 --finetune --epochs 24
+      detr train rtdetr-r18 --data my-data --weights rtdetr-r18 --finetune
       detr train rtdetr-r18 --data coco --weights resnet18-vd
       detr train --resume runs/train/train
     """

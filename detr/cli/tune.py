@@ -9,13 +9,14 @@ from pathlib import Path
 import click
 
 from detr.cli import flags
+from detr.cli.help import Verb
 from detr.cli.plain import SEED, WORKERS, to_stdout
 from detr.cli.stopping import Terminated
 from detr.errors import InputError, UsageError
 from detr.files import require_writable
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Verb, context_settings={"show_default": True})
 @click.argument("recipe")
 @click.argument("settings", nargs=-1, metavar="[key=value ...]")
 @click.option("--data", type=click.Path(), required=True, help="Data set with a val split, as for detr train.")
@@ -55,7 +56,7 @@ def command(
     goes on with it. Everything is in PROJECT/tune/NAME: best.yaml, trials.csv, each training's folder.
 
     \b
-      detr tune rtdetr-r18 --data my-data --weights rtdetr-r18 --finetune --epochs 6 \\
+      detr tune rtdetr-r18 --data my-data --finetune --epochs 6 \\
         --search train.optimizer.lr=1e-5..1e-3:log --search augment.flip=0,0.5
     """
     from detr.training.recipe import at_size, load_recipe

@@ -12,6 +12,7 @@ import click
 
 from detr.cli import flags
 from detr.cli.backend import backend_options, exported_runner
+from detr.cli.help import Verb
 from detr.cli.launching import leave_to_processes
 from detr.cli.plain import WORKERS, to_stderr, to_stdout
 from detr.cli.slices import slice_options, slicing_asked
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from detr.runtime.runner import Runner, TorchRunner
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Verb, context_settings={"show_default": True})
 @click.option("--weights", help="The model: a release's name, a file of weights, or an exported .onnx, .xml or .pt2.")
 @flags.model
 @click.option("--predictions", type=click.Path(path_type=Path), help="In place of a model: a COCO results file.")

@@ -16,7 +16,7 @@ def command() -> None:
     """List, download, inspect and convert weights."""
 
 
-@command.command("list")
+@command.command("list", short_help="Show all releases, their AP, and where they are.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_releases(as_json: bool) -> None:
     """Show all releases: what they reach on COCO val2017 as published, and where they are."""
@@ -46,7 +46,7 @@ def list_releases(as_json: bool) -> None:
         )
 
 
-@command.command()
+@command.command(short_help="Fetch releases, or check those that are there.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def download(names: tuple[str, ...]) -> None:
     """Fetch releases into the cache, or check those that are there."""
@@ -60,7 +60,7 @@ def download(names: tuple[str, ...]) -> None:
         click.echo(resolve(name))
 
 
-@command.command()
+@command.command(short_help="Say what a file is, and whether it is whole.")
 @click.argument("file")
 @click.option("--model", help="The preset it is for, where the file does not say.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -90,7 +90,7 @@ def inspect(file: str, model: str | None, as_json: bool) -> None:
             click.echo(f"{name.ljust(width)}  {text}")
 
 
-@command.command()
+@command.command(short_help="Write weights in another format.")
 @click.argument("file")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--model", help="The preset FILE is for, where it does not say.")

@@ -1,0 +1,58 @@
+"""Help that is read: options under headings, the same for every verb, and numbers as N."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+_HEADINGS: dict[str, str] = {
+    "Model": "weights model fresh predictions",
+    "Data": "data images split trains",
+    "Experiment": "finetune epochs accumulate amp teacher freeze patience seed trials searched",
+    "Going on": "resume check replay allow_changes save_every",
+    "Detections": "conf classes max_det max_dets vid_stride every evaluator allow_extra_images",
+    "Explanation": "layer head faithful",
+    "Large pictures": "tile overlap tiles_only",
+    "Tracking and counting": "track lines zones count_at weak lost_after trail fps",
+    "File": "formats out dynamic with_preprocessing with_postprocessing",
+    "Proof": "verify most recorded",
+    "Server": "host port root_path origins wait queue",
+    "Limits": "queue_mb max_mb max_megapixels max_video_mb max_video_megapixels max_frames",
+    "Computing": "imgsz batch layers queries device half compile backend int8 calibrate deterministic workers cache",
+    "Timing": "sweep warmup seconds",
+    "Output": "why",
+}
+"""Names of parameters. What is in none of these is of the run and its output."""
+_LAST = "Output"
+_FEW = 9  # options that need no headings
+_HEADING_OF = {name: heading for heading, names in _HEADINGS.items() for name in names.split()}
+
+
+class Verb(click.Command):
+    """A command whose help has headings."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        for parameter in self.params:
+            if isinstance(parameter, click.Option) and parameter.metavar is None and not parameter.is_flag:
+                parameter.metavar = _plain(parameter.type)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if len(self.params) <= _FEW:
+            return super().format_options(ctx, formatter)
+        rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in _HEADINGS}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                rows[_HEADING_OF.get(parameter.name or "", _LAST)].append(record)
+        for heading, records in rows.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+
+def _plain(kind: click.ParamType) -> str | None:
+    """None leaves it to click."""
+    kinds = {"N": click.types.IntParamType, "X": click.types.FloatParamType}
+    return next((letter for letter, type in kinds.items() if isinstance(kind, type)), None)
