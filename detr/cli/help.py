@@ -8,7 +8,7 @@ import click
 
 _HEADINGS: dict[str, str] = {
     "Model": "weights model fresh predictions",
-    "Data": "data images split trains",
+    "Data": "data images split trains train_images",
     "Experiment": "finetune epochs accumulate amp teacher freeze patience seed trials searched",
     "Going on": "resume check replay allow_changes save_every",
     "Detections": "conf classes max_det max_dets vid_stride every evaluator allow_extra_images",
