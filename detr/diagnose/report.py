@@ -138,7 +138,7 @@ def facts(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     limit = f"{images} with more than the {diagnosis.limit} that can be found in one"
     rows = [
         ("duplicate queries", f"{_of(len(diagnosis.duplicates), 'shown box', 'shown boxes')} on objects already found"),
-        ("too many objects", f"{limit}; {lost} can't be found" if over else limit),
+        ("too many objects", f"{limit}; {lost} objects can't be found" if over else limit),
     ]
     why = why_missed(diagnosis)
     if why is None:
