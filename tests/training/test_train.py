@@ -116,15 +116,14 @@ def test_a_signal_finishes_the_step_saves_and_acts(recipe_with, small_sets, tmp_
         raise Stopped
 
     whole = trained(2)
-    interrupted_before_step(monkeypatch, number, step=2)
     before = signal.signal(number, stop)
     try:
-        with pytest.raises(Stopped):
+        with monkeypatch.context() as patched, pytest.raises(Stopped):
+            interrupted_before_step(patched, number, step=2)
             run(recipe_with(), small_sets, tmp_path)
         assert signal.getsignal(number) is stop
     finally:
         signal.signal(number, before)
-    monkeypatch.undo()
     assert weights.read(tmp_path / FILES[2]).metadata["resume"]["step_in_epoch"] == 2
     _, said = run(recipe_with(), small_sets, tmp_path, resume=True)
     assert "2 steps of the next" in said
@@ -147,9 +146,9 @@ def test_pieces_together_give_the_gradient_of_the_whole_batch(recipe_with, small
                              if value.grad is not None}  # fmt: skip
             return result
 
-        monkeypatch.setattr(stepping, "gradients", keep)
-        run(recipe.model_copy(update={"model": model}), small_sets, tmp_path / str(pieces))
-        monkeypatch.undo()
+        with monkeypatch.context() as patched:
+            patched.setattr(stepping, "gradients", keep)
+            run(recipe.model_copy(update={"model": model}), small_sets, tmp_path / str(pieces))
     assert found[1].keys() == found[2].keys() and len(found[1]) > 20
     for name, gradient in found[1].items():
         torch.testing.assert_close(found[2][name], gradient, rtol=1e-3, atol=1e-5)
