@@ -145,6 +145,7 @@ def test_a_signal_unwinds_once_and_leaves_with_its_code(tmp_path, ends, code, sa
         from detr.cli import stopping
         from signal import SIGINT, SIGTERM
         from time import sleep
+        signal.signal(SIGINT, signal.default_int_handler)  # the tests' own background may ignore it
         twice = []
         def kill(number):
             signal.raise_signal(number)
