@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -74,11 +74,20 @@ def identify(state: Iterable[str]) -> str | None:
 
 def source_for(config: Any, form: str) -> str | None:
     """The source of `form`, "official" or "hf", that has models with such a model section; None where there is none."""
+    return next((source for source, lacks in _nearness(config, form) if not lacks), None)
+
+
+def needed_for(config: Any, form: str) -> list[str]:
+    """What would have to be set otherwise for the nearest source of `form`, as words; none where the arch has none."""
+    return min((lacks for _, lacks in _nearness(config, form)), key=len, default=[])
+
+
+def _nearness(config: Any, form: str) -> Iterator[tuple[str, list[str]]]:
+    """The sources of `form` of models of that arch, and what each would need otherwise."""
     for source, table in TABLES.items():
-        told = {"arch": table.arch, **dict(table.fields), **dict(table.written_for)}
-        if source.endswith(f"-{form}") and all(_setting(config, name) == value for name, value in told.items()):
-            return source
-    return None
+        if source.endswith(f"-{form}") and table.arch == config.arch:
+            told = {**dict(table.fields), **dict(table.written_for)}
+            yield source, [f"model.{name}={value}" for name, value in told.items() if _setting(config, name) != value]
 
 
 def _setting(config: Any, name: str) -> Any:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from detr import convert, hugging_face, weights
-from detr.errors import InputError, UsageError, did_you_mean
+from detr.errors import InputError, UsageError, did_you_mean, listed
 from detr.files import write_text, written_aside
 from detr.models.derived import derived_state
 from detr.models.presets import Network
@@ -56,7 +56,9 @@ def hugging_face_state(network: Network) -> dict[str, Tensor]:
 def _state(network: Network, form: Form) -> dict[str, Tensor]:
     source = convert.source_for(network.config, form)
     if source is None:
-        raise InputError(f"there is no form {form!r} of models of arch {network.config.arch!r}")
+        needed = listed(convert.needed_for(network.config, form))
+        only = f" but with {needed}" if needed else ""
+        raise InputError(f"there is no form {form!r} of models of arch {network.config.arch!r}{only}")
     return convert.to_theirs(network.state_dict(), source) | derived_state(network.config, convert.TABLES[source])
 
 

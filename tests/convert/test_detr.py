@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from detr.classes import Classes
-from detr.convert import identify, source_for, to_ours, to_theirs
+from detr.convert import identify, needed_for, source_for, to_ours, to_theirs
 from detr.errors import InputError
 from detr.models import build_model, load_model, preset
 
@@ -85,3 +85,11 @@ def test_an_official_file_of_other_classes_is_read_by_index_where_ids_do_not_fit
     loaded = load_model(tmp_path / "mine.pth", "detr-r50")
     assert loaded.decoder.score_head.out_features == 4
     assert loaded.classes.names == ("class_0", "class_1", "class_2")
+
+
+def test_what_keeps_a_model_from_a_form_is_named():
+    config = preset("deformable-detr-r50-refine")
+    assert source_for(config, "hf") == "deformable_detr-refine-hf" and needed_for(config, "hf") == []
+    numbered = config.model_copy(update={"slots": "index"})
+    assert source_for(numbered, "hf") is None and needed_for(numbered, "hf") == ["model.slots=id"]
+    assert source_for(preset("dino-r50-4scale"), "hf") is None and needed_for(preset("dino-r50-4scale"), "hf") == []
