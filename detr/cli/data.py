@@ -71,7 +71,8 @@ def check(data: Path, images: Path | None, quick: bool, strict: bool, as_json: b
     from detr.runtime.progress import progress
 
     reports: dict[str, SplitReport] = {}
-    for split, source in find_splits(data, images=images).items():
+    sources = find_splits(data, images=images)
+    for split, source in sources.items():
         if any(source == report.source for report in reports.values()):
             continue
         classes = next(iter(reports.values())).classes if reports else None
@@ -79,8 +80,8 @@ def check(data: Path, images: Path | None, quick: bool, strict: bool, as_json: b
     if as_json:
         click.echo(json.dumps({split: report.to_json() for split, report in reports.items()}, indent=2))
     else:
-        for split, report in reports.items():
-            _print(split, report)
+        for report in reports.values():
+            _print(" and ".join(split for split, source in sources.items() if source == report.source), report)
     wrong = sum(len(report.problems) for report in reports.values())
     if wrong:
         raise InputError(f"{data}: {wrong:,} images are damaged or not of the size that is said")
@@ -115,8 +116,8 @@ def convert(data: Path, format: str, out: Path, images: Path | None, copy: bool,
     click.echo(f"{out}: {'; '.join(splits)}; {len(done.classes)} classes")
 
 
-def _print(split: str, report: SplitReport) -> None:
-    to_stdout(f"{split}: {report.source.annotations}, images in {report.source.images}")
+def _print(splits: str, report: SplitReport) -> None:
+    to_stdout(f"{splits}: {report.source.annotations}, images in {report.source.images}")
     to_stdout(
         f"{report.num_images:,} images ({report.num_empty:,} without boxes), {report.num_boxes:,} boxes, "
         f"{report.num_crowds:,} crowds, {len(report.classes)} classes"

@@ -37,7 +37,7 @@ def test_json_is_json(made):
 def test_a_single_file_is_checked_once(made):
     file = made / "annotations" / "instances_val.json"
     code, output, _ = run("check", file, "--images", made / "images" / "val")
-    assert code == 0 and output.count("images in") == 1
+    assert code == 0 and output.count("images in") == 1 and output.startswith("train and val: ")
 
 
 def test_a_folder_that_holds_something_is_a_usage_error(made):
