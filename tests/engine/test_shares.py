@@ -67,7 +67,7 @@ def one_and_two(tmp_path_factory, pictures, predicted):
 def test_two_processes_leave_the_files_of_one(one_and_two):
     _, out = one_and_two
     one, two = (files(out / name / "predict" / "x") for name in "12")
-    assert one.keys() == two.keys() and len(one) == 6 + 6 + 1
+    assert one.keys() == two.keys() and len(one) == 6 + 6 + 2
     assert one == two
     rows = json.loads(one[Path("predictions.json")])
     assert list(dict.fromkeys(row["file_name"] for row in rows)) == [
@@ -95,7 +95,7 @@ def test_a_process_without_a_source_takes_part_all_the_same(tmp_path, pictures, 
     codes, outs, errs = predicted(tmp_path, [pictures / "2.jpg"], 2)
     assert codes == (0, 0), errs
     assert json.loads(outs[0])["images"] == 1
-    assert {path.name for path in files(tmp_path)} == {"2.jpg", "2.txt", "predictions.json"}
+    assert {path.name for path in files(tmp_path)} == {"2.jpg", "2.txt", "classes.txt", "predictions.json"}
 
 
 def test_videos_in_tiles_are_followed_by_two_processes_as_by_one(tmp_path, tiny):
