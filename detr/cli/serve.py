@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -107,7 +108,7 @@ def _asked(**options: Any) -> dict[str, Any]:
         if origin != "*" and not re.fullmatch(r"https?://[^/]+", origin):
             raise UsageError(f"--origin {origin}: expected * or what a browser says, such as https://example.com")
     return {
-        "name": options["weights"],
+        "name": "/".join(Path(options["weights"]).parts[-2:]),  # visitors need not know where it lies
         "limits": limits,
         "batch": options["batch"],
         "wait": options["wait"] / 1000,
