@@ -21,7 +21,16 @@ from detr.models import load_model
 from detr.models.inspection import preset_of
 from detr.runtime.device import choose_device, default_workers
 from detr.runtime.runner import Runner, TorchRunner
-from detr.runtime.settings import Settings, at_least_1, class_indices, input_of_size, set_effort, share, slicing_of
+from detr.runtime.settings import (
+    Settings,
+    at_least_1,
+    class_indices,
+    input_of_size,
+    refuse,
+    set_effort,
+    share,
+    slicing_of,
+)
 from detr.slicing import Slicing
 from detr.video import Frame
 from detr.weights import RELEASES
@@ -130,7 +139,7 @@ class Detector:
         self, source: Picture | Iterable[Picture], *, stream: Literal[True], **options: Any
     ) -> Iterator[Results]: ...
 
-    def __call__(  # type: ignore[misc]  # the overloads leave the options to it
+    def __call__(
         self,
         source: Picture | Iterable[Picture],
         *,
@@ -147,6 +156,8 @@ class Detector:
         slice: int | Sequence[int] | None = None,
         overlap: float = 0.2,
         tiles_only: bool = False,
+        verbose: bool = False,
+        **others: Any,
     ) -> list[Results] | Iterator[Results]:
         """Find objects in each picture of `source`.
 
@@ -168,9 +179,11 @@ class Detector:
             `batch` is that of tiles. A picture that fits into one tile is seen as without.
         overlap: share of a tile that its neighbour sees as well; best larger than the small objects are.
         tiles_only: leave out the look at the whole picture.
+        verbose: for the sake of old habits; nothing is printed either way. UsageError for what isn't listed here.
 
         Boxes are in the pixels of the picture as given (upright), and inside it.
         """
+        refuse(others, Detector.__call__)
         if device is not None:
             self.to(device)
         settings = self.settings(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from detr.classes import Classes
@@ -53,6 +54,22 @@ def slicing_of(slice: int | Sequence[int] | None, *, overlap: float, tiles_only:
     if len(sides) not in (1, 2) or not all(isinstance(side, int) for side in sides):
         raise UsageError(f"slice {slice!r}: expected a side in pixels, or a height and a width")
     return Slicing(sides[0], sides[-1], overlap=overlap, whole=not tiles_only, batch=batch)
+
+
+_ELSEWHERE = {
+    "iou": "the model gives each object once, and nothing is suppressed",
+    "save": "call .save(path) of a result",
+    "save_txt": "call .save_txt(path) of a result",
+    "show": "call .show() of a result",
+}
+
+
+def refuse(others: Mapping[str, object], function: Callable[..., object]) -> None:
+    """UsageError for keywords that `function` doesn't know, with what to write instead."""
+    known = [name for name in inspect.signature(function).parameters if name not in ("self", "source", "others")]
+    for name in others:
+        instead = _ELSEWHERE.get(name) or f"expected {listed(known, most=len(known))}{did_you_mean(name, known)}"
+        raise UsageError(f"option {name!r}: {instead}")
 
 
 def share(name: str, value: float) -> float:

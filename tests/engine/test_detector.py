@@ -176,6 +176,8 @@ def test_the_input_size_can_be_changed_for_a_call(detector):
         ({"imgsz": (64, 64, 64)}, "a side, or a height and a width"),
         ({"device": "cuda:99"}, "cuda:99"),
         ({"device": "gpu"}, "gpu"),
+        ({"iou": 0.5}, "each object once"),
+        ({"maxdet": 5}, "did you mean 'max_det'"),
     ],
 )
 def test_settings_that_make_no_sense_are_wrong_usage_at_once(detector, options, words):
