@@ -14,6 +14,7 @@ from detr.export.about import KEY, about_from
 from detr.export.feeding import Feeds
 from detr.export.file_runner import FileRunner, tensors
 from detr.export.program import quiet
+from detr.export.pt2_safety import require_harmless
 from detr.export.to_pt2 import BORDERS
 
 
@@ -23,9 +24,12 @@ class Pt2Runner(FileRunner):
     def __init__(self, path: Path) -> None:
         extra = {KEY: "", BORDERS: ""}
         try:
+            require_harmless(path)
             with quiet():
                 self._program: Any = torch.export.load(path, extra_files=extra)
                 self._module: Any = self._program.module()
+        except InputError:
+            raise
         except Exception as problem:  # a damaged archive is met with whatever its reader stumbles into
             raise InputError(f"{path} can't be read by torch.export: {' '.join(str(problem).split())}") from None
         super().__init__(about_from(extra[KEY], path))
