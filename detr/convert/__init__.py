@@ -74,20 +74,25 @@ def identify(state: Iterable[str]) -> str | None:
 
 def source_for(config: Any, form: str) -> str | None:
     """The source of `form`, "official" or "hf", that has models with such a model section; None where there is none."""
-    return next((source for source, lacks in _nearness(config, form) if not lacks), None)
+    return next((source for source, other, unwritten in _nearness(config, form) if not other + unwritten), None)
 
 
 def needed_for(config: Any, form: str) -> list[str]:
     """What would have to be set otherwise for the nearest source of `form`, as words; none where the arch has none."""
-    return min((lacks for _, lacks in _nearness(config, form)), key=len, default=[])
+    lacks = [(other, unwritten) for _, other, unwritten in _nearness(config, form)]
+    other, unwritten = min(lacks, key=lambda pair: tuple(map(len, pair)), default=([], []))
+    return other + unwritten
 
 
-def _nearness(config: Any, form: str) -> Iterator[tuple[str, list[str]]]:
-    """The sources of `form` of models of that arch, and what each would need otherwise."""
+def _nearness(config: Any, form: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """The sources of `form` of models of that arch, and what each would need otherwise, to be read and to be written."""
     for source, table in TABLES.items():
         if source.endswith(f"-{form}") and table.arch == config.arch:
-            told = {**dict(table.fields), **dict(table.written_for)}
-            yield source, [f"model.{name}={value}" for name, value in told.items() if _setting(config, name) != value]
+            yield source, _unlike(config, table.fields), _unlike(config, table.written_for)
+
+
+def _unlike(config: Any, settings: Iterable[tuple[str, Any]]) -> list[str]:
+    return [f"model.{name}={value}" for name, value in settings if _setting(config, name) != value]
 
 
 def _setting(config: Any, name: str) -> Any:

@@ -96,6 +96,7 @@ TABLES: dict[str, Table] = {
         marks=(*_MARKS, "transformer.pos_trans.weight", _REFINING),
         arch="deformable_detr",
         fields=fields(refine=True, two_stage=True),
+        written_for=(("decoder.num_layers", 6),),  # PROPOSING_HEADS
         foreign=_FOREIGN,
         derived=COUNTS,
         aliases=(

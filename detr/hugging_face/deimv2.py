@@ -19,6 +19,7 @@ from detr.hugging_face.settings import (
     read,
     read_distributions,
     require,
+    require_ours,
     written,
     written_distributions,
 )
@@ -73,6 +74,7 @@ def model_of(config: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 def config_of(model: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
     """The config.json of a model section with every setting in it; InputError for what transformers can't express."""
+    require_ours(model, {"slots": "index"}, "deimv2")
     backbone, encoder, decoder = model["backbone"], model["encoder"], model["decoder"]
     lite = encoder["kind"] == "lite"
     backbone_config = hgnetv2.config_of(backbone)

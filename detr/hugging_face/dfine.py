@@ -32,6 +32,7 @@ PROCESSOR = "RTDetrImageProcessor"
 _FIXED = FIXED_HYBRID | FIXED_FINE_GRAINED | {"decoder_activation_function": "relu"}
 _SETTINGS = HYBRID | ATTENTION | FEED_FORWARD | FINE_GRAINED
 _OURS = {  # what our models vary and transformers' don't
+    "slots": "index",
     "encoder.fusion": "elan",
     "encoder.merge": "concatenate",
     "encoder.project": "always",

@@ -48,6 +48,7 @@ _FIXED_BACKBONE: dict[str, Any] = {
 }
 _SETTINGS = HYBRID | ATTENTION | FEED_FORWARD
 _OURS = {  # what our models vary and transformers' don't
+    "slots": "index",
     "backbone.kind": "resnet",
     "backbone.variant": "d",
     "backbone.stages": [2, 3, 4],

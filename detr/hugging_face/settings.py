@@ -62,11 +62,13 @@ def require(settings: Mapping[str, Any], fixed: Mapping[str, Any], source: str) 
 
 
 def require_ours(model: Mapping[str, Any], fixed: Mapping[str, Any], name: str) -> None:
-    """InputError for the first setting of a model section, `section.setting`, that `name` of transformers has not."""
+    """InputError for the first setting of a model section, `setting` or `section.setting`, that `name` has not."""
     for place, value in fixed.items():
-        section, setting = place.split(".")
-        if model[section][setting] != value:
-            raise InputError(f"transformers' {name} can't have {place} {model[section][setting]!r}, only {value!r}")
+        given: Any = model
+        for part in place.split("."):
+            given = given[part]
+        if given != value:
+            raise InputError(f"transformers' {name} can't have {place} {given!r}, only {value!r}")
 
 
 def read(config: Mapping[str, Any], settings: Settings, model: dict[str, Any]) -> None:

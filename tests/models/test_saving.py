@@ -3,8 +3,8 @@ import hashlib
 import pytest
 import torch
 
-from detr import convert, weights
-from detr.classes import Classes
+from detr import convert, hugging_face, weights
+from detr.classes import COCO, Classes
 from detr.errors import InputError, UsageError
 from detr.models import build_model, load_model
 from detr.models.presets import preset
@@ -125,7 +125,17 @@ def test_what_transformers_cannot_express_is_refused(tmp_path):
         save_model(build_model("rtdetr-tiny"), tmp_path / "out", "hf")
     with pytest.raises(InputError, match="levels of different points"):
         save_model(small(1, points=(4, 2, 1)), tmp_path / "out", "hf")
+    for name in ("rtdetr-r18", "dfine-n", "deimv2-n"):
+        with pytest.raises(InputError, match=r"slots 'id', only 'index'"):
+            hugging_face.config_of(preset(name).model_dump(mode="json") | {"slots": "id"}, COCO)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_proposing_head_has_the_name_that_six_layers_give_it(smaller, tmp_path):
+    network = build_model(smaller("deformable-detr-r50-two-stage", num_layers=2))
+    for form in ("official", "hf"):
+        with pytest.raises(InputError, match=r"but with model\.decoder\.num_layers=6"):
+            save_model(network, tmp_path / form, form)
 
 
 def test_an_unknown_form_and_a_place_that_is_taken_are_usage_errors(tmp_path):
