@@ -85,7 +85,7 @@ def needed_for(config: Any, form: str) -> list[str]:
 
 
 def _nearness(config: Any, form: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """The sources of `form` of models of that arch, and what each would need otherwise, to be read and to be written."""
+    """The sources of `form` of models of that arch, and what each would need otherwise to be read, and written."""
     for source, table in TABLES.items():
         if source.endswith(f"-{form}") and table.arch == config.arch:
             yield source, _unlike(config, table.fields), _unlike(config, table.written_for)
