@@ -11,7 +11,7 @@ import click
 from detr.cli import flags
 from detr.cli.backend import calibration_of
 from detr.cli.help import Verb
-from detr.cli.plain import sides
+from detr.cli.plain import Finite, sides
 from detr.errors import InputError, UsageError, did_you_mean
 from detr.files import require_writable
 
@@ -51,9 +51,7 @@ _DRAWN = 16  # generated pictures, where no data is given
 @click.option(
     "--max-batch", default=8, type=click.IntRange(min=1), help="tensorrt: images at once, at most, of an open batch."
 )
-@click.option(
-    "--workspace", metavar="GB", type=click.FloatRange(min=0, min_open=True), help="tensorrt: GPU memory to try."
-)
+@click.option("--workspace", metavar="GB", type=Finite(min=0, min_open=True), help="tensorrt: GPU memory to try.")
 @click.option("--verify/--no-verify", default=True, help="Compare what the file finds with what PyTorch finds.")
 @click.option("--data", type=click.Path(path_type=Path), help="Data set to verify with, AP included.")
 @flags.split

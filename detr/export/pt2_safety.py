@@ -63,8 +63,9 @@ def _require_plain(path: Path, tree: Any) -> None:
 
 
 def _require_tensors(path: Path, name: str, content: bytes) -> None:
+    stream = BytesIO(content)
     try:
-        torch.load(BytesIO(content), weights_only=True)
+        torch.load(stream, weights_only=True)
     except Exception:  # what a damaged pickle raises can be anything
         _refuse(path, f"more than tensors in {name}")
 
