@@ -133,8 +133,8 @@ def _find_recipe(name_or_path: str | os.PathLike[str]) -> Path:
     if os.path.isfile(text):
         return Path(text)
     if os.path.isdir(text):
-        raise UsageError(f"recipe {text!r} is a folder, expected a YAML file or one of {', '.join(ours)}")
-    near = did_you_mean(text, ours) or f"; ours are {', '.join(ours)}"
+        raise UsageError(f"recipe {text!r} is a folder, expected a YAML file or the name of a model (`detr models`)")
+    near = did_you_mean(text, ours) or "; `detr models` lists them"
     raise UsageError(f"recipe {text!r} is neither a file nor one of ours{near}")
 
 

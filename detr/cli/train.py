@@ -214,8 +214,6 @@ def _trained(task: _Task, team: Team, say: Say, device: str, **options: Any) -> 
     going_on = options["resume"] or _saved_before(again)
     anew = options["overwrite"] or again is not None
     out = team.agreed(lambda: going_on or new_run("train", options["name"], project=options["project"], overwrite=anew))
-    if task.val_set is None:
-        say(f"warning: {task.data} has no val split: no epoch is evaluated, and the last one counts as the best")
     with removed_if_empty(out):
         return train(
             task.recipe,

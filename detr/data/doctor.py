@@ -20,7 +20,7 @@ from detr.data.doctor_findings import Finding, Shown, of_images, of_rows
 from detr.data.doctor_images import Seen, look_at
 from detr.data.doctor_repeats import repeats
 from detr.data.folders import ImageFolder
-from detr.data.sources import find_splits
+from detr.data.sources import SET_ASIDE, find_splits
 from detr.data.threads import on_all_cores
 from detr.errors import listed
 
@@ -65,11 +65,12 @@ def examine(
     progress: Progress | None = None,
 ) -> Report:
     """Read all of a data set and look at every image; InputError where it can't be read at all."""
-    seen = tuple(_seen(find_splits(data, images=images), progress))
+    splits = find_splits(data, images=images)
+    seen = tuple(_seen(splits, progress))
     found = [finding for each in seen for finding in (*_of_images(each), *_of_boxes(each, plan), *_of_reading(each))]
     places = [(each.split, index) for each in seen for index in range(len(each.paths))]
     groups = [tuple(places[i] for i in group) for group in repeats([look for each in seen for look in each.looks])]
-    found += [*_of_classes(seen), *_of_repeats(groups, seen)]
+    found += [*_of_measuring(splits), *_of_classes(seen), *_of_repeats(groups, seen)]
     order = ("error", "warning", "note")
     found.sort(key=lambda finding: order.index(finding.level))
     return Report(seen[0].annotations.classes, seen, tuple(found), tuple(groups), tuple(advice(seen, plan)))
@@ -129,6 +130,14 @@ def _of_boxes(seen: Seen, plan: Plan) -> Iterator[Finding]:
 def _of_reading(seen: Seen) -> Iterator[Finding]:
     for note in seen.annotations.notes:
         yield Finding("reading", "note", seen.split, f"{seen.split}: {note}", 1)
+
+
+def _of_measuring(splits: Mapping[str, Source]) -> Iterator[Finding]:
+    """Whether there is something to measure on that nothing is learnt from."""
+    if "train" in splits and "val" not in splits:
+        yield Finding("val", "warning", "", f"no validation split, so a training has no AP; {SET_ASIDE}", 1)
+    elif "train" in splits and splits["val"] == splits["train"]:
+        yield Finding("val", "warning", "val", f"val is train, so AP says what is learnt by heart; {SET_ASIDE}", 1)
 
 
 def _of_classes(seen: Sequence[Seen]) -> Iterator[Finding]:

@@ -12,9 +12,7 @@ from detr.data.coco import CocoDataset
 from detr.data.folders import inside
 from detr.data.kept_pixels import kept
 from detr.data.soundness import require_sound_images
-from detr.data.sources import find_split, find_splits
-
-_ADVICE = "to set some images aside: detr data convert DATA --to coco --out NEW --val 0.2"
+from detr.data.sources import SET_ASIDE, find_split, find_splits
 
 
 def open_split(source: Source, *, classes: Classes | None = None) -> CocoDataset:
@@ -40,12 +38,12 @@ def notes_for_training(train_set: CocoDataset, val_set: CocoDataset | None) -> l
     """What is worth knowing before training starts, one line each."""
     lines = [*train_set.annotations.notes, *train_set.notes()]
     if val_set is None:
-        lines.append(f"no validation split, so no AP; {_ADVICE}")
+        lines.append(f"no validation split, so no AP, and the last epoch counts as the best; {SET_ASIDE}")
     else:
         lines += [f"validation: {note}" for note in val_set.annotations.notes]
         shared = len(_files(train_set) & _files(val_set))
         if shared:
-            advice = f"; {_ADVICE}" if shared == len(val_set) == len(train_set) else ""
+            advice = f"; {SET_ASIDE}" if shared == len(val_set) == len(train_set) else ""
             lines.append(f"{shared:,} of the {len(val_set):,} validation images are training images too{advice}")
     return lines
 

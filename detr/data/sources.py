@@ -16,6 +16,9 @@ from detr.errors import UsageError, did_you_mean
 _FORMATS = {"COCO": coco_layout, "YOLO": yolo_layout, "Pascal VOC": voc_layout}
 
 
+SET_ASIDE = "to set some images aside: detr data convert DATA --to coco --out NEW --val 0.2"
+
+
 def find_splits(path: str | os.PathLike[str], *, images: str | os.PathLike[str] | None = None) -> dict[str, Source]:
     """The splits of a data set, keys "train", "val", "test" as far as it has them.
 

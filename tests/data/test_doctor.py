@@ -58,6 +58,15 @@ def test_a_healthy_set_is_called_so(tmp_path):
     assert [seen.split for seen in report.seen] == ["train", "val"]
 
 
+def test_nothing_to_measure_on_is_a_warning(tmp_path):
+    root = write(tmp_path, HEALTHY)
+    single = root / "annotations" / "instances_train.json"
+    [finding] = [it for it in examine(single, PLAN, images=root / "train").findings if it.kind == "val"]
+    assert finding.level == "warning" and "val is train" in finding.text and "--val 0.2" in finding.text
+    (root / "annotations" / "instances_val.json").unlink()
+    assert "no validation split" in found(root)["val", ""].text
+
+
 @pytest.mark.parametrize(
     ("boxes", "kind", "level", "rows"),
     [
@@ -74,7 +83,7 @@ def test_each_fault_of_a_box_is_found_alone(tmp_path, boxes, kind, level, rows):
     finding = report[kind, "train"]
     assert (finding.level, finding.count) == (level, 1)
     assert (finding.shown[0].image, finding.shown[0].rows) == (0, rows)
-    assert {key for key, _ in report} - {"few", "reading", kind} <= ({"over"} if kind == "thin" else set())
+    assert {key for key, _ in report} - {"few", "reading", "val", kind} <= ({"over"} if kind == "thin" else set())
 
 
 def test_flat_boxes_left_out_in_reading_are_an_error(tmp_path):

@@ -73,7 +73,9 @@ def test_validating_on_training_images_is_said(tmp_path):
     advice = "to set some images aside: detr data convert DATA --to coco --out NEW --val 0.2"
     said = f"2 of the 2 validation images are training images too; {advice}"
     assert notes_for_training(train_set, val_set) == [said]
-    assert notes_for_training(train_set, None) == [f"no validation split, so no AP; {advice}"]
+    assert notes_for_training(train_set, None) == [
+        f"no validation split, so no AP, and the last epoch counts as the best; {advice}"
+    ]
 
 
 def test_clipped_boxes_are_said(tmp_path):
