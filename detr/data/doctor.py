@@ -135,9 +135,9 @@ def _of_reading(seen: Seen) -> Iterator[Finding]:
 def _of_measuring(splits: Mapping[str, Source]) -> Iterator[Finding]:
     """Whether there is something to measure on that nothing is learnt from."""
     if "train" in splits and "val" not in splits:
-        yield Finding("val", "warning", "", f"no validation split, so a training has no AP; {SET_ASIDE}", 1)
+        yield Finding("val", "note", "", f"no validation split, so a training has no AP; {SET_ASIDE}", 1)
     elif "train" in splits and splits["val"] == splits["train"]:
-        yield Finding("val", "warning", "val", f"val is train, so AP says what is learnt by heart; {SET_ASIDE}", 1)
+        yield Finding("val", "note", "val", f"val is train, so AP says what is learnt by heart; {SET_ASIDE}", 1)
 
 
 def _of_classes(seen: Sequence[Seen]) -> Iterator[Finding]:

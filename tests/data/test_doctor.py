@@ -58,11 +58,11 @@ def test_a_healthy_set_is_called_so(tmp_path):
     assert [seen.split for seen in report.seen] == ["train", "val"]
 
 
-def test_nothing_to_measure_on_is_a_warning(tmp_path):
+def test_nothing_to_measure_on_is_noted(tmp_path):
     root = write(tmp_path, HEALTHY)
     single = root / "annotations" / "instances_train.json"
     [finding] = [it for it in examine(single, PLAN, images=root / "train").findings if it.kind == "val"]
-    assert finding.level == "warning" and "val is train" in finding.text and "--val 0.2" in finding.text
+    assert finding.level == "note" and "val is train" in finding.text and "--val 0.2" in finding.text
     (root / "annotations" / "instances_val.json").unlink()
     assert "no validation split" in found(root)["val", ""].text
 
