@@ -10,7 +10,7 @@ import click
 
 from detr.cli import flags
 from detr.cli.help import Verb
-from detr.cli.plain import raise_for, say_nothing, sides, threshold, to_stderr, to_stdout
+from detr.cli.plain import raise_for, say_nothing, to_stderr, to_stdout
 from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty, require_writable
 
@@ -34,28 +34,7 @@ if TYPE_CHECKING:
 @flags.run("explain")
 @flags.as_json("The summary")
 @flags.quiet
-def command(
-    sources: tuple[str, ...],
-    weights: str,
-    model: str | None,
-    conf: str,
-    classes: tuple[str, ...],
-    max_det: int,
-    every: int,
-    layer: int | None,
-    head: int | None,
-    faithful: bool,
-    imgsz: str | None,
-    layers: int | None,
-    queries: int | None,
-    device: str,
-    half: bool,
-    name: str | None,
-    project: str,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def command(sources: tuple[str, ...], weights: str, as_json: bool, quiet: bool, **options: Any) -> None:
     """Show what each detection in SOURCE looked at: images, videos, folders and whatever else `detr predict` takes.
 
     Detections are those of `detr predict`. For each: the points or the attention map of every decoder layer and head,
@@ -69,7 +48,7 @@ def command(
       detr explain photos/ --weights deimv2-atto --classes person --layer 3
       detr explain walk.mp4 --every 5
     """
-    lowest, size = threshold("--conf", conf), None if imgsz is None else sides(imgsz)
+    asked = flags.asked(**options)
     from detr.engine.detector import Detector
     from detr.engine.explained import explain_sources
     from detr.export import is_exported
@@ -79,27 +58,23 @@ def command(
     if is_exported(weights):
         raise UsageError(f"{weights} gives its answer only; explain the weights that it was exported from")
     found = find_sources(sources)
-    choose_device(device)
-    folder = new_run("explain", name, project=project, overwrite=overwrite)
+    choose_device(options["device"])
+    folder = new_run("explain", options["name"], project=options["project"], overwrite=options["overwrite"])
     require_writable(folder)
     with removed_if_empty(folder):
-        detector = Detector(weights, model=model, device=device, layers=layers, queries=queries)
-        _require_there(detector.network, layer, head)
-        words = [word for words in classes for word in words.split(",") if word.strip()]
-        settings = detector.settings(
-            conf=lowest, classes=words if classes else None, max_det=max_det, imgsz=size, half=half
-        )
+        detector = Detector(weights, **{name: options[name] for name in ("model", "device", "layers", "queries")})
+        counted = {name: options[name] for name in ("layer", "head")}
+        _require_there(detector.network, **counted)
         summary = explain_sources(
             detector,
             found,
-            settings,
+            detector.settings(**asked),
             folder,
-            every=every,
-            layer=None if layer is None else layer - 1,
-            head=None if head is None else head - 1,
-            faithful=faithful,
+            every=options["every"],
+            faithful=options["faithful"],
             quiet=quiet,
             say=say_nothing if quiet else to_stderr if as_json else to_stdout,
+            **{name: None if number is None else number - 1 for name, number in counted.items()},
         )
     _report(summary, len(found), as_json=as_json)
 

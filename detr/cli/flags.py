@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from detr.cli.plain import sides, threshold
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
 
@@ -70,3 +72,17 @@ def detections(*, max_det: int) -> Decorator[Any]:
             "--max-det", type=click.IntRange(min=1), default=max_det, help="At most so many detections per picture."
         ),
     )
+
+
+def asked(
+    conf: str, classes: tuple[str, ...], max_det: int, imgsz: str | None, half: bool, **others: Any
+) -> dict[str, Any]:
+    """What those and --imgsz and --half say, as `Detector.settings` takes it; UsageError for what makes no sense."""
+    words = [word for words in classes for word in words.split(",") if word.strip()]
+    return {
+        "conf": threshold("--conf", conf),
+        "classes": words if classes else None,
+        "max_det": max_det,
+        "imgsz": None if imgsz is None else sides(imgsz),
+        "half": half,
+    }

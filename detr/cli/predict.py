@@ -13,7 +13,7 @@ from detr.cli import flags
 from detr.cli.backend import backend_options, exported_runner
 from detr.cli.help import Verb
 from detr.cli.launching import leave_to_processes
-from detr.cli.plain import raise_for, say_nothing, sides, threshold, to_stderr, to_stdout
+from detr.cli.plain import raise_for, say_nothing, to_stderr, to_stdout
 from detr.cli.slices import slice_options, slicing_asked
 from detr.cli.tracking import as_videos, tracking_asked, tracking_options
 from detr.errors import UsageError
@@ -122,15 +122,8 @@ def command(
 
 def _asked(options: dict[str, Any]) -> dict[str, Any]:
     """What `Detector.settings` takes, as far as the command line says it."""
-    words = [word for words in options["classes"] for word in words.split(",") if word.strip()]
-    return {
-        "conf": threshold("--conf", options["conf"]),
-        "classes": words if options["classes"] else None,
-        "max_det": options["max_det"],
-        "imgsz": None if options["imgsz"] is None else sides(options["imgsz"]),
-        "half": options["half"],
-        "slicing": slicing_asked(options["tile"], options["overlap"], options["tiles_only"], batch=options["batch"]),
-    }
+    slicing = slicing_asked(options["tile"], options["overlap"], options["tiles_only"], batch=options["batch"])
+    return {**flags.asked(**options), "slicing": slicing}
 
 
 def _detector(device: str, size: tuple[int, ...] | None, weights: str, **options: Any) -> Detector:
