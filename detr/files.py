@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from detr.errors import InputError, UsageError
 
+_NO_NAME = re.compile(r'[<>:"|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[1-9])(\..*)?", re.IGNORECASE)  # devices of Windows
 _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "larger than allowed"}
 
 
@@ -101,19 +104,30 @@ def new_run(
     """Make and return `project/verb/name`. Without a name: `verb`, then `verb-2`, `verb-3`, ...
 
     Two programs started together get different folders. UsageError if a named folder holds something already and
-    `overwrite` is off, or the name is empty; InputError if it can't be written.
+    `overwrite` is off, or for what is no name; InputError if it can't be written.
     """
     parent = Path(project) / verb
     if name is None:
         require_writable(parent)
         return _first_free(parent, verb)
-    if not name.strip():
-        raise UsageError("the --name of a run is empty")
-    folder = parent / name
+    folder = parent / run_name(name)
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} already holds a run; choose another --name, or allow it with --overwrite")
     require_writable(folder)
     return folder
+
+
+def run_name(name: str) -> str:
+    """The name; UsageError for what is not the name of one folder, on Windows too, where a project may be taken."""
+    if not name.strip():
+        raise UsageError("the --name of a run is empty")
+    plain = _NO_NAME.sub("_", re.split(r"[/\\]", name.rstrip("/\\"))[-1]).lstrip().rstrip(" .")
+    if _RESERVED.fullmatch(plain):
+        plain = f"my-{plain}"
+    if plain != name:
+        holds = "; the folder that holds the runs is --project" if re.search(r"[/\\]", name) else ""
+        raise UsageError(f"--name {name}: expected the name of a folder, such as {plain or 'mine'}{holds}")
+    return name
 
 
 @contextmanager

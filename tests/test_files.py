@@ -132,6 +132,23 @@ def test_a_run_has_a_name_or_none(tmp_path, name):
         new_run("train", name, project=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("../x", "x; the folder that holds the runs is --project"), ("a/b", "b;"), ("/abs/", "abs;"), ("a\\b", "b;"),
+     ("..", "mine"), (".", "mine"), ("a:b", "a_b"), ("what?", "what_"), ("x.", "x"), (" x", "x"), ("a\n", "a_"),
+     ("nul.txt", "my-nul.txt"), ("/", "mine;"), ("\udcff", "_")],
+)  # fmt: skip
+def test_a_run_is_one_folder_in_its_project_on_any_system(tmp_path, name, instead):
+    with pytest.raises(UsageError, match="expected the name of a folder") as problem:
+        new_run("train", name, project=tmp_path)
+    assert f"such as {instead}" in str(problem.value) and names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["bccd 2026-11-21", ".kept", "größe_320", "v1.2", "console", "-x"])
+def test_any_other_name_is_taken_as_it_is(tmp_path, name):
+    assert new_run("train", name, project=tmp_path).name == name
+
+
 def test_a_file_in_the_way_of_a_run_is_said(tmp_path):
     (tmp_path / "train").write_text("")
     for name in (None, "mine"):

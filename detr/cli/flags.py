@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from detr.cli.plain import sides, threshold
+from detr.files import run_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -23,6 +24,11 @@ def together(*options: Decorator[Any]) -> Decorator[Any]:
         return command
 
     return decorate
+
+
+def named(context: click.Context, option: click.Parameter, name: str | None) -> str | None:
+    """A --name is looked at before any work."""
+    return None if name is None else run_name(name)
 
 
 model = click.option("--model", help="The preset, where a file of weights doesn't say what it is.")
@@ -45,7 +51,9 @@ quiet = click.option("--quiet", is_flag=True, help="No progress bar, and no line
 def run(verb: str, *, default: str | None = None) -> Decorator[Any]:
     """--name, --project and --overwrite: the folder of a run. `default`: its name, where that isn't the verb's."""
     return together(
-        click.option("--name", help=f"Name of the run.  [default: {default or f'{verb}, {verb}-2, ...'}]"),
+        click.option(
+            "--name", callback=named, help=f"Name of the run.  [default: {default or f'{verb}, {verb}-2, ...'}]"
+        ),
         click.option("--project", default="runs", help="Folder that holds the runs."),
         click.option("--overwrite", is_flag=True, help="Allow a folder that holds a run already."),
     )

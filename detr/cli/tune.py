@@ -12,7 +12,7 @@ from detr.cli import flags
 from detr.cli.help import Verb
 from detr.cli.plain import SEED, WORKERS, to_stdout
 from detr.cli.stopping import Terminated
-from detr.errors import InputError, UsageError
+from detr.errors import InputError
 from detr.files import require_writable
 
 
@@ -32,7 +32,9 @@ from detr.files import require_writable
 @click.option("--seed", type=SEED, default=0, help="Of the search; all trainings have the recipe's.")
 @flags.device
 @click.option("--workers", type=WORKERS, help="Loader processes.  [default: the cores, at most 8]")
-@click.option("--name", default="tune", help="Name of the search; one of that name is gone on with.")
+@click.option(
+    "--name", default="tune", callback=flags.named, help="Name of the search; one of that name is gone on with."
+)
 @click.option("--project", default="runs", help="Folder that holds the runs.")
 def command(
     recipe: str,
@@ -73,8 +75,6 @@ def command(
     for dimension in space:
         for end in dimension.ends():
             load_recipe(recipe, [*words, end], finetune=finetune)
-    if not name.strip():
-        raise UsageError("the --name of a search is empty")
     folder = Path(project) / "tune" / name
     require_writable(folder)
 

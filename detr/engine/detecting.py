@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -71,18 +71,21 @@ def detect(detector: Detector, group: Sequence[Prepared], settings: Settings) ->
     watch = _Watch()
     found = _look(detector, [cast(Tensor, item.tensor) for item in group], sizes, settings, watch)
     shares = watch.shares(len(group))
-    return [_result(detector, item, one, shares, settings) for item, one in zip(group, found, strict=True)]
+    return [_result(detector, item, *one, shares, settings) for item, one in zip(group, found, strict=True)]
 
 
 def _sliced(detector: Detector, item: Prepared, settings: Settings, slicing: Slicing) -> Results:
     start, watch = time.perf_counter(), _Watch()
+    best_scores = []
 
     def look(images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
-        return _look(detector, images, sizes, settings, watch)
+        seen = _look(detector, images, sizes, settings, watch)
+        best_scores.extend(best for _, best in seen)
+        return [found for found, _ in seen]
 
     found = find_in_tiles(item.frame.image, slicing, look, input=settings.input, most=settings.max_det)
     watch.postprocess += 1000 * (time.perf_counter() - start) - watch.inference - watch.postprocess
-    return _result(detector, item, found, watch.shares(1), settings)
+    return _result(detector, item, found, max(best_scores), watch.shares(1), settings)
 
 
 @dataclass(eq=False)
@@ -98,8 +101,8 @@ class _Watch:
 
 def _look(
     detector: Detector, images: list[Tensor], sizes: list[tuple[int, int]], settings: Settings, watch: _Watch
-) -> list[Detections]:
-    """What is in each image, in the pixels of its size, on the CPU."""
+) -> list[tuple[Detections, float]]:
+    """What is in each image, in the pixels of its size, on the CPU, with the best score there, kept or not."""
     start = time.perf_counter()
     batch, padding = padded(images)
     runner = detector.runner(half=settings.half)
@@ -113,20 +116,25 @@ def _look(
         output,
         sizes,
         scoring=runner.scoring,
-        conf=settings.conf,
         max_det=settings.max_det,
         classes=settings.classes,
     )
-    here = [settings.kept(Detections(one.boxes.cpu(), one.scores.cpu(), one.labels.cpu())) for one in found]
+    here = [Detections(one.boxes.cpu(), one.scores.cpu(), one.labels.cpu()) for one in found]
+    kept = [(settings.kept(one), max(one.scores.tolist(), default=0.0)) for one in here]
     watch.inference += 1000 * (middle - start)
     watch.postprocess += 1000 * (time.perf_counter() - middle)
-    return here
+    return kept
 
 
 def _result(
-    detector: Detector, item: Prepared, found: Detections, speed: dict[str, float], settings: Settings
+    detector: Detector,
+    item: Prepared,
+    found: Detections,
+    best_score: float,
+    speed: dict[str, float],
+    settings: Settings,
 ) -> Results:
-    return Results.of(
+    result = Results.of(
         shown(item.frame.image),
         _inside(found, item.frame.image),
         path=item.frame.path,
@@ -137,6 +145,7 @@ def _result(
         as_found=found.boxes,
         explainer=Explainer(detector, settings),
     )
+    return replace(result, best_score=best_score)
 
 
 def _inside(found: Detections, image: RGB) -> Detections:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -36,6 +37,8 @@ class Summary:
     videos: int = 0
     frames: int = 0  # of images and videos
     detections: int = 0
+    best_score: float = 0.0  # of all the network said, left out or not
+    conf: float | None = None  # the score that detections need; None where each class has its own
     tracks: int = 0
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)  # source -> line or zone -> in, out
     seconds: float = 0.0
@@ -48,7 +51,18 @@ class Summary:
         done = [(self.images, "image"), (self.videos, "video")]
         sources = " and ".join(_counted(number, what) for number, what in done if number) or "part of a video"
         tracks = f", {_counted(self.tracks, 'track')}" if self.tracks else ""
-        return f"{sources}, {_counted(self.detections, 'detection')}{tracks}, {self.frames / self.seconds:.1f} frames/s"
+        found = _counted(self.detections, "detection") + ("" if self.detections else self._why_nothing)
+        return f"{sources}, {found}{tracks}, {self.frames / self.seconds:.1f} frames/s"
+
+    @property
+    def _why_nothing(self) -> str:
+        """The best score is cut, not rounded: what is below --conf is not to look as if it were not."""
+        best = f"{math.floor(1000 * self.best_score) / 1000:.3f}"
+        if self.conf is None:
+            return f" (best score {best}, all below the thresholds of --conf)"
+        if self.best_score >= self.conf:
+            return f" (best score {best}, but no object was found in two successive frames)"
+        return f" (best score {best}, --conf {self.conf:g})"
 
     def to_json(self) -> dict[str, Any]:
         failures = [{"source": source, "error": error} for source, error in self.failures]
@@ -99,7 +113,8 @@ def predict(
     leave videos and lists finished, with the frames so far. InputError where results can't be written.
     """
     share = sources if isinstance(sources, Share) else share_of(sources)
-    summary = Summary(folder)
+    conf = None if settings.by_class is not None else settings.conf if tracking is None else tracking.conf
+    summary = Summary(folder, conf=conf)
     started = time.perf_counter()
     window = Window("detr") if show else None
     batch = settings.frames_at_once(batch)
@@ -215,6 +230,7 @@ def _announce(item: _Begun, bar: Any) -> None:
 def _count(item: _Found, summary: Summary) -> None:
     summary.frames += 1
     summary.detections += len(item.result)
+    summary.best_score = max(summary.best_score, item.result.best_score or 0.0)
     summary.images += item.frame.index is None
 
 

@@ -138,6 +138,7 @@ class Results:
     explainer: Callable[[Results, int], Explanation] | None = field(default=None, repr=False)  # who found it
     trails: Mapping[int, Sequence[Point]] = field(default_factory=dict, repr=False)  # of each track, where it came from
     counts: tuple[Counted, ...] = field(default=(), repr=False)  # at the lines and zones of a video, so far
+    best_score: float | None = field(default=None, repr=False)  # of all the network said, left out or not
 
     masks = obb = keypoints = probs = None  # what other kinds of models find
 

@@ -59,12 +59,13 @@ def put_together(own: Summary, sources: Sequence[Source], team: Team, *, json: b
     places = {source.path: place for place, source in reversed(list(enumerate(sources)))}
     if json and team.leads:
         _join_lists(own.folder, team.size)
-    whole = type(own)(own.folder, seconds=max(each.seconds for each in summaries))
+    whole = type(own)(own.folder, conf=own.conf, seconds=max(each.seconds for each in summaries))
     for each in summaries:
         whole.images += each.images
         whole.videos += each.videos
         whole.frames += each.frames
         whole.detections += each.detections
+        whole.best_score = max(whole.best_score, each.best_score)
         whole.tracks += each.tracks
         whole.counts |= each.counts
         whole.failures += each.failures

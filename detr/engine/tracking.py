@@ -103,7 +103,7 @@ class Follower:
             time=result.time,
         )
         shown = {track: tuple(self._trails[track]) for track in found.track_ids.tolist()}
-        return replace(tracked, trails=shown, counts=self.counts)
+        return replace(tracked, trails=shown, counts=self.counts, best_score=result.best_score)
 
     def _begin(self, frame: Frame) -> None:
         rate = float(frame.rate or 25) / self._stride

@@ -27,10 +27,9 @@ class Settings:
     by_class: tuple[float, ...] | None = None  # the score of each class from which it is kept; `conf` is the lowest
 
     def kept(self, found: Detections) -> Detections:
-        """Without what is scored below the threshold of its class."""
-        if self.by_class is None:
-            return found
-        keep = found.scores >= found.scores.new_tensor(self.by_class)[found.labels]
+        """Without what is scored below `conf`, or the threshold of its class."""
+        least = self.conf if self.by_class is None else found.scores.new_tensor(self.by_class)[found.labels]
+        keep = found.scores >= least
         return Detections(found.boxes[keep], found.scores[keep], found.labels[keep])
 
     def frames_at_once(self, batch: int) -> int:

@@ -14,6 +14,7 @@ from detr.engine import saving
 from detr.engine.detector import Detector
 from detr.engine.predict import predict
 from detr.engine.saving import Wanted
+from detr.engine.tracking import Tracking
 from detr.errors import InputError
 from detr.image import InputConfig
 from detr.models.postprocess import Scoring
@@ -251,6 +252,21 @@ def test_nothing_found_leaves_empty_lists(tmp_path):
     run(tmp_path / "out", tmp_path / "a.png", conf=0.99)
     assert json.loads((tmp_path / "out" / "predictions.json").read_text()) == []
     assert (tmp_path / "out" / "labels" / "a.txt").read_text() == ""
+
+
+def test_who_finds_nothing_is_told_the_best_score_of_all_frames_and_the_threshold(tmp_path):
+    save(tmp_path / "a.png"), film(tmp_path / "b.mp4", 3)
+    summary = run(tmp_path / "out", tmp_path / "a.png", tmp_path / "b.mp4", conf=0.96)
+    assert ", 0 detections (best score 0.952, --conf 0.96), " in summary.text
+    assert (summary.to_json()["best_score"], summary.to_json()["conf"]) == (pytest.approx(0.95257, abs=1e-5), 0.96)
+    sliced = Detector(ColourFinder(), device="cpu")(tmp_path / "a.png", conf=0.96, slice=32)
+    assert len(sliced[0]) == 0 and sliced[0].best_score == summary.best_score
+    followed = run(tmp_path / "tracks", film(tmp_path / "c.mp4", 1), tracking=Tracking())
+    assert "0 detections (best score 0.952, but no object was found in two successive frames)" in followed.text
+    (tmp_path / "thresholds.json").write_text(json.dumps({"thresholds": {"red": 0.99}}))
+    by_class = run(tmp_path / "by-class", tmp_path / "a.png", conf=tmp_path / "thresholds.json")
+    assert "0 detections (best score 0.952, all below the thresholds of --conf)" in by_class.text
+    assert by_class.to_json()["conf"] is None
 
 
 def test_an_error_in_the_network_is_not_the_fault_of_a_file(tmp_path):
