@@ -35,6 +35,7 @@ class Journal:
         tensorboard: bool = True,
         trackers: Sequence[Tracker] = (),
     ) -> None:
+        self.folder = folder
         self.lines = folder / "metrics.jsonl"
         self.sheet = folder / "metrics.csv"
         kept = [row for row in read(self.lines) if row["step"] <= since_step] if since_step else []
@@ -67,6 +68,14 @@ class Journal:
             self.board.add_image(name, pixels, step, dataformats="HWC")
         for tracker in self.trackers:
             tracker.picture(name, pixels, step)
+
+    def write_anew(self) -> None:
+        """What is known of the epochs, after the folder was removed: what was told of single steps went with it."""
+        write_text(self.lines, "".join(json.dumps(row) + "\n" for row in self.epochs))
+        self._write_sheet()
+        if self.board is not None:
+            self.board.close()
+            self.board = _tensorboard(self.folder)
 
     def close(self) -> None:
         if self.board is not None:

@@ -59,6 +59,7 @@ class Run:
     journal: Journal | None = None  # only where the team is led
     card: SanityCard | None = None
     teacher: Teacher | None = None
+    keep_folder: Callable[[], None] = lambda: None  # makes `out` anew where someone removed it
 
     @property
     def evaluated(self) -> DetectionNetwork:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,7 @@ def train(
         if team.leads:
             _begin_folder(run, resumed, data, train_set, log)
             held.callback(run.close_journal)
+            run.keep_folder = partial(_keep_folder, run, data, held)
         if resumed is None:
             run.save_state()
         run.pace.saved(run.counters.step)
@@ -157,10 +159,7 @@ def _begin_folder(
         forget(run.out)
     else:
         set_damaged_aside(run.out, resumed)
-    write_text(run.out / RECIPE, as_yaml(run.recipe.as_tree()))
-    if data is not None:
-        write_text(run.out / DATA, data + "\n")
-    tell_origin(run, data)
+    _describe(run, data)
     run.journal = Journal(
         run.out,
         since_step=run.counters.step,
@@ -175,6 +174,39 @@ def _begin_folder(
     run.card = SanityCard() if run.counters.step == 0 else None
 
 
+def _describe(run: Run, data: str | None) -> None:
+    """What it takes to go on, and to repeat it."""
+    write_text(run.out / RECIPE, as_yaml(run.recipe.as_tree()))
+    if data is not None:
+        write_text(run.out / DATA, data + "\n")
+    tell_origin(run, data)
+
+
+def _keep_folder(run: Run, data: str | None, held: ExitStack) -> None:
+    """Where someone removed the folder, it is made anew: hours of computing are not given up for it."""
+    if (run.out / RECIPE).is_file():
+        return
+    require_writable(run.out)
+    held.enter_context(occupied(run.out))
+    _describe(run, data)
+    assert run.journal is not None
+    run.journal.write_anew()
+    run.say(
+        f"warning: {run.out} was removed while training ran; it is made anew and training goes on (Ctrl-C stops it); "
+        "pictures and the numbers of single steps are lost"
+    )
+
+
+def _require_best(run: Run) -> None:
+    """The best weights may have gone with the folder: the best from then on are those of what is left."""
+    counters = run.counters
+    is_gone = counters.best is not None and run.team.leads and not (run.out / BEST).is_file()
+    if run.team.largest(is_gone):
+        run.say(f"warning: {run.out / BEST} is gone (epoch {counters.best_epoch}, AP {counters.best:.4f}); "
+                "from now on it is the best of the epochs to come")  # fmt: skip
+        counters.best, counters.best_epoch = None, 0
+
+
 def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, float]:
     """All steps of the epoch that are still to be done -> the mean of each loss."""
     counters, team = run.counters, run.team
@@ -187,6 +219,7 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
             began = time.monotonic()
             set_rates_at(run, counters.step, steps)
             output = take_step(run, pieces)
+            run.keep_folder()
             signal = run.interrupted()
             if signal or counters.step % looks == 0 or counters.step in LOOKS:
                 tell_steps(run, run.watch.look(), steps, bar)
@@ -206,6 +239,7 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
 
 def _evaluate(run: Run, val_set: CocoDataset, workers: int) -> dict[str, float]:
     """The numbers of the averaged network on the validation split; `counters` remember the best."""
+    _require_best(run)
     run.team.follow(run.evaluated.buffers())  # on CPUs each process's norms have seen only its own images
     metrics, found = validate(
         TorchRunner(run.published, device=run.team.device),
@@ -213,6 +247,7 @@ def _evaluate(run: Run, val_set: CocoDataset, workers: int) -> dict[str, float]:
         batch_size=max(1, run.recipe.train.batch // run.team.size),
         workers=workers,
     )
+    run.keep_folder()
     if run.journal is not None:
         for path in draw_evaluation(run.out, val_set, metrics, found):
             run.journal.picture(path.stem, path, run.counters.step)

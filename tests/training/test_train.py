@@ -2,7 +2,7 @@ import json
 import os
 import signal
 from dataclasses import replace
-from shutil import copytree
+from shutil import copytree, rmtree
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from detr.models import load_model
 from detr.runtime.distributed import Team
 from detr.training import step as stepping
 from detr.training import train as program
+from detr.training.generations import newest
 from detr.training.journal import read
 from detr.training.pace import Pace
 from detr.training.run import precision_of
@@ -186,6 +187,24 @@ def test_the_best_stays_when_a_resumed_run_is_worse(recipe_with, small_sets, tmp
     result, _ = run(recipe_with(epochs=2), small_sets, tmp_path, resume=True)
     assert (result.best, result.best_epoch) == (0.9, 1)
     assert (tmp_path / "best.safetensors").read_bytes() == best
+
+
+def test_a_folder_removed_while_training_runs_is_made_anew_and_said(recipe_with, small_sets, tmp_path, monkeypatch):
+    original, out = program.take_step, tmp_path / "run"
+
+    def step_and_remove(run, pieces):
+        if run.counters.epoch == 1 and run.counters.step_in_epoch == 1:
+            rmtree(out)
+        return original(run, pieces)
+
+    monkeypatch.setattr(program, "take_step", step_and_remove)
+    result, said = run(recipe_with(epochs=2), small_sets, out, data="my-data")
+    assert said.count("was removed while training ran") == 1
+    assert result.best_epoch == 2 and weights.read(out / "best.safetensors").metadata["epoch"] == 2
+    assert said.count("best.safetensors is gone (epoch 1, AP ") == 1
+    assert (out / "data.txt").read_text() == "my-data\n" and (out / "origin.jsonl").is_file()
+    assert [row["epoch"] for row in read(out / "metrics.jsonl") if row["event"] == "epoch"] == [1, 2]
+    assert (out / "recipe.yaml").is_file() and newest(out, print).counters.epoch == 2
 
 
 def test_a_frozen_backbone_stays_as_it_was_built(recipe_with, small_sets, tmp_path):
