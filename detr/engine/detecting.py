@@ -76,7 +76,7 @@ def detect(detector: Detector, group: Sequence[Prepared], settings: Settings) ->
 
 def _sliced(detector: Detector, item: Prepared, settings: Settings, slicing: Slicing) -> Results:
     start, watch = time.perf_counter(), _Watch()
-    best_scores = []
+    best_scores: list[float] = []
 
     def look(images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
         seen = _look(detector, images, sizes, settings, watch)
