@@ -36,6 +36,11 @@ def listed(values: Sequence[object], most: int = 5) -> str:
     return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """`1 image`, `1,024 images`; `many` where that isn't `one` with an s, or a verb follows."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
 
 

@@ -3,12 +3,18 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detr.errors import InputError, UsageError, did_you_mean, listed, shortened, visible
+from detr.errors import InputError, UsageError, counted, did_you_mean, listed, shortened, visible
 
 
 def test_wrong_usage_is_told_from_bad_input_by_its_exit_code():
     assert (InputError("x").exit_code, UsageError("x").exit_code) == (1, 2)
     assert issubclass(UsageError, InputError) and issubclass(InputError, ValueError)
+
+
+def test_one_is_told_from_several():
+    said = [counted(number, "image") for number in (0, 1, 2, 12_345)]
+    assert said == ["0 images", "1 image", "2 images", "12,345 images"]
+    assert [counted(n, "box lies", "boxes lie") for n in (1, 2)] == ["1 box lies", "2 boxes lie"]
 
 
 def test_the_nearest_word_is_asked_for_whatever_its_case():

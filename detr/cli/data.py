@@ -10,7 +10,7 @@ import click
 
 from detr.cli.help import Verb
 from detr.cli.plain import SEED, to_stderr, to_stdout
-from detr.errors import InputError
+from detr.errors import InputError, counted
 
 if TYPE_CHECKING:
     from detr.data.check import SplitReport
@@ -51,7 +51,7 @@ def shapes(out: Path, images: int, val_images: int, size: int, seed: int, no_vid
         progress=progress,
     )
     video = "" if no_video else f", {out / 'video' / 'moving.mp4'}"
-    click.echo(f"{out}: {images} training and {val_images} validation images{video}")
+    click.echo(f"{out}: {images:,} training and {counted(val_images, 'validation image')}{video}")
 
 
 @command.command(cls=Verb)
@@ -84,7 +84,7 @@ def check(data: Path, images: Path | None, quick: bool, strict: bool, as_json: b
             _print(" and ".join(split for split, source in sources.items() if source == report.source), report)
     wrong = sum(len(report.problems) for report in reports.values())
     if wrong:
-        raise InputError(f"{data}: {wrong:,} images are damaged or not of the size that is said")
+        raise InputError(f"{data}: {counted(wrong, 'image is', 'images are')} damaged or not of the size that is said")
 
 
 @command.command(cls=Verb)
@@ -112,15 +112,19 @@ def convert(data: Path, format: str, out: Path, images: Path | None, copy: bool,
     done = convert_data(data, format.lower(), out, images=images, copy=copy, val=val, progress=progress)
     for note in done.notes:
         to_stderr(f"note: {note}")
-    splits = [f"{split} {count:,} images with {done.boxes[split]:,} boxes" for split, count in done.images.items()]
-    click.echo(f"{out}: {'; '.join(splits)}; {len(done.classes)} classes")
+    splits = [
+        f"{split} {counted(count, 'image')} with {counted(done.boxes[split], 'box', 'boxes')}"
+        for split, count in done.images.items()
+    ]
+    click.echo(f"{out}: {'; '.join(splits)}; {counted(len(done.classes), 'class', 'classes')}")
 
 
 def _print(splits: str, report: SplitReport) -> None:
     to_stdout(f"{splits}: {report.source.annotations}, images in {report.source.images}")
     to_stdout(
-        f"{report.num_images:,} images ({report.num_empty:,} without boxes), {report.num_boxes:,} boxes, "
-        f"{report.num_crowds:,} crowds, {len(report.classes)} classes"
+        f"{counted(report.num_images, 'image')} ({report.num_empty:,} without boxes), "
+        f"{counted(report.num_boxes, 'box', 'boxes')}, {counted(report.num_crowds, 'crowd')}, "
+        f"{counted(len(report.classes), 'class', 'classes')}"
     )
     to_stdout(report.classes.table(report.counts))
     for note in report.notes:

@@ -11,7 +11,7 @@ import click
 from detr.cli import flags
 from detr.cli.help import Verb
 from detr.cli.plain import to_stdout
-from detr.errors import InputError, UsageError
+from detr.errors import InputError, UsageError, counted
 from detr.files import new_run
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def command(
         click.echo(f"look at {page}", err=as_json)
     if strict and not report.is_healthy:
         wrong = sum(finding.level != "note" for finding in report.findings)
-        raise InputError(f"{data}: {wrong} kinds of errors and warnings")
+        raise InputError(f"{data}: {counted(wrong, 'kind')} of errors and warnings")
 
 
 def _plan(model: str, imgsz: int | None) -> Plan:
@@ -111,8 +111,9 @@ def _plan(model: str, imgsz: int | None) -> Plan:
 
 def _show(report: Report) -> None:
     for seen in report.seen:
-        boxes = len(seen.annotations.boxes)
-        to_stdout(f"{seen.split}: {len(seen.paths):,} images, {boxes:,} boxes, {len(report.classes)} classes")
+        boxes = counted(len(seen.annotations.boxes), "box", "boxes")
+        classes = counted(len(report.classes), "class", "classes")
+        to_stdout(f"{seen.split}: {counted(len(seen.paths), 'image')}, {boxes}, {classes}")
     for finding in report.findings:
         to_stdout(f"{finding.level}: {finding.text}")
     for line in report.advice:

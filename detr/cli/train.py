@@ -16,7 +16,7 @@ from detr.cli import flags
 from detr.cli.help import Verb
 from detr.cli.launching import leave_to_processes
 from detr.cli.plain import WORKERS, to_stdout
-from detr.errors import UsageError
+from detr.errors import UsageError, counted
 from detr.files import new_run, removed_if_empty
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ def _conclusion(result: Summary, data: str) -> str:
     best = "" if result.best is None else f", best AP {result.best:.4f} in epoch {result.best_epoch}"
     file = shlex.quote(str(result.out / BEST))
     return (
-        f"{result.epochs} epochs in {in_words(result.seconds)}{best}; everything is in {result.out}\n"
+        f"{counted(result.epochs, 'epoch')} in {in_words(result.seconds)}{best}; everything is in {result.out}\n"
         f"  detr val --weights {file} --data {shlex.quote(data)}\n"
         f"  detr predict SOURCE --weights {file}"
     )

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr.data.annotations import Annotations
+from detr.errors import counted
 
 _ROUND = 6  # keeps the draws apart from those of the loader
 
@@ -54,8 +55,8 @@ def words_on_balance(annotations: Annotations, threshold: float) -> str:
     factors = repeat_factors(annotations, threshold)
     most = int(factors.argmax())
     return (
-        f"balanced: {len(factors):,} images are {_length(factors):,} an epoch; {int((factors > 1).sum()):,} come more "
-        f"than once, {annotations.file_names[most]} {factors[most]:.1f} times"
+        f"balanced: {counted(len(factors), 'image is', 'images are')} {_length(factors):,} an epoch; "
+        f"{int((factors > 1).sum()):,} come more than once, {annotations.file_names[most]} {factors[most]:.1f} times"
     )
 
 

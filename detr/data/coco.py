@@ -20,6 +20,7 @@ from detr.data.coco_file import read_annotations
 from detr.data.folders import ImageFolder
 from detr.data.kept_pixels import Pixels, decoded
 from detr.data.sample import Sample
+from detr.errors import counted
 from detr.image import read_reduced
 
 __all__ = ["CocoDataset", "clipped", "read_annotations"]
@@ -106,9 +107,13 @@ class CocoDataset:
         num_clipped = int((np.abs(after - corners).max(1, initial=0) > 0.5)[kept].sum())
         lines = []
         if num_clipped:
-            lines.append(f"{num_clipped:,} boxes reach over the edge of their image and are clipped for training")
+            lines.append(
+                f"{counted(num_clipped, 'box reaches', 'boxes reach')} over the edge of the image, clipped for training"
+            )
         if not kept.all():
-            lines.append(f"{int((~kept).sum()):,} boxes lie outside of their image and are left out of training")
+            lines.append(
+                f"{counted(int((~kept).sum()), 'box lies', 'boxes lie')} outside of the image, left out of training"
+            )
         return lines
 
     def _warn_of_other_size(self, path: StoredFile, index: int, height: int, width: int) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr.data.outlines import box_of_outline
-from detr.errors import InputError, shortened
+from detr.errors import InputError, counted, shortened
 
 Row = dict[str, Any]
 Id = int | str
@@ -67,7 +67,7 @@ def indices_of(rows: Sequence[Row], key: str, known: Sequence[Id], what: str, pa
     if len(unknown):
         samples = ", ".join(f"annotations[{i}] has {rows[i].get(key)!r}" for i in unknown[:3])
         raise InputError(
-            f"{path}: the {key} of {len(unknown):,} annotations is none of the {len(known):,} {what}; "
+            f"{path}: the {key} of {counted(len(unknown), 'annotation')} is none of the {len(known):,} {what}; "
             f"{samples}{_other_kind(rows[unknown[0]].get(key), known)}"
         )
     return found
@@ -80,7 +80,10 @@ def boxes_of(rows: Sequence[Row], path: Path, notes: list[str]) -> NDArray[np.fl
     for position in outlined:
         given[position] = box_of_outline(rows[position]["segmentation"], f"{path}: annotations[{position}]")
     if outlined:
-        notes.append(f"{len(outlined):,} annotations have an outline but no box; the box around it is taken")
+        notes.append(
+            f"{counted(len(outlined), 'annotation has', 'annotations have')} an outline but no box; "
+            "the box around it is taken"
+        )
     if not given:
         return np.zeros((0, 4))
     try:
@@ -93,7 +96,8 @@ def boxes_of(rows: Sequence[Row], path: Path, notes: list[str]) -> NDArray[np.fl
     if wrong:
         position = wrong[0]
         raise InputError(
-            f"{path}: {len(wrong):,} annotations have no bbox of four finite numbers; first: annotations[{position}]"
+            f"{path}: {counted(len(wrong), 'annotation has', 'annotations have')} no bbox of four finite numbers; "
+            f"first: annotations[{position}]"
             f" (id {rows[position].get('id')!r}) has {_short(given[position])}"
         )
     return np.array([[float(value) for value in box] for box in given])  # type: ignore[union-attr]
@@ -104,7 +108,9 @@ def areas_of(rows: Sequence[Row], boxes: NDArray[np.float64], path: Path, notes:
     given: list[Any] = [row.get("area") for row in rows]
     missing = np.array([area is None for area in given], bool)
     if missing.any():
-        notes.append(f"{int(missing.sum()):,} annotations have no area; width times height is taken")
+        notes.append(
+            f"{counted(int(missing.sum()), 'annotation has', 'annotations have')} no area; width times height is taken"
+        )
         around = boxes[:, 2] * boxes[:, 3]
         given = [float(around[i]) if area is None else area for i, area in enumerate(given)]
     areas = np.array(given) if len(set(map(type, given)) - {int, float}) == 0 else np.zeros(0)

@@ -20,7 +20,7 @@ from detr.data.setting_aside import set_aside
 from detr.data.sources import find_splits
 from detr.data.threads import on_all_cores
 from detr.data.writing import FORMATS, Format, Part
-from detr.errors import InputError, UsageError, did_you_mean
+from detr.errors import InputError, UsageError, counted, did_you_mean
 from detr.files import folder_written_aside
 from detr.image import IMAGE_SUFFIXES, read_size
 
@@ -104,7 +104,10 @@ def _parts(splits: dict[str, Source], notes: list[str], progress: Progress | Non
         other = int(((said != sizes) & (said > 0)).any(1).sum())
         notes += [f"{split}: {note}" for note in read.notes]
         if other:
-            notes.append(f"{split}: {other:,} images are not of the size that is said; their own is written")
+            notes.append(
+                f"{split}: {counted(other, 'image is', 'images are')} not of the size that is said; "
+                "the true one is written"
+            )
         found = replace(read, classes=classes, heights=sizes[:, 0], widths=sizes[:, 1])
         yield Part(split, found, tuple(paths))
 
@@ -134,13 +137,13 @@ def _fitting(part: Part, format: Format, notes: list[str]) -> Part:
     # Clipping goes by corners and back, which costs a last bit where there is nothing to clip.
     is_cut = np.abs(boxes - known.boxes).max(1, initial=0) > 1e-6
     kept = is_inside & (format.has_crowds | ~known.crowd)
-    for count, what in (
-        (int((is_cut & kept).sum()), "boxes reach over the edge of their image and are clipped"),
-        (int((~is_inside).sum()), "boxes lie outside of their image and are left out"),
-        (int((is_inside & ~kept).sum()), "crowds are left out, which the format can't say"),
+    for count, what, then in (
+        (int((is_cut & kept).sum()), ("box reaches", "boxes reach"), "over the edge of the image, clipped"),
+        (int((~is_inside).sum()), ("box lies", "boxes lie"), "outside of the image, left out"),
+        (int((is_inside & ~kept).sum()), ("crowd", "crowds"), "left out, which the format can't say"),
     ):
         if count:
-            notes.append(f"{part.split}: {count:,} {what}")
+            notes.append(f"{part.split}: {counted(count, *what)} {then}")
     found = replace(
         known,
         image_indices=known.image_indices[kept],

@@ -22,7 +22,7 @@ from detr.data.doctor_repeats import repeats
 from detr.data.folders import ImageFolder
 from detr.data.sources import SET_ASIDE, find_splits
 from detr.data.threads import on_all_cores
-from detr.errors import listed
+from detr.errors import counted, listed
 
 Group = tuple[tuple[str, int], ...]  # (split, index of the image)
 
@@ -94,24 +94,28 @@ def _of_images(seen: Seen) -> Iterator[Finding]:
     known, looks = seen.annotations, seen.looks
     broken = [i for i, look in enumerate(looks) if look.problem]
     problems = [looks[i].problem for i in broken]
-    yield from of_images(seen, "unreadable", "error", broken, "images cannot be read", problems)
+    yield from of_images(
+        seen, "unreadable", "error", broken, ("image cannot be read", "images cannot be read"), problems
+    )
     said = np.stack([known.heights, known.widths], 1)
     other = np.flatnonzero(((said != seen.sizes) & (said > 0)).any(1)).tolist()
     words = [f"{seen.sizes[i][1]} x {seen.sizes[i][0]}, said to be {said[i][1]} x {said[i][0]}" for i in other]
-    yield from of_images(seen, "size", "warning", other, "images are not of the size that is said", words)
+    what = "not of the size that is said"
+    yield from of_images(seen, "size", "warning", other, (f"image is {what}", f"images are {what}"), words)
     turned = [i for i, look in enumerate(looks) if look.orientation != 1]
-    what = "images are turned by their EXIF; boxes are taken to be of the upright image, as viewers show it"
-    yield from of_images(seen, "exif", "note", turned, what, [f"orientation {looks[i].orientation}" for i in turned])
+    what = "turned by EXIF; boxes are taken to be of the upright image, as viewers show it"
+    words = [f"orientation {looks[i].orientation}" for i in turned]
+    yield from of_images(seen, "exif", "note", turned, (f"image is {what}", f"images are {what}"), words)
 
 
 def _of_boxes(seen: Seen, plan: Plan) -> Iterator[Finding]:
     known = seen.annotations
     wrong = faults(seen)
     if known.crowd.all():
-        text = f"{seen.split}: none of {len(seen.paths):,} images has a box: nothing to learn, nothing to find"
+        text = f"{seen.split}: none of {counted(len(seen.paths), 'image')} has a box: nothing to learn, nothing to find"
         yield Finding("empty", "error", seen.split, text, len(seen.paths))
     if known.num_flat:
-        text = f"{seen.split}: {known.num_flat:,} boxes have no width or height; they are left out"
+        text = f"{seen.split}: {counted(known.num_flat, 'box has', 'boxes have')} no width or height; left out"
         yield Finding("flat", "error", seen.split, text, known.num_flat)
     yield from of_rows(seen, "outside", "error", wrong.outside, "boxes lie outside of their image")
     yield from of_rows(seen, "thin", "error", wrong.thin, "boxes are less than a pixel wide or high")
@@ -123,8 +127,9 @@ def _of_boxes(seen: Seen, plan: Plan) -> Iterator[Finding]:
     yield from of_rows(seen, "tiny", "warning" if tiny.sum() > _MANY * len(tiny) else "note", tiny, what)
     objects = np.bincount(known.image_indices[~known.crowd], minlength=len(seen.paths))
     many = np.flatnonzero(objects > plan.queries).tolist()
-    what = f"images have more objects than {plan.model} has queries ({plan.queries}); all cannot be found"
-    yield from of_images(seen, "queries", "error", many, what, [f"{objects[i]} objects" for i in many])
+    what = f"more objects than {plan.model} has queries ({plan.queries}); all cannot be found"
+    words = [f"{objects[i]} objects" for i in many]
+    yield from of_images(seen, "queries", "error", many, (f"image has {what}", f"images have {what}"), words)
 
 
 def _of_reading(seen: Seen) -> Iterator[Finding]:
@@ -159,14 +164,14 @@ def _of_splits(
         unseen = [names[i] for i in np.flatnonzero((count > 0) & (train == 0)).tolist()]
         absent = [names[i] for i in np.flatnonzero((count == 0) & (train > 0)).tolist()]
         if unseen:
-            text = f"{split}: {len(unseen)} classes have boxes here and none in train: {listed(unseen)}"
+            text = f"{split}: {_classes_have(unseen)} boxes here and none in train: {listed(unseen)}"
             yield Finding("class", "error", split, text, len(unseen))
         if absent:
-            text = f"{split}: {len(absent)} classes have no boxes here, so their AP is not measured: {listed(absent)}"
+            text = f"{split}: {_classes_have(absent)} no boxes here, so AP is not measured: {listed(absent)}"
             yield Finding("class", "warning", split, text, len(absent))
     few = [f"{names[i]} ({train[i]})" for i in np.flatnonzero((train > 0) & (train < _FEW)).tolist()]
     if few:
-        text = f"train: {len(few)} classes have fewer than {_FEW} boxes: {listed(few)}"
+        text = f"train: {_classes_have(few)} fewer than {_FEW} boxes: {listed(few)}"
         yield Finding("few", "note", "train", text, len(few))
 
 
@@ -182,8 +187,13 @@ def _of_repeats(groups: Sequence[Group], seen: Sequence[Seen]) -> Iterator[Findi
             (leaks if other else within).append(Shown(split, index, (), caption, as_which))
     if leaks:
         where = " and ".join(sorted({shown.split for shown in leaks}))
-        text = f"{where}: {len(leaks):,} images are in another split too, so that AP says less than it seems to"
+        what = counted(len(leaks), "image is", "images are")
+        text = f"{where}: {what} in another split too, so that AP says less than it seems to"
         yield Finding("leak", "error", where, text, len(leaks), tuple(leaks))
     if within:
-        text = f"{len(within):,} images show the same picture as another one of their split"
+        text = f"{counted(len(within), 'image shows', 'images show')} the same picture as another one of the split"
         yield Finding("repeat", "warning", "", text, len(within), tuple(within))
+
+
+def _classes_have(names: list[str]) -> str:
+    return counted(len(names), "class has", "classes have")

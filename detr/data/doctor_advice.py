@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from detr.data.doctor_boxes import SMALLEST, input_sides
 from detr.data.doctor_images import Seen
+from detr.errors import counted
 from detr.image import STRIDE, InputConfig
 
 _LARGEST = 1280  # sides beyond which slicing costs less than a larger input: attention grows faster than the image
@@ -76,7 +77,8 @@ def _on_queries(seen: Sequence[Seen], plan: Plan) -> Iterator[str]:
             yield f"queries: --queries {fewer} may do in prediction; detr benchmark --sweep queries tells"
     if most > 100:
         crowded = int((objects > 100).sum())
-        yield f"evaluation: {crowded:,} images have more than 100 objects, of which COCO's AP counts 100: --max-dets"
+        what = counted(crowded, "image has", "images have")
+        yield f"evaluation: {what} more than 100 objects, of which COCO's AP counts 100: --max-dets"
 
 
 def _on_aspects(seen: Sequence[Seen], plan: Plan) -> Iterator[str]:
@@ -85,7 +87,7 @@ def _on_aspects(seen: Sequence[Seen], plan: Plan) -> Iterator[str]:
         return
     height, width = _middle_size(seen)
     kinds = len({tuple(size) for size in sizes.tolist()})
-    yield f"images: {kinds:,} sizes, {width:.0f} x {height:.0f} in the middle"
+    yield f"images: {counted(kinds, 'size')}, {width:.0f} x {height:.0f} in the middle"
     aspects = sizes[:, 1] / sizes[:, 0]
     own = plan.input.frame[1] / plan.input.frame[0]
     stretched = float(np.median(np.maximum(aspects / own, own / aspects)))
@@ -102,11 +104,12 @@ def _on_length(count: int, plan: Plan) -> Iterator[str]:
     if count < _SMALL_SET:
         steps = max(1, count // plan.batch_finetune)
         yield (
-            f"training: with {count:,} images start from weights, and with --finetune; its batch of "
-            f"{plan.batch_finetune} makes {steps:,} steps an epoch"
+            f"training: with {counted(count, 'image')} start from weights, and with --finetune; its batch of "
+            f"{plan.batch_finetune} makes {counted(steps, 'step')} an epoch"
         )
     else:
-        yield f"training: {count:,} images are {count // plan.batch:,} steps an epoch with a batch of {plan.batch}"
+        each = counted(count // plan.batch, "step")
+        yield f"training: {count:,} images are {each} an epoch with a batch of {plan.batch}"
     yield (
         f"training: the recipe's learning rate of {plan.lr:g} is for a batch of {plan.batch}, with --finetune for all "
         f"from {plan.batch_finetune} to that; for others it is scaled"

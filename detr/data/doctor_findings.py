@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from detr.archives import StoredFile
 from detr.data.doctor_images import Seen
+from detr.errors import counted
 
 Level = Literal["error", "warning", "note"]
 
@@ -47,12 +48,17 @@ class Finding:
 
 
 def of_images(
-    seen: Seen, kind: str, level: Level, indices: Sequence[int], what: str, captions: Sequence[str | None]
+    seen: Seen,
+    kind: str,
+    level: Level,
+    indices: Sequence[int],
+    what: tuple[str, str],
+    captions: Sequence[str | None],
 ) -> Iterator[Finding]:
-    """A finding about some images, or none where there are none."""
+    """A finding about some images, or none where there are none. `what` of one image, and of several."""
     if indices:
         shown = tuple(Shown(seen.split, i, (), words or "") for i, words in zip(indices, captions, strict=True))
-        yield Finding(kind, level, seen.split, f"{seen.split}: {len(indices):,} {what}", len(indices), shown)
+        yield Finding(kind, level, seen.split, f"{seen.split}: {counted(len(indices), *what)}", len(indices), shown)
 
 
 def of_rows(seen: Seen, kind: str, level: Level, wrong: NDArray[np.bool_], what: str) -> Iterator[Finding]:
@@ -62,5 +68,7 @@ def of_rows(seen: Seen, kind: str, level: Level, wrong: NDArray[np.bool_], what:
         rows: dict[int, list[int]] = {}
         for row in np.flatnonzero(wrong).tolist():
             rows.setdefault(int(seen.annotations.image_indices[row]), []).append(row)
-        shown = tuple(Shown(seen.split, image, tuple(some), f"{len(some)} boxes") for image, some in rows.items())
+        shown = tuple(
+            Shown(seen.split, image, tuple(some), counted(len(some), "box", "boxes")) for image, some in rows.items()
+        )
         yield Finding(kind, level, seen.split, f"{seen.split}: {count:,} of {len(wrong):,} {what}", count, shown)

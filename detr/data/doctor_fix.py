@@ -16,7 +16,7 @@ from detr.data.doctor import Report
 from detr.data.doctor_boxes import faults
 from detr.data.doctor_images import Seen
 from detr.data.writing import FORMATS, Part
-from detr.errors import InputError
+from detr.errors import InputError, counted
 from detr.files import folder_written_aside
 
 
@@ -58,16 +58,17 @@ def _fixed(seen: Seen, leaked: set[int], changes: list[str]) -> Part:
     rows = images[known.image_indices] & ~dropped
     cut = wrong.over & rows
     said = np.stack([known.heights, known.widths], 1)
-    for count, what in (
-        (int((~is_read).sum()), "images that can't be read are left out"),
-        (int((is_read & ~is_apart).sum()), "images that are in a later split too are left out"),
-        (int((dropped & images[known.image_indices]).sum()), "boxes outside, too thin or repeated are left out"),
-        (int(cut.sum()), "boxes over the edge are cut"),
-        (known.num_flat, "boxes without width or height are left out"),
-        (int((images & (seen.sizes != said).any(1)).sum()), "sizes are put right"),
+    box = ("box", "boxes")
+    for count, what, then in (
+        (int((~is_read).sum()), ("image",), "that can't be read left out"),
+        (int((is_read & ~is_apart).sum()), ("image",), "of a later split too left out"),
+        (int((dropped & images[known.image_indices]).sum()), box, "outside, too thin or repeated left out"),
+        (int(cut.sum()), box, "over the edge cut"),
+        (known.num_flat, box, "without width or height left out"),
+        (int((images & (seen.sizes != said).any(1)).sum()), ("size",), "put right"),
     ):
         if count:
-            changes.append(f"{seen.split}: {count:,} {what}")
+            changes.append(f"{seen.split}: {counted(count, *what)} {then}")
     within = _within(seen)
     found = replace(
         known,

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from detr.archives import StoredFile, archive, is_archive
 from detr.data.annotations import split_of
-from detr.errors import InputError, UsageError
+from detr.errors import InputError, UsageError, counted
 from detr.image import IMAGE_SUFFIXES
 
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -69,7 +69,8 @@ class ImageFolder:
         missing = self.missing(file_names)
         if missing:
             more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
-            raise InputError(f"{len(missing):,} images are missing in {self.place}: {', '.join(missing[:5])}{more}")
+            what = counted(len(missing), "image is", "images are")
+            raise InputError(f"{what} missing in {self.place}: {', '.join(missing[:5])}{more}")
 
     def missing(self, file_names: Iterable[str]) -> list[str]:
         """The paths below the folder that are not there; InputError for names and links that lead out of it."""

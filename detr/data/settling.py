@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from detr.classes import Classes
 from detr.data.annotations import Annotations
-from detr.errors import InputError, did_you_mean, listed
+from detr.errors import InputError, counted, did_you_mean, listed
 
 _MOST_FLAT = 0.05  # a larger share of boxes without an area is a mistake in the file, not a slip
 
@@ -91,7 +91,7 @@ def _remarks(found: Annotations) -> list[str]:
         lines.append("all annotations are crowds: nothing to learn, nothing to find")
     twice = len(found.file_names) - len(set(found.file_names))
     if twice:
-        lines.append(f"{twice:,} images have the file name of another one")
+        lines.append(f"{counted(twice, 'image has', 'images have')} the file name of another one")
     empty = [found.classes.names[i] for i in np.flatnonzero(counts == 0)]
     if empty and counts.any():
         lines.append(f"{len(empty)} of {len(found.classes)} classes have no boxes: {listed(empty)}")

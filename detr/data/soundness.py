@@ -8,7 +8,7 @@ from collections.abc import Callable
 from detr.data import Progress
 from detr.data.coco import CocoDataset
 from detr.data.threads import on_all_cores
-from detr.errors import InputError
+from detr.errors import InputError, counted
 from detr.image import read_image
 
 _ENDS = {
@@ -26,7 +26,7 @@ def require_sound_images(dataset: CocoDataset, *, progress: Progress | None = No
     damaged = problems_of_images(dataset, _problem_at_the_ends, progress)
     if damaged:
         more = f" and {len(damaged) - 5:,} more" if len(damaged) > 5 else ""
-        raise InputError(f"{len(damaged):,} images cannot be read: {'; '.join(damaged[:5])}{more}")
+        raise InputError(f"{counted(len(damaged), 'image')} cannot be read: {'; '.join(damaged[:5])}{more}")
 
 
 def problems_of_images(

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from detr.data.coco_layout import annotation_files
-from detr.errors import listed
+from detr.errors import counted, listed
 from detr.image import IMAGE_SUFFIXES
 
 _DEPTH = 3
@@ -39,7 +39,8 @@ def what_is_there(root: Path) -> str:
     if pictures and texts * 2 > pictures:
         return "it has YOLO's labels, but no data.yaml or classes.txt, which names the classes"
     if pictures:
-        return f"it has {pictures:,} images, but nothing that says what is on them (`detr predict` needs no labels)"
+        images = counted(pictures, "image")
+        return f"it has {images}, but nothing that says what is on them (`detr predict` needs no labels)"
     return f"it has {listed(sorted(names), 3)}, neither images nor annotations"
 
 

@@ -22,7 +22,7 @@ from detr.data.annotations import Annotations
 from detr.data.folders import inside
 from detr.data.settling import settled
 from detr.data.threads import on_all_cores
-from detr.errors import InputError, did_you_mean, listed, shortened
+from detr.errors import InputError, counted, did_you_mean, listed, shortened
 from detr.image import IMAGE_SUFFIXES, read_size
 
 _LARGEST = 20_000_000  # bytes of an XML file
@@ -204,10 +204,11 @@ def _notes(files: Sequence[VocFile], file_names: Sequence[str], images: Path, is
     difficult = sum(sum(file.difficult) for file in files)
     if difficult:
         yield (
-            f"{difficult:,} objects are marked difficult: left out of training, neither missed nor wrong in evaluation"
+            f"{counted(difficult, 'object is', 'objects are')} marked difficult: left out of training, "
+            "neither missed nor wrong in evaluation"
         )
     if is_all:
         there = {name for name in os.listdir(images) if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES}
         alone = len(there - set(file_names))
         if alone:
-            yield f"{alone:,} images have no XML file and are left out"
+            yield f"{counted(alone, 'image')} without an XML file left out"

@@ -14,7 +14,7 @@ from detr.classes import Classes
 from detr.data.annotations import Annotations
 from detr.data.settling import settled
 from detr.data.threads import on_all_cores
-from detr.errors import InputError, UsageError, listed, shortened
+from detr.errors import InputError, UsageError, counted, listed, shortened
 from detr.image import IMAGE_SUFFIXES, read_size
 
 _OVER = 0.01  # by so much a value may lie outside of the image; the box is clipped as any other
@@ -222,8 +222,8 @@ def _require_sense(yaml: Path, read: Sequence[_Labels]) -> None:
         raise InputError(f"{yaml}: {len(wrong):,} label rows are wrong: {'; '.join(wrong[:_MOST_TOLD])}")
     if not any(labels.is_there for labels in read):
         raise UsageError(
-            f"{yaml}: none of {len(read):,} images has a label file; looked for {read[0].file} first, as labels are "
-            "in labels/ where images are in images/, or beside them"
+            f"{yaml}: none of {counted(len(read), 'image')} has a label file; looked for {read[0].file} first, "
+            "as labels are in labels/ where images are in images/, or beside them"
         )
 
 
@@ -233,7 +233,7 @@ def _notes(read: Sequence[_Labels]) -> Iterator[str]:
         yield f"{lacking:,} of {len(read):,} images have no label file: nothing is on them"
     unread = sum(0 in labels.size for labels in read)
     if unread:
-        yield f"{unread:,} images cannot be read; their boxes are left out"
+        yield f"{counted(unread, 'image')} cannot be read; the boxes are left out"
     polygons = sum(labels.polygons for labels in read)
     if polygons:
-        yield f"{polygons:,} rows are polygons; the box around each is taken"
+        yield f"{counted(polygons, 'row is a polygon', 'rows are polygons')}; the box around each is taken"

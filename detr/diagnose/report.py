@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from detr.diagnose.diagnosis import Diagnosis
 from detr.diagnose.places import WHY, Places
 from detr.diagnose.tide import CAUSES, MISSED, RIGHT
+from detr.errors import counted
 from detr.evaluation.thresholds import LOWEST
 
 MEANING = {
@@ -134,10 +135,11 @@ def facts(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     """What concerns a DETR and its scores, in words."""
     over, missed = diagnosis.over_the_limit(), len(diagnosis.missed)
     lost = sum(count - diagnosis.limit for _, count in over)
-    images = _of(len(over), "image") if over else "no image"
+    images = counted(len(over), "image") if over else "no image"
+    duplicates = counted(len(diagnosis.duplicates), "shown box", "shown boxes")
     limit = f"{images} with more than the {diagnosis.limit} that can be found in one"
     rows = [
-        ("duplicate queries", f"{_of(len(diagnosis.duplicates), 'shown box', 'shown boxes')} on objects already found"),
+        ("duplicate queries", f"{duplicates} on objects already found"),
         ("too many objects", f"{limit}; {lost} objects can't be found" if over else limit),
     ]
     why = why_missed(diagnosis)
@@ -226,7 +228,3 @@ def _image(diagnosis: Diagnosis, image: int) -> dict[str, Any]:
 
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else value
-
-
-def _of(count: int, one: str, many: str | None = None) -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"

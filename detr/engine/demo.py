@@ -25,6 +25,7 @@ from detr.engine.page import Section, write_page
 from detr.engine.predict import Summary as Predicted
 from detr.engine.predict import predict
 from detr.engine.results import write_image
+from detr.errors import counted
 from detr.evaluation.metrics import Metrics
 from detr.evaluation.validate import validate
 from detr.files import write_text
@@ -85,7 +86,7 @@ def run_demo(
 
     weights, trained = MODEL, None
     if train_images is not None:
-        say(f"2. training {MODEL} from scratch on {train_images} images, {epochs} epochs")
+        say(f"2. training {MODEL} from scratch on {counted(train_images, 'image')}, {counted(epochs, 'epoch')}")
         trained = _train(data, out / "train", epochs=epochs, device=device, say=say)
         weights = str(out / "train" / BEST)
         clock.lap("training")
@@ -216,6 +217,7 @@ def _curve(demo: Demo, out: Path) -> list[Section]:
     """How training went, where the picture could be drawn."""
     if demo.trained is None:
         return []
-    text = f"{demo.trained.epochs} epochs in {in_words(demo.trained.seconds)}; best AP {demo.trained.best or 0:.3f}."
+    epochs, best = counted(demo.trained.epochs, "epoch"), demo.trained.best or 0
+    text = f"{epochs} in {in_words(demo.trained.seconds)}; best AP {best:.3f}."
     curve = out / "train" / "results.png"
     return [Section("Training", text, pictures=[("train/results.png", "each epoch")] if curve.is_file() else [])]

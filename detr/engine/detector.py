@@ -15,7 +15,7 @@ from detr.engine import detecting
 from detr.engine.detecting import Prepared
 from detr.engine.given import Channels, Picture, given_frames
 from detr.engine.results import Results
-from detr.errors import InputError, UsageError
+from detr.errors import InputError, UsageError, counted
 from detr.evaluation.thresholds import read_thresholds
 from detr.models import load_model
 from detr.models.inspection import preset_of
@@ -103,7 +103,8 @@ class Detector:
         return self.classes.as_dict()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.source!r}, {len(self.classes)} classes, {self.device})"
+        classes = counted(len(self.classes), "class", "classes")
+        return f"{type(self).__name__}({self.source!r}, {classes}, {self.device})"
 
     def to(self, device: str | torch.device) -> Detector:
         """Move it: auto, cpu, cuda, cuda:N or mps. UsageError for a device that isn't there."""

@@ -19,6 +19,7 @@ from detr.data.doctor_images import Seen
 from detr.draw import draw
 from detr.engine.page import Section, write_page
 from detr.engine.results import write_image
+from detr.errors import counted
 from detr.image import RGB, read_image
 from detr.records import Detections
 
@@ -32,7 +33,7 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 def write_doctor_page(path: Path, data: str, report: Report, plan: Plan) -> None:
     """`path` is the page; its pictures come into a folder beside it."""
     count = {level: sum(each.level == level for each in report.findings) for level in ("error", "warning", "note")}
-    lead = f"{data}: {count['error']} errors, {count['warning']} warnings, {count['note']} notes."
+    lead = f"{data}: {', '.join(counted(number, level) for level, number in count.items())}."
     pictures = _Pictures(path.parent / "pictures", report)
     sections = [
         Section("What was found", table=_findings(report), words=True),
@@ -144,7 +145,8 @@ def _table(seen: Sequence[Seen], plan: Plan) -> Iterator[list[str]]:
         known = each.annotations
         objects = np.bincount(known.image_indices[~known.crowd], minlength=len(each.paths))
         sides = input_sides(each, plan.input)
-        yield [f"{each.split}: {len(each.paths):,} images, {len(known.boxes):,} boxes", *[""] * 6]
+        images, boxes = counted(len(each.paths), "image"), counted(len(known.boxes), "box", "boxes")
+        yield [f"{each.split}: {images}, {boxes}", *[""] * 6]
         for what, values in (
             ("image width", each.sizes[:, 1]),
             ("image height", each.sizes[:, 0]),

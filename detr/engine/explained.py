@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from detr.bands import Bands
 from detr.draw import file_safe, write_image
 from detr.engine.explaining import answering, explain
-from detr.errors import InputError
+from detr.errors import InputError, counted
 from detr.explain import Explanation
 from detr.explain.drawing import contact_sheet, draw_together
 from detr.explain.faithfulness import Faithfulness, Trial, trials_of
@@ -53,7 +53,7 @@ class Summary:
     @property
     def text(self) -> str:
         """`2 pictures, 7 detections explained`"""
-        return f"{_counted(self.pictures, 'picture')}, {_counted(self.detections, 'detection')} explained"
+        return f"{counted(self.pictures, 'picture')}, {counted(self.detections, 'detection')} explained"
 
     def to_json(self) -> dict[str, Any]:
         failures = [{"source": source, "error": error} for source, error in self.failures]
@@ -105,8 +105,8 @@ def explain_sources(
             except InputError as problem:
                 summary.failures.append((source.path, str(problem)))
                 continue
-            count = _counted(summary.pictures - before[0], "frame") + ", " if source.kind != "image" else ""
-            say(f"{source.path}: {count}{_counted(summary.detections - before[1], 'detection')}")
+            count = counted(summary.pictures - before[0], "frame") + ", " if source.kind != "image" else ""
+            say(f"{source.path}: {count}{counted(summary.detections - before[1], 'detection')}")
     if faithful and trials:
         summary.faithfulness = Faithfulness(tuple(trials))
         write_text(folder / "faithfulness.json", json.dumps(summary.faithfulness.to_json(), indent=2) + "\n")
@@ -176,7 +176,3 @@ def _free(name: str, taken: set[str]) -> str:
         free = f"{name}-{number}"
     taken.add(free.casefold())
     return free
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -17,7 +17,7 @@ from detr.engine.results import Results
 from detr.engine.saving import Saver, Wanted
 from detr.engine.shares import Share, share_of
 from detr.engine.tracking import Follower, Tracking, counts_json
-from detr.errors import InputError, visible
+from detr.errors import InputError, counted, visible
 from detr.runtime.ahead import ahead
 from detr.runtime.progress import progress
 from detr.runtime.settings import Settings
@@ -49,9 +49,9 @@ class Summary:
     def text(self) -> str:
         """`2 images and 1 video, 37 detections, 21.5 frames/s`"""
         done = [(self.images, "image"), (self.videos, "video")]
-        sources = " and ".join(_counted(number, what) for number, what in done if number) or "part of a video"
-        tracks = f", {_counted(self.tracks, 'track')}" if self.tracks else ""
-        found = _counted(self.detections, "detection") + ("" if self.detections else self._why_nothing)
+        sources = " and ".join(counted(number, what) for number, what in done if number) or "part of a video"
+        tracks = f", {counted(self.tracks, 'track')}" if self.tracks else ""
+        found = counted(self.detections, "detection") + ("" if self.detections else self._why_nothing)
         return f"{sources}, {found}{tracks}, {self.frames / self.seconds:.1f} frames/s"
 
     @property
@@ -249,13 +249,9 @@ def _conclude(
     if item.source.kind != "image" and count:
         summary.videos += 1
     rate = f", {count / seconds:.1f} frames/s" if count > 1 else ""
-    frames_said = f"{_counted(count, 'frame')}, " if item.source.kind != "image" else ""
-    tracks_said = f", {_counted(item.tracks, 'track')}" if item.tracks else ""
-    found = _counted(summary.detections - detections, "detection")
+    frames_said = f"{counted(count, 'frame')}, " if item.source.kind != "image" else ""
+    tracks_said = f", {counted(item.tracks, 'track')}" if item.tracks else ""
+    found = counted(summary.detections - detections, "detection")
     say(visible(f"{item.source.path}: {frames_said}{found}{tracks_said}{rate}"))
     for one in item.counts:
         say(visible(f"  {one.said(names)}"))
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr.data.annotations import Annotations
-from detr.errors import InputError
+from detr.errors import InputError, counted
 from detr.evaluation.predictions import DetectionArrays
 
 _LARGEST_AREA = 1e10  # square pixels: COCO's upper end of "large", beyond which a box is not counted
@@ -49,17 +49,19 @@ def _remarks(annotations: Annotations, detections: DetectionArrays, limit: int) 
         yield "there are no detections: AP is 0 wherever there is something to find"
     empty = (detections.boxes[:, 2:] <= 0).any(1).sum()
     if empty:
-        yield f"{empty} detections have no or negative size; they can match nothing"
+        yield f"{counted(int(empty), 'detection has', 'detections have')} no or negative size, and can match nothing"
     outside = ((detections.scores < 0) | (detections.scores > 1)).sum()
     if outside:
-        yield f"{outside} scores lie outside 0..1"
+        yield f"{counted(int(outside), 'score lies', 'scores lie')} outside 0..1"
     large = (annotations.areas > _LARGEST_AREA).sum()
     if large:
-        yield f"{large} annotated boxes are larger than {_LARGEST_AREA:g} square pixels; they are not counted"
+        boxes = counted(int(large), "annotated box is", "annotated boxes are")
+        yield f"{boxes} larger than {_LARGEST_AREA:g} square pixels, not counted"
     for what, records in (("boxes", annotations), ("detections", detections)):
         crowded = _num_crowded_images(records.labels, records.image_indices, len(annotations.image_ids), limit)
         if crowded:
-            yield f"{crowded} images have more than {limit} {what} of a class; only the best {limit} detections count"
+            images = counted(crowded, "image has", "images have")
+            yield f"{images} more than {limit} {what} of a class; only the best {limit} detections count"
 
 
 def _num_crowded_images(labels: NDArray[np.int64], images: NDArray[np.int64], num_images: int, limit: int) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from detr.bands import Bands, band_by_band
 from detr.boxes import iou
+from detr.errors import counted
 from detr.explain.maps import largest
 from detr.explain.records import Array, Explanation
 
@@ -82,7 +83,7 @@ class Faithfulness:
         """A line for each place, and what follows."""
         how = {"blur": "blurred", "mean": "painted in the picture's mean colour"}[self.hide]
         lines = [
-            f"Hiding {self.share:.0%} of the box's area, {how}, of {len(self.trials)} detections: mean drop",
+            f"Hiding {self.share:.0%} of the box's area, {how}, of {counted(len(self.trials), 'detection')}: mean drop",
             f"{'hidden':<16}{'score':>8}{'IoU':>8}",
             *(f"{place:<16}{self.mean_drop(place):8.3f}{self.mean_drop(place, of='iou'):8.3f}" for place in PLACES),
         ]

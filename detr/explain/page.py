@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detr.bands import Bands, shown
+from detr.errors import counted
 from detr.explain.drawing import LEVEL_COLOURS, chip
 from detr.explain.faithfulness import Faithfulness, Trial
 from detr.explain.levels import Level
@@ -57,7 +58,7 @@ class Page:
     def write(self, path: Path, faithfulness: Faithfulness | None = None) -> None:
         if self._left_out:
             shown = f"{path.name} shows the first {len(self._pictures)} pictures"
-            self.notes.append(f"{shown}; {self._left_out} more are in the folder only")
+            self.notes.append(f"{shown}; {counted(self._left_out, 'more is', 'more are')} in the folder only")
         colours = ["#" + "".join(f"{value:02x}" for value in colour) for colour in LEVEL_COLOURS]
         table = None if faithfulness is None else faithfulness.table()
         about = _json({"model": self.model, "first": self.first, "levelColours": colours, "faithfulness": table})

@@ -14,6 +14,7 @@ import torch
 from PIL import features
 
 from detr import __version__
+from detr.errors import counted
 from detr.files import home
 from detr.video.codecs import encoders
 
@@ -57,7 +58,7 @@ def _software() -> Iterator[Line]:
 
 def _devices() -> Iterator[Line]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Line("processor", f"{cores} cores, {torch.get_num_threads()} threads of PyTorch")
+    yield Line("processor", f"{counted(cores, 'core')}, {counted(torch.get_num_threads(), 'thread')} of PyTorch")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index in range(count):
         properties = torch.cuda.get_device_properties(index)

@@ -24,7 +24,7 @@ from detr.engine.detecting import Prepared
 from detr.engine.detector import Detector
 from detr.engine.explaining import explain
 from detr.engine.results import Results
-from detr.errors import InputError, UsageError
+from detr.errors import InputError, UsageError, counted
 from detr.explain import Explanation
 from detr.image import read_image
 from detr.runtime.settings import Settings
@@ -153,7 +153,9 @@ class _Office:
             look = functools.partial(explain, self.detector, frame, settings, longest=_LONGEST)
             _, found = await answered(request, self._working.alone(look))
             if asked.index >= len(found):
-                raise Refused(422, f"index {asked.index}: the picture has {len(found)} detections, counted from 0")
+                raise Refused(
+                    422, f"index {asked.index}: the picture has {counted(len(found), 'detection')}, counted from 0"
+                )
             return Response(await run_in_threadpool(_png, found[asked.index]), media_type="image/png")
 
     async def predict_video(self, request: Request, asked: Annotated[AskedOfVideo, Query()]) -> StreamingResponse:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from detr.data.annotations import Annotations
 from detr.data.balance import epoch_length
+from detr.errors import counted
 from detr.training.optimizer import OptimizerConfig
 from detr.training.rates import factor
 from detr.training.recipe import Recipe
@@ -24,7 +25,7 @@ def fitted(recipe: Recipe, annotations: Annotations, *, say: Callable[[str], Non
     most = max(1, round(schedule.warmup_share * steps))
     if most >= schedule.warmup:
         return recipe
-    say(f"{steps:,} steps in all: the warm-up takes {most} of them, not {schedule.warmup}")
+    say(f"{counted(steps, 'step')} in all: the warm-up takes {most} of them, not {schedule.warmup}")
     shorter = schedule.model_copy(update={"warmup": most})
     return recipe.model_copy(update={"train": train.model_copy(update={"schedule": shorter})})
 

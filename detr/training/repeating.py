@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from detr.data.coco import CocoDataset
-from detr.errors import InputError
+from detr.errors import InputError, counted
 from detr.runtime.determinism import same_bits
 from detr.runtime.device import choose_device, default_workers
 from detr.runtime.distributed import Team, joined
@@ -42,8 +42,8 @@ class Repeated:
     @property
     def text(self) -> str:
         return (
-            f"{self.steps} steps after step {self.since}, taken twice: all {self.tensors:,} tensors of network, "
-            "average and optimizer have the same bits"
+            f"{counted(self.steps, 'step')} after step {self.since}, taken twice: all {self.tensors:,} tensors of "
+            "network, average and optimizer have the same bits"
         )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detr.criterion import Criterion, criterion_for
-from detr.errors import UsageError
+from detr.errors import UsageError, counted
 from detr.models import build_model
 from detr.models.network import DetectionNetwork
 from detr.runtime.distributed import Team
@@ -131,8 +131,8 @@ class Run:
         if self.average is not None and self.counters.decay is not None:
             self.average.set_decay(self.counters.decay)
         done, steps = self.counters.epoch, self.counters.step_in_epoch
-        also = f" and {steps} steps of the next" if steps else ""
-        self.say(f"going on after epoch {done}{also} ({self.counters.step} steps)")
+        also = f" and {counted(steps, 'step')} of the next" if steps else ""
+        self.say(f"going on after epoch {done}{also} ({counted(self.counters.step, 'step')})")
 
     def close_journal(self) -> None:
         if self.journal is not None:

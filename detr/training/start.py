@@ -15,6 +15,7 @@ from detr import convert, weights
 from detr.backbones import BackboneConfig
 from detr.backbones.timm import TimmBackbone
 from detr.classes import COCO, Classes
+from detr.errors import counted
 from detr.models.loading import network_of, said_by_release
 from detr.models.network import DetectionNetwork
 from detr.training.checkpoint import load_same
@@ -36,12 +37,13 @@ class Start:
     def text(self) -> str:
         from_where = "COCO" if self.theirs.names == COCO.names else f"those of {self.source}"
         if not self.matched:
-            return f"none of the {self.num_classes} classes is among {from_where}: all class heads start fresh"
+            classes = counted(self.num_classes, "class", "classes")
+            return f"none of {classes} is among {from_where}: all class heads start fresh"
         fresh = self.num_classes - len(self.matched)
         some = ", ".join(self.matched[:8]) + (", ..." if len(self.matched) > 8 else "")
-        return f"{len(self.matched)} of {self.num_classes} classes start from {from_where}: {some}" + (
-            f"; {fresh} start fresh" if fresh else ""
-        )
+        start = counted(self.num_classes, "class starts", "classes start")
+        rest = f"; {fresh} start fresh" if fresh else ""
+        return f"{len(self.matched)} of {start} from {from_where}: {some}{rest}"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from detr import weights
 from detr.criterion import Criterion
 from detr.criterion.teaching import Teaching, TeachingConfig
 from detr.data.transforms import AugmentConfig
-from detr.errors import InputError, UsageError, listed
+from detr.errors import InputError, UsageError, counted, listed
 from detr.image import as_input
 from detr.models import load_model
 from detr.models.network import DetectionNetwork
@@ -58,7 +58,7 @@ class Teacher:
             config, criterion.config, matches, slots=student.slots, teachers_slots=self.network.slots
         )
         self.text = (
-            f"{config.weights} teaches {len(matches)} of {len(student.classes)} classes: "
+            f"{config.weights} teaches {len(matches)} of {counted(len(student.classes), 'class', 'classes')}: "
             f"{listed([student.classes.names[index] for index in matches], 8)}"
         )
 

@@ -9,6 +9,7 @@ import torch
 from detr.data.balance import words_on_balance
 from detr.data.coco import CocoDataset
 from detr.data.opening import notes_for_training
+from detr.errors import counted
 from detr.evaluation import plots
 from detr.files import write_text
 from detr.records import Batch, Output
@@ -28,7 +29,7 @@ def say_what_is_asked(
     """Classes, images, what looks wrong, and the machine."""
     annotations = train_set.annotations
     say(train_set.classes.table(annotations.counts().tolist()))
-    say(f"{len(train_set)} images to train on, {len(val_set) if val_set is not None else 0} to evaluate on")
+    say(f"{counted(len(train_set), 'image')} to train on, {len(val_set) if val_set is not None else 0} to evaluate on")
     per_image = [0] * len(annotations.image_ids)
     for image in annotations.image_indices[~annotations.crowd].tolist():
         per_image[image] += 1
@@ -38,7 +39,7 @@ def say_what_is_asked(
         say(f"warning: {name} has {most} boxes, more than the model's {recipe.model.num_queries} queries; "
             f"all cannot be found; model.num_queries={most} would do")  # fmt: skip
     if late := never_reached(recipe):
-        say(f"warning: in {recipe.train.epochs} epochs these are never reached: {', '.join(late)}; "
+        say(f"warning: in {counted(recipe.train.epochs, 'epoch')} these are never reached: {', '.join(late)}; "
             "--finetune has a schedule for small data sets")  # fmt: skip
     if recipe.train.balance is not None:
         say(words_on_balance(annotations, recipe.train.balance))
@@ -47,7 +48,7 @@ def say_what_is_asked(
     for note in notes_for_training(train_set, val_set):
         say(f"note: {note}")
     processes = f", {team.size} processes" if team.size > 1 else ""
-    say(f"device {team.device}{processes}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+    say(f"device {team.device}{processes}, {counted(torch.get_num_threads(), 'thread')}, PyTorch {torch.__version__}")
     if not plots.available():
         say("matplotlib is not installed, so there will be no results.png (pip install 'detr-toolkit[plots]')")
 

@@ -26,7 +26,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from detr.bands import Bands, from_picture
-from detr.errors import InputError, TooLarge
+from detr.errors import InputError, TooLarge, counted
 from detr.image import MOST_PIXELS, RGB, count_pictures, looks_like, read_image
 from detr.video.sources import IMAGE_SUFFIXES, Source, find_sources
 
@@ -203,7 +203,7 @@ class FrameReader:
                 concealed += picture.is_corrupt
                 yield picture
         if damaged:
-            self.notes.append(f"{damaged} damaged packet{'s' if damaged > 1 else ''} left out")
+            self.notes.append(f"{counted(damaged, 'damaged packet')} left out")
         if concealed:
             self.notes.append(f"{concealed} frame{'s are' if concealed > 1 else ' is'} damaged in part")
 

@@ -65,7 +65,7 @@ def test_a_damaged_image_fails_the_check(made, tmp_path):
     picture = copy / "images" / "train" / "000001.jpg"
     picture.write_bytes(picture.read_bytes()[:500])
     code, output, error = run("check", copy)
-    assert code == 1 and "1 images are damaged" in error
+    assert code == 1 and "1 image is damaged" in error
     assert "problem: " in output and "000001.jpg" in output
 
 

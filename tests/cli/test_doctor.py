@@ -33,7 +33,7 @@ def sick(made):
 def test_a_page_shows_what_was_found(sick, tmp_path):
     code, output, _ = run(sick, "--project", tmp_path / "runs")
     assert code == 0
-    assert "error: train: 1 images cannot be read" in output and "error: val: 1 images are in another split" in output
+    assert "error: train: 1 image cannot be read" in output and "error: val: 1 image is in another split" in output
     assert "advice: queries: " in output and "train: 6 images" in output
     page = tmp_path / "runs" / "doctor" / "doctor" / "index.html"
     assert f"look at {page}" in output
@@ -57,7 +57,7 @@ def test_strict_fails_for_ci_and_json_is_json(sick, made, tmp_path):
 
 def test_a_corrected_copy_passes_where_the_set_did_not(sick, tmp_path):
     code, output, _ = run(sick, "--no-page", "--fix", tmp_path / "fixed")
-    assert code == 0 and "fixed: train: 1 images that can't be read are left out" in output
+    assert code == 0 and "fixed: train: 1 image that can't be read left out" in output
     kinds = {row["kind"] for row in json.loads(run(tmp_path / "fixed", "--no-page", "--json")[1])["findings"]}
     assert not kinds & {"unreadable", "leak"}
 

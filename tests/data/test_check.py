@@ -35,7 +35,7 @@ def test_a_sound_split_is_counted(source):
     assert report.counts == (1, 1, 0)
     assert report.problems == ()
     assert any("1 of 3 classes have no boxes: bird" in note for note in report.notes)
-    assert any("1 boxes reach over the edge" in note for note in report.notes)
+    assert any("1 box reaches over the edge" in note for note in report.notes)
     assert json.loads(json.dumps(report.to_json()))["classes"][1] == {"index": 1, "id": 6, "name": "dog", "boxes": 1}
 
 
@@ -50,7 +50,7 @@ def test_damaged_images_and_other_sizes_are_all_named(source):
 
 def test_a_missing_image_is_an_error(source):
     (source.images / "1.png").unlink()
-    with pytest.raises(InputError, match=r"1 images are missing .*1\.png"):
+    with pytest.raises(InputError, match=r"1 image is missing .*1\.png"):
         check_split(source)
 
 

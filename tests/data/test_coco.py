@@ -147,11 +147,11 @@ WRONG = [
     (tree([box(1, image=9), box(2, image=8)]),
      r"image_id of 2 annotations is none of the 3 images; annotations\[0\] has 9"),
     (tree([box(image="1")]), "text, where the ids are numbers"),
-    (tree([box(category=9)]), r"category_id of 1 annotations is none of the 2 categories"),
-    (tree([{"id": 1, "bbox": [1, 2, 3, 4]}]), "image_id of 1 annotations"),
+    (tree([box(category=9)]), r"category_id of 1 annotation is none of the 2 categories"),
+    (tree([{"id": 1, "bbox": [1, 2, 3, 4]}]), "image_id of 1 annotation is"),
     (tree([box(image=[1])]), r"annotations\[0\] has id \[1\]"),
     (tree([box(bbox=(1, 2, 3))]), r"no bbox of four finite numbers; first: annotations\[0\] \(id 1\) has \[1, 2, 3\]"),
-    (tree([box(1), box(2, bbox=(1, 2, 3))]), r"1 annotations have no bbox"),
+    (tree([box(1), box(2, bbox=(1, 2, 3))]), r"1 annotation has no bbox"),
     (tree([box(1), {**box(2), "bbox": None}]), r"annotations\[1\] \(id 2\) has None"),
     (tree([box(bbox=("1", "2", "3", "4"))]), "has \\['1', '2'"),
     (tree([box(bbox=(1, 2, float("nan"), 4))]), r"\[1, 2, nan, 4\]"),
@@ -223,7 +223,7 @@ def test_an_outline_without_a_box_gives_the_box_around_it(read):
     del rows[1]["bbox"]
     found = read(tree(rows))
     assert found.boxes[1].tolist() == [0, 2, 9, 6]
-    assert found.notes[0].startswith("1 annotations have an outline but no box")
+    assert found.notes[0].startswith("1 annotation has an outline but no box")
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -294,7 +294,7 @@ def test_crowds_alone_are_worth_a_note(read):
 
 def test_a_file_listed_twice_is_worth_a_note(read):
     images = [{"id": id, "file_name": "a.png"} for id in (1, 2)]
-    assert read(tree(images=images)).notes == ("1 images have the file name of another one",)
+    assert read(tree(images=images)).notes == ("1 image has the file name of another one",)
 
 
 def test_the_dataset_clips_and_leaves_out_crowds(read, pictures):
@@ -313,8 +313,8 @@ def test_the_dataset_clips_and_leaves_out_crowds(read, pictures):
     assert sample.image.shape == (3, 10, 20) and sample.image[0, 0, 0] == 2
     assert dataset[2].labels.tolist() == [1]
     assert dataset.notes() == [
-        "1 boxes reach over the edge of their image and are clipped for training",
-        "1 boxes lie outside of their image and are left out of training",
+        "1 box reaches over the edge of the image, clipped for training",
+        "1 box lies outside of the image, left out of training",
     ]
 
 

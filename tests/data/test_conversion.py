@@ -139,9 +139,9 @@ def test_what_a_format_cannot_say_is_noted(tmp_path):
     assert done.boxes == {"train": 1} and name == "cat"
     np.testing.assert_allclose(corners, (0, 2, 15, 22), atol=1e-9)
     assert [note.split(": ")[1] for note in done.notes] == [
-        "1 boxes reach over the edge of their image and are clipped",
-        "1 boxes lie outside of their image and are left out",
-        "1 crowds are left out, which the format can't say",
+        "1 box reaches over the edge of the image, clipped",
+        "1 box lies outside of the image, left out",
+        "1 crowd left out, which the format can't say",
     ]
     convert(source, "voc", tmp_path / "voc")
     assert find_splits(tmp_path / "voc")["train"].read().crowd.tolist() == [False, True]
@@ -170,7 +170,7 @@ def test_boxes_are_shares_of_the_image_itself_whatever_the_file_says(tmp_path):
     file = source / "annotations" / "instances_train.json"
     file.write_text(file.read_text().replace('"width": 64', '"width": 640'))
     done = convert(source, "yolo", tmp_path / "yolo")
-    assert "train: 1 images are not of the size that is said; their own is written" in done.notes
+    assert "train: 1 image is not of the size that is said; the true one is written" in done.notes
     assert (tmp_path / "yolo" / "labels" / "train" / "a.txt").read_text() == "0 0.75 0.75 0.5 0.5\n"
 
 

@@ -134,8 +134,8 @@ def test_classes_that_a_split_lacks_are_found(tmp_path):
     report = examine(write(tmp_path, {"train": [(0, [(0, GOOD)])], "val": [(1, only_dog)]}), PLAN).findings
     texts = [(it.level, it.text) for it in report if it.kind == "class"]
     assert texts == [
-        ("error", "val: 1 classes have boxes here and none in train: dog"),
-        ("warning", "val: 1 classes have no boxes here, so their AP is not measured: cat"),
+        ("error", "val: 1 class has boxes here and none in train: dog"),
+        ("warning", "val: 1 class has no boxes here, so AP is not measured: cat"),
     ]
     assert found(write(tmp_path / "x", HEALTHY, names=("Cat", "cat ")))["names", ""].count == 2
 
@@ -166,7 +166,7 @@ def test_the_report_is_json(tmp_path):
     tree = json.loads(json.dumps(examine(tmp_path, PLAN).to_json()))
     assert tree["healthy"] is False and tree["splits"] == {"train": {"images": 1, "boxes": 2}}
     [row] = [row for row in tree["findings"] if row["kind"] == "repeated"]
-    assert row["images"] == [{"image": str(tmp_path / "train" / "0.jpg"), "rows": [1], "what": "1 boxes"}]
+    assert row["images"] == [{"image": str(tmp_path / "train" / "0.jpg"), "rows": [1], "what": "1 box"}]
 
 
 def test_a_missing_image_is_found_and_one_outside_of_the_set_refused(tmp_path):
@@ -192,11 +192,11 @@ def test_a_corrected_copy_is_healthy_and_the_original_as_it_was(tmp_path):
     shutil.copytree(root, tmp_path / "before")
     changes = write_fixed(examine(root, PLAN), tmp_path / "fixed")
     assert changes == [
-        "train: 1 images that can't be read are left out",
-        "train: 1 images that are in a later split too are left out",
-        "train: 3 boxes outside, too thin or repeated are left out",
-        "train: 1 boxes over the edge are cut",
-        "val: 1 sizes are put right",
+        "train: 1 image that can't be read left out",
+        "train: 1 image of a later split too left out",
+        "train: 3 boxes outside, too thin or repeated left out",
+        "train: 1 box over the edge cut",
+        "val: 1 size put right",
     ]
     after = examine(tmp_path / "fixed", PLAN)
     assert not {it.kind for it in after.findings} & {

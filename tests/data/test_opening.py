@@ -81,7 +81,7 @@ def test_validating_on_training_images_is_said(tmp_path):
 def test_clipped_boxes_are_said(tmp_path):
     write(tmp_path, "train", bbox=(15, 0, 50, 5))
     assert notes_for_training(*open_for_training(tmp_path))[:1] == [
-        "1 boxes reach over the edge of their image and are clipped for training"
+        "1 box reaches over the edge of the image, clipped for training"
     ]
 
 
@@ -116,5 +116,5 @@ def test_images_that_an_archive_lacks_are_counted_and_named(tmp_path):
     file = tmp_path / "images" / "train" / "a.jpg"
     with tarfile.open(tmp_path / "train.tar", "w") as tar:
         tar.add(file, "a.jpg")
-    with pytest.raises(InputError, match=r"1 images are missing in .*train\.tar: b\.png"):
+    with pytest.raises(InputError, match=r"1 image is missing in .*train\.tar: b\.png"):
         open_split(CocoSource(tmp_path / "annotations" / "instances_train.json", tmp_path / "train.tar"))

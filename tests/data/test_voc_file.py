@@ -50,7 +50,7 @@ def test_difficult_objects_are_crowds(put):
     folder = put("a", thing(more="<difficult>1</difficult>"), thing(more="<difficult>0</difficult>"))
     found = read(folder)
     assert found.crowd.tolist() == [True, False]
-    assert "1 objects are marked difficult" in found.notes[0]
+    assert "1 object is marked difficult" in found.notes[0]
     assert len(CocoDataset(found, folder)[0].boxes) == 1
 
 
@@ -79,7 +79,7 @@ def test_the_image_is_the_one_called_as_the_file_or_the_one_it_names(put):
         read(folder)
     put("a", thing(), file_name="a.bmp", image="")
     found = read(folder)
-    assert found.file_names == ("a.bmp", "other.jpg") and "1 images have no XML file and are left out" in found.notes
+    assert found.file_names == ("a.bmp", "other.jpg") and "1 image without an XML file left out" in found.notes
 
 
 def test_a_filename_cannot_lead_out_of_the_folder(put):

@@ -73,7 +73,7 @@ def test_an_image_without_a_label_file_has_nothing_on_it(tmp_path):
 
 def test_a_set_without_any_label_file_is_refused(tmp_path):
     put(tmp_path, None)
-    with pytest.raises(UsageError, match=r"none of 1 images has a label file; looked for .*labels/train/a\.txt first"):
+    with pytest.raises(UsageError, match=r"none of 1 image has a label file; looked for .*labels/train/a\.txt first"):
         read(tmp_path)
 
 
@@ -128,7 +128,7 @@ def test_boxes_of_an_image_that_cannot_be_read_are_left_out(tmp_path):
     put(tmp_path, "0 .5 .5 .1 .1")
     (tmp_path / "images" / "train" / "a.png").write_bytes(b"<html>")
     found = read(tmp_path)
-    assert len(found.boxes) == 0 and "1 images cannot be read; their boxes are left out" in found.notes
+    assert len(found.boxes) == 0 and "1 image cannot be read; the boxes are left out" in found.notes
 
 
 rows = st.lists(

@@ -251,7 +251,7 @@ def test_a_detection_without_size_is_a_false_positive_and_is_counted():  # E24
         found = detections_of(truth, [[0, 0, *size], [0, 0, 50, 50]], [0.9, 0.8])
         metrics = assert_equal_to_pycocotools(truth, found)
         assert metrics.ap == pytest.approx(0.5 * 51 / 101)
-        assert any(note.startswith("1 detections have no or negative size") for note in metrics.notes)
+        assert any(note.startswith("1 detection has no or negative size") for note in metrics.notes)
 
 
 def test_a_box_of_exactly_1024_pixels_is_small_and_medium():  # E26
@@ -313,8 +313,8 @@ def test_a_hundred_detections_count_per_class_and_image():  # E33
     metrics = assert_equal_to_pycocotools(truth, detections_of(truth, boxes, np.linspace(1, 0.5, 150)))
     assert metrics.ap == pytest.approx(67 / 101)
     assert [note[:46] for note in metrics.notes] == [
-        "1 images have more than 100 boxes of a class; ",
-        "1 images have more than 100 detections of a cl",
+        "1 image has more than 100 boxes of a class; on",
+        "1 image has more than 100 detections of a clas",
     ]
 
 
