@@ -23,6 +23,9 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 _PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _SECONDS_TO_FINISH = 25  # what is under way when it is told to end
 _SECONDS_TO_TAKE = 30
+_SECONDS_KEPT_OPEN = (
+    75  # an idle connection: longer than proxies keep theirs, or one is closed as its next request comes
+)
 
 
 @click.command(cls=Verb, context_settings={"show_default": True})
@@ -81,6 +84,7 @@ def command(host: str, port: int, **options: Any) -> None:
             ws="none",
             log_level="warning",
             access_log=False,
+            timeout_keep_alive=_SECONDS_KEPT_OPEN,
             timeout_graceful_shutdown=_SECONDS_TO_FINISH,
         )
         uvicorn.Server(config).run(sockets=[listener])

@@ -25,7 +25,7 @@ def flops_of(network: Network, input: InputConfig | None = None) -> int:
     folded network with the layers and queries that are set; norms, activations and sampling are not: they are memory
     traffic.
     """
-    folded = network.deploy().to("meta")  # shapes are enough
+    folded = network.folded().to("meta")  # shapes are enough
     input = input or network.config.input
     images = torch.empty(1, input.channels, *input.size_of(*TYPICAL), device="meta")
     # Fused attention is not counted on every device; the plain kind is matrix products.

@@ -82,7 +82,7 @@ class ConvNorm(nn.Module):
         if isinstance(self.norm, nn.Identity):
             return
         kernel, bias = fused(self)
-        self.conv = _with_bias(self.conv, kernel, bias)
+        self.conv = with_bias(self.conv, kernel, bias)
         self.norm = nn.Identity()
 
 
@@ -123,7 +123,7 @@ class RepVGGBlock(nn.Module):
         wide, wide_bias = fused(self.conv3x3)
         narrow, narrow_bias = fused(self.conv1x1)
         kernel = wide + nn.functional.pad(narrow, (1, 1, 1, 1))
-        self.fused = _with_bias(self.conv3x3.conv, kernel, wide_bias + narrow_bias)
+        self.fused = with_bias(self.conv3x3.conv, kernel, wide_bias + narrow_bias)
         self.conv3x3 = self.conv1x1 = None
 
 
@@ -134,7 +134,8 @@ def fused(block: ConvNorm) -> tuple[Tensor, Tensor]:
     return block.conv.weight * scale[:, None, None, None], shift
 
 
-def _with_bias(conv: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
+def with_bias(conv: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
+    """A convolution of the same places with another kernel and bias."""
     result = nn.Conv2d(
         conv.in_channels,
         conv.out_channels,

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from detr.layers.conv import ConvNorm, RepVGGBlock
+from detr.layers.merging import MergingConv
+
+Entry = int | tuple[int, int]  # channels of the map that comes in, or of two that are merged
 
 
 class CSPBlock(nn.Module):
     """RepVGG blocks beside a 1x1 convolution, added (Wang et al. 2020; RT-DETR's fusion block)."""
 
-    def __init__(self, channels_in: int, inner: int, channels_out: int, num_blocks: int) -> None:
+    def __init__(self, channels_in: Entry, inner: int, channels_out: int, num_blocks: int) -> None:
         super().__init__()
-        self.main = ConvNorm(channels_in, inner, activation=nn.SiLU())
-        self.side = ConvNorm(channels_in, inner, activation=nn.SiLU())
+        self.main = _entry(channels_in, inner)
+        self.side = _entry(channels_in, inner)
         self.blocks = repvgg_blocks(inner, num_blocks)
         self.out = ConvNorm(inner, channels_out, activation=nn.SiLU()) if inner != channels_out else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
+        """x: a map, or two where `channels_in` says so (`MergingConv`)."""
         return self.out(self.blocks(self.main(x)) + self.side(x))
 
 
@@ -46,7 +50,7 @@ class ELANBlock(nn.Module):
 
     def __init__(
         self,
-        channels_in: int,
+        channels_in: Entry,
         inner: int,
         channels_out: int,
         *,
@@ -54,7 +58,7 @@ class ELANBlock(nn.Module):
         convolutions: bool = True,
     ) -> None:
         super().__init__()
-        self.split = ConvNorm(channels_in, 2 * channels_out, activation=nn.SiLU())
+        self.split = _entry(channels_in, 2 * channels_out)
 
         def step(channels: int) -> nn.Module:
             if not convolutions:
@@ -64,7 +68,8 @@ class ELANBlock(nn.Module):
         self.first, self.second = step(channels_out), step(inner)
         self.out = ConvNorm(2 * channels_out + 2 * inner, channels_out, activation=nn.SiLU())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
+        """x: a map, or two where `channels_in` says so (`MergingConv`)."""
         kept, taken = self.split(x).chunk(2, 1)
         first = self.first(taken)
         return self.out(torch.cat([kept, taken, first, self.second(first)], 1))
@@ -80,6 +85,12 @@ class LeanDownsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.shrink(self.mix(x))
+
+
+def _entry(channels_in: Entry, channels_out: int) -> ConvNorm:
+    if isinstance(channels_in, int):
+        return ConvNorm(channels_in, channels_out, activation=nn.SiLU())
+    return MergingConv(channels_in, channels_out, activation=nn.SiLU())
 
 
 def repvgg_blocks(channels: int, count: int) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""Convolutions for a CPU with their kernels stored as oneDNN multiplies them, and the activation in the same pass.
+"""Convolutions and linear layers for a CPU, stored as oneDNN multiplies them, activations in the same pass.
 
 The operators are those that `torch.compile` puts in a convolution's place; here they are used without compiling. They
 are nobody's promise, so `packable` asks whether they are there and take what they are given, and only an x86 processor
@@ -8,6 +8,7 @@ is asked.
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ _OPERATORS = {
         "X", "other", "W", "B", "padding", "stride", "dilation", "groups", "binary_attr", "alpha", "unary_attr",
         "unary_scalars", "unary_algorithm",
     ),
+    "_reorder_linear_weight": ("self", "batch_size"),
+    "_linear_pointwise": ("X", "W", "B", "attr", "scalars", "algorithm"),
 }  # fmt: skip
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, str]] = {
     nn.Identity: ("none", ""),
@@ -32,6 +35,7 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[str, str]] = {
     nn.SiLU: ("swish", ""),
     nn.GELU: ("gelu", "none"),
 }
+_FEWEST_NUMBERS = 16_384  # of a linear layer: smaller matrices are multiplied faster as they are
 
 
 class PackedConv(nn.Module):
@@ -51,13 +55,15 @@ class PackedConv(nn.Module):
         return _OPS._convolution_pointwise(x, self.weight, self.bias, *self.places, name, [], algorithm)
 
     def residual(self, x: Tensor, shortcut: Tensor, activation: nn.Module) -> Tensor:
-        """`activation(self(x) + shortcut)`; of ReLU in one pass."""
-        if self.activation[0] != "none" or not isinstance(activation, nn.ReLU):
+        """`activation(self(x) + shortcut)`; the sum and ReLU in the same pass."""
+        if self.activation[0] != "none":
             return activation(self(x) + shortcut)
         x, shortcut = self._ready(x), shortcut.to(self.weight.dtype)
-        return _OPS._convolution_pointwise.binary(
-            x, shortcut, self.weight, self.bias, *self.places, "add", 1.0, "relu", [], None
+        relu = "relu" if isinstance(activation, nn.ReLU) else None
+        total = _OPS._convolution_pointwise.binary(
+            x, shortcut, self.weight, self.bias, *self.places, "add", 1.0, relu, [], None
         )
+        return total if relu else activation(total)
 
     def _ready(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
@@ -65,6 +71,24 @@ class PackedConv(nn.Module):
             self.weight = _OPS._reorder_convolution_weight(self.weight, *self.places, list(x.shape))
             self.is_packed = True
         return x
+
+
+class PackedLinear(nn.Module):
+    """A linear layer; its matrix is stored anew at the first call, which shows how many rows there are."""
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight = linear.weight.detach().to(dtype)
+        self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
+        self.is_packed = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.weight.dtype)
+        if not self.is_packed:
+            self.weight = _OPS._reorder_linear_weight(self.weight, x.shape[:-1].numel())
+            self.is_packed = True
+        return _OPS._linear_pointwise(x.contiguous(), self.weight, self.bias, "none", [], "")
 
 
 def packable() -> bool:
@@ -80,18 +104,30 @@ def packable() -> bool:
 
 
 def pack(network: nn.Module, dtype: torch.dtype = torch.float32) -> int:
-    """Pack the folded convolutions of a network that is on the CPU and for inference only; how many there were."""
+    """Pack folded convolutions and linear layers of a network on the CPU, for inference only; how many there were."""
     count = 0
-    for module in network.modules():
-        if type(getattr(module, "activation", None)) not in _ACTIVATIONS:
-            continue
-        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.Identity):
-            place = "conv"
-        elif isinstance(module, RepVGGBlock) and module.fused is not None:
-            place = "fused"
-        else:
-            continue
-        setattr(module, place, PackedConv(getattr(module, place), module.activation, dtype))
-        module.activation = nn.Identity()
-        count += 1
+    for module in list(network.modules()):
+        for name, packed in [*_packed_linears(module, dtype), *_packed_convolutions(module, dtype)]:
+            setattr(module, name, packed)
+            count += 1
     return count
+
+
+def _packed_linears(module: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in module.named_children():
+        if type(child) is nn.Linear and child.weight.numel() >= _FEWEST_NUMBERS:
+            yield name, PackedLinear(child, dtype)
+
+
+def _packed_convolutions(module: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, nn.Module]]:
+    """The convolution that a block consists of, which takes the block's activation with it."""
+    if isinstance(module, ConvNorm) and isinstance(module.norm, nn.Identity) and isinstance(module.conv, nn.Conv2d):
+        place = "conv"
+    elif isinstance(module, RepVGGBlock) and module.fused is not None:
+        place = "fused"
+    else:
+        return
+    if type(module.activation) in _ACTIVATIONS:
+        packed = PackedConv(getattr(module, place), module.activation, dtype)
+        module.activation = nn.Identity()
+        yield place, packed

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from detr.config import Config
 from detr.layers.attention import may_look
 from detr.layers.conv import ConvNorm
-from detr.layers.fusion import CSPBlock, ELANBlock, JointCSPBlock, LeanDownsample
+from detr.layers.fusion import CSPBlock, ELANBlock, Entry, JointCSPBlock, LeanDownsample
+from detr.layers.merging import MergingConv, enlarged
 from detr.layers.position import sine_table
 from detr.layers.timm import ChannelAttention, channel_attention
 from detr.layers.transformer import EncoderLayer
@@ -80,15 +79,34 @@ class HybridEncoder(nn.Module):
         for finer, lateral, block in zip(reversed(maps[:-1]), self.laterals, self.top_down, strict=True):
             coarse = lateral(coarse)
             descended.append(coarse)
-            enlarged = F.interpolate(coarse, size=finer.shape[-2:], mode="nearest")
-            coarse = block(self._merged(enlarged, finer))
+            coarse = block(self._merged(coarse, finer))
         result = [coarse]
         for lateral_map, downsample, block in zip(reversed(descended), self.downsamples, self.bottom_up, strict=True):
             result.append(block(self._merged(downsample(result[-1]), lateral_map)))
         return result
 
-    def _merged(self, x: Tensor, other: Tensor) -> Tensor:
-        return torch.cat([x, other], 1) if self.concatenate else x + other
+    def _merged(self, coarse: Tensor, fine: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """What a fusion block takes: two maps, or their sum."""
+        return (coarse, fine) if self.concatenate else enlarged(coarse, like=fine) + fine
+
+    def rearrange(self) -> None:
+        """Where maps of two sizes are merged, convolve each before; a projection that this makes needless goes."""
+        for level, block in enumerate(reversed(self.top_down)):
+            entries = [module for module in block.modules() if isinstance(module, MergingConv)]
+            projection = self.projections[level] if _is_cheaper_within(self.projections[level], entries) else None
+            for entry in entries:
+                entry.take_apart(projection)
+            if projection is not None:
+                self.projections[level] = nn.Identity()
+
+
+def _is_cheaper_within(projection: nn.Module, entries: Sequence[MergingConv]) -> bool:
+    """Whether convolutions that hold the projection too multiply less than both do."""
+    if not entries or not isinstance(projection, ConvNorm):
+        return False
+    inner, given = projection.conv.weight.shape[:2]
+    given_out = sum(entry.conv.out_channels for entry in entries)
+    return given * given_out < given * inner + inner * given_out
 
 
 def fusion_block(config: HybridEncoderConfig) -> nn.Module:
@@ -101,7 +119,7 @@ def fusion_block(config: HybridEncoderConfig) -> nn.Module:
 
 def _convolutions(config: HybridEncoderConfig) -> nn.Module:
     channels, num_blocks = config.channels, round(3 * config.depth)
-    channels_in = 2 * channels if config.merge == "concatenate" else channels
+    channels_in: Entry = (channels, channels) if config.merge == "concatenate" else channels
     if config.fusion == "csp":
         return CSPBlock(channels_in, int(channels * config.expansion), channels, num_blocks)
     inner = round(config.expansion * channels // 2)

@@ -8,6 +8,7 @@ import urllib.request
 from io import BytesIO
 
 import pytest
+import uvicorn
 from click.testing import CliRunner
 from PIL import Image
 
@@ -75,3 +76,12 @@ def test_a_port_that_is_taken_is_wrong_usage():
 def test_what_makes_no_sense_is_said_before_anybody_is_answered(words, said):
     refused = CliRunner().invoke(command, ["--port", "0", *words])
     assert isinstance(refused.exception, UsageError) and said in str(refused.exception)
+
+
+def test_an_idle_connection_stays_open_longer_than_proxies_keep_theirs(monkeypatch):
+    """Whoever closes first while the other asks loses a request: nginx and load balancers wait for 60 seconds."""
+    asked = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: asked.append(server.config))
+    done = CliRunner().invoke(command, ["--port", "0"])
+    assert done.exit_code == 0, done.output
+    assert asked[0].timeout_keep_alive > 60

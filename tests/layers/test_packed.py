@@ -57,6 +57,19 @@ def test_packed_convolutions_compute_what_they_did_at_every_size(network, layout
         torch.testing.assert_close(network(images), as_was(images), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("first", [2, 300])
+def test_a_packed_linear_layer_computes_what_it_did_for_every_number_of_rows(first):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 256), nn.Linear(256, 8)).requires_grad_(False)
+    as_was = copy.deepcopy(network)
+    assert pack(network) == 1  # the small one stays as it is
+    for rows in [(first, 64), (3, 5, 64), (0, 64), (1, 300, 64)]:
+        x = torch.randn(rows)
+        torch.testing.assert_close(network(x), as_was(x), rtol=1e-5, atol=1e-5)
+    lying = torch.randn(1, 64, 300).transpose(1, 2)
+    torch.testing.assert_close(network(lying), as_was(lying), rtol=1e-5, atol=1e-5)
+
+
 def test_bfloat16_is_computed_in_and_answered_in(network):
     as_was = copy.deepcopy(network)
     pack(network, torch.bfloat16)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from detr.layers.conv import ConvNorm, RepVGGBlock
 from detr.models.hybrid_encoder import HybridEncoder, HybridEncoderConfig
 
 FEATURES = [torch.rand(1, channels, size, size + 1) for channels, size in ((6, 12), (8, 6), (10, 3))]
@@ -47,6 +48,37 @@ def test_channel_attention_follows_every_fusion_block(kind):
     blocks = [*attending.top_down, *attending.bottom_up]
     assert [len(block) for block in blocks] == [2, 2, 2, 2]
     assert all(sum(parameter.numel() for parameter in block[1].parameters()) for block in blocks)
+
+
+@pytest.mark.parametrize("fusion", ["csp", "elan"])
+@pytest.mark.parametrize("merge", ["concatenate", "sum"])
+def test_arranged_for_inference_it_gives_the_same_maps(fusion, merge):
+    torch.manual_seed(0)
+    folded = encoder(fusion=fusion, merge=merge).double()
+    features = [each.double() for each in FEATURES]
+    expected = folded(features)
+    for module in folded.modules():
+        if isinstance(module, (ConvNorm, RepVGGBlock)):
+            module.fuse()
+    folded.rearrange()
+    for given, each in zip(folded(features), expected, strict=True):
+        torch.testing.assert_close(given, each, rtol=1e-10, atol=1e-10)
+
+
+def test_a_projection_is_taken_in_where_that_saves_multiplications():
+    """6 -> 8 channels, then 16 or 32 from 8: 6 * 16 < 6 * 8 + 8 * 16; but from 40: 40 * 32 > 40 * 8 + 8 * 32."""
+
+    def projections(channels_in, expansion):
+        config = HybridEncoderConfig(channels=8, heads=2, hidden=16, depth=0.34, expansion=expansion)
+        encoder = HybridEncoder(config, [channels_in, 10]).eval()
+        for module in encoder.modules():
+            if isinstance(module, (ConvNorm, RepVGGBlock)):
+                module.fuse()
+        encoder.rearrange()
+        return [type(each) for each in encoder.projections]
+
+    assert projections(6, 1.0) == [nn.Identity, ConvNorm]
+    assert projections(40, 2.0) == [ConvNorm, ConvNorm]
 
 
 def test_without_it_the_names_are_the_official_ones():
