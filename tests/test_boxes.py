@@ -97,6 +97,15 @@ def test_iou_and_giou_by_hand(other, overlap, generalised):
     assert giou(box, other).item() == pytest.approx(generalised)
 
 
+def test_an_epsilon_is_added_to_each_area_that_is_divided_by():
+    """Of union 6 and enclosing area 6, and of union 8 and enclosing area 16."""
+    box, beside, corner = (torch.tensor(place) for place in ([0.0, 0, 2, 2], [1.0, 0, 3, 2], [2.0, 2, 4, 4]))
+    overlap, union = iou(box, beside, epsilon=4)
+    assert (overlap.item(), union.item()) == (pytest.approx(2 / 10), 6)
+    assert giou(box, beside, epsilon=4).item() == pytest.approx(2 / 10)
+    assert giou(box, corner, epsilon=4).item() == pytest.approx(-8 / 20)
+
+
 def test_two_empty_boxes_have_no_overlap_and_waste_what_lies_between_them():
     here, there = torch.tensor([1.0, 1, 1, 1]), torch.tensor([2.0, 3, 2, 3])
     assert giou(here, here).item() == 0

@@ -33,11 +33,6 @@ class Outcomes:
     def right(self) -> NDArray[np.bool_]:
         return self.truth >= 0
 
-    @property
-    def objects(self) -> NDArray[np.int64]:
-        """The annotations that are no crowds."""
-        return np.flatnonzero(~self.annotations.crowd)
-
 
 def outcomes(annotations: Annotations, detections: DetectionArrays, *, most: int = MOST_PER_IMAGE) -> Outcomes:
     """Match as the reference of TIDE does (Bolya et al. 2020, section 2).

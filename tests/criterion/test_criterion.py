@@ -242,6 +242,7 @@ def test_a_broken_prediction_is_named_by_head_and_image(place, words, value, ver
         ([0, 5], [[0.5] * 4] * 2, r"target 1 of image 'b.jpg': label 5 is not in 0..4"),
         ([-1], [[0.5] * 4], r"target 0 of image 'b.jpg': label -1 is not in 0..4"),
         ([0], [[320.0, 240.0, 60.0, 80.0]], r"\[320.0, 240.0, 60.0, 80.0\] is not .* in \[0, 1\]"),
+        ([0], [[1 / 3, 0.5, 0.1, 1.0011]], r"box \[0.3333, 0.5, 0.1, 1.0011\] is not centre, width and height"),
         ([0], [[0.5, 0.5, -0.1, 0.2]], "is not centre, width and height"),
         ([0], [[0.5, math.nan, 0.1, 0.2]], "is not centre, width and height"),
         ([0], [[0.5, math.inf, 0.1, 0.2]], "is not centre, width and height"),
@@ -260,8 +261,9 @@ def test_targets_that_cannot_be_right_are_refused_with_their_image(labels, boxes
         Criterion()(whole_output([2, 1]), [target(2, "a.jpg"), wrong])
 
 
-def test_a_box_at_the_very_edge_may_be_off_by_rounding():
-    edge = Target(torch.tensor([0]), torch.tensor([[0.5, 0.5, 1.0000001, 1.0]]))
+@pytest.mark.parametrize("off", [1e-7, 0.0009])
+def test_a_box_at_the_very_edge_may_be_off_by_rounding(off):
+    edge = Target(torch.tensor([0]), torch.tensor([[0.5, -off, 1 + off, 1.0]]))
     assert all(value.isfinite() for value in Criterion()(Output((predictions(1, 3),)), [edge]).values())
 
 
@@ -269,6 +271,11 @@ def test_a_box_at_the_very_edge_may_be_off_by_rounding():
 def test_there_is_one_target_record_for_each_image(count):
     with pytest.raises(InputError, match=f"{count} targets for 2 images"):
         Criterion()(Output((predictions(2, 3),)), [target(1)] * count)
+
+
+def test_a_batch_of_nothing_is_refused():
+    with pytest.raises(InputError, match="a batch of targets is empty"):
+        Criterion()(Output((predictions(0, 3),)), [])
 
 
 def test_labels_of_any_whole_type_will_do():

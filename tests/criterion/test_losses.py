@@ -85,8 +85,9 @@ def test_an_epsilon_of_giou_is_added_to_both_areas():
 
 
 def test_l1_sums_the_four_differences():
-    value = losses.l1(torch.tensor([0.5, 0.5, 0.2, 0.2]), torch.tensor([0.4, 0.7, 0.2, 0.5]))
-    assert value.item() == pytest.approx(0.1 + 0.2 + 0.0 + 0.3)
+    boxes = torch.tensor([[0.5, 0.5, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2]])
+    value = losses.l1(boxes, torch.tensor([[0.4, 0.7, 0.2, 0.5], [0.5, 0.5, 0.2, 0.1]]))
+    assert value.tolist() == pytest.approx([0.1 + 0.2 + 0.0 + 0.3, 0.1])
 
 
 @pytest.mark.parametrize(

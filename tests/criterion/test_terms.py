@@ -9,7 +9,7 @@ import torch
 from detr.boxes import cxcywh_to_xyxy, iou
 from detr.criterion import Criterion, CriterionConfig, MatcherConfig
 from detr.criterion.fine_grained import distillation
-from detr.errors import UsageError
+from detr.errors import InputError, UsageError
 from detr.layers.edges import bin_positions, boxes_from_edges, expected_moves
 from detr.records import Edges, Output, Predictions, Target
 
@@ -59,6 +59,19 @@ def test_the_softmax_class_cost_is_the_probability():
     assert by_softmax.queries.tolist() == [1] and by_sigmoid.queries.tolist() == [0]
 
 
+@pytest.mark.parametrize(
+    ("classification", "weight"), [("varifocal", 0.4 / 8), ("focal", 0.6 / 8), ("mal", 1 / 8), ("cross_entropy", 1)]
+)
+def test_alpha_and_gamma_are_those_of_the_recipe(classification, weight):
+    """A query that answers for nothing and says 0.5 of each of two classes, or of one and of no object."""
+    config = CriterionConfig(classification=classification, alpha=0.4, gamma=3)
+    head = Predictions(torch.zeros(1, 1, 2, dtype=torch.float64), boxes(1, 1))
+    losses = Criterion(config)(Output((head,)), [target()])
+    value = next(value for name, value in losses.items() if name not in ("loss_bbox", "loss_giou"))
+    num_classes = 1 if classification == "cross_entropy" else 2
+    assert value.item() == pytest.approx(num_classes * weight * math.log(2))
+
+
 def test_labels_are_looked_for_in_their_slots():
     """Three classes in a head of ten rows."""
     output = Output((predictions(num_slots=10),))
@@ -71,7 +84,7 @@ def test_labels_are_looked_for_in_their_slots():
 
 
 def test_a_label_beyond_the_classes_is_refused_though_there_is_a_slot():
-    with pytest.raises(Exception, match=r"label 3 is not in 0\.\.2"):
+    with pytest.raises(InputError, match=r"label 3 is not in 0\.\.2"):
         Criterion(slots=(1, 4, 9))(Output((predictions(num_slots=10),)), [target(3)])
 
 
@@ -117,14 +130,20 @@ def test_with_the_union_boxes_of_all_heads_learn_all_pairs_and_classes_their_own
         assert together[name].item() == own[name].item()
 
 
-def test_edges_that_say_the_box_exactly_have_no_loss():
-    start = boxes(1, 2)
+@pytest.mark.parametrize(("scale", "up"), [(4.0, 0.5), (8.0, 0.25)])
+@pytest.mark.parametrize("bin", [16, 20])  # the middle one: stays
+def test_edges_that_say_the_box_exactly_have_no_loss(scale, up, bin):
+    start = boxes(1, 2).requires_grad_()
     edges = torch.full((1, 2, 4, 33), -60.0, dtype=torch.float64)
-    edges[..., 16] = 60.0  # the middle bin: stays
-    head = Predictions(torch.randn(1, 2, 3, dtype=torch.float64), start, Edges(edges, start))
-    losses = Criterion(FINE)(Output((head,)), [Target(torch.tensor([0, 1]), start[0])])
+    edges[..., bin] = 60.0
+    moved = boxes_from_edges(expected_moves(edges, bin_positions(scale=scale, up=up)), start, scale=scale).detach()
+    head = Predictions(torch.randn(1, 2, 3, dtype=torch.float64), moved, Edges(edges.requires_grad_(), start))
+    criterion = Criterion(FINE, edge_scale=scale, edge_up=up)
+    losses = criterion(Output((head,)), [Target(torch.tensor([0, 1]), moved[0])])
     assert losses["loss_fgl"].item() < 1e-9
     assert "loss_ddf" not in losses
+    losses["loss_fgl"].backward()
+    assert start.grad is None, "what a box starts from is not moved by what its edges learn"
 
 
 def test_fgl_weighs_each_pair_by_its_overlap():

@@ -32,6 +32,8 @@ def test_no_other_threshold_is_better_and_the_curves_say_what_counting_says(seed
             right = int((shown & seen.right).sum())
             assert measured.f1[k, s] == pytest.approx(2 * right / max(1, shown.sum() + counts[k]))
             assert measured.recall[k, s] == pytest.approx(right / max(1, counts[k]))
+            precision = right / shown.sum() if shown.any() else np.nan
+            assert measured.precision[k, s] == pytest.approx(precision, nan_ok=True)
         assert measured.best_f1[k] >= measured.f1[k].max() - 1e-12
         if measured.best_f1[k] > 0:
             shown = (seen.labels == k) & (seen.scores >= measured.best[k]) & ~seen.ignored
@@ -45,6 +47,17 @@ def test_scores_that_are_shares_of_right_boxes_are_calibrated_and_others_are_not
     sure = calibration(outcomes(truth, found(*((*box, 1.0) for box in boxes))))
     assert sure.error == pytest.approx(0.2) and sure.counts.tolist() == [0] * 9 + [10]
     assert np.isnan(calibration(outcomes(truth, found())).error)
+
+
+def test_calibration_counts_by_tenths_of_the_score_without_crowds_and_what_nobody_shows():
+    """Of two boxes about 0.35 one is right, one of 0.07 is not: |0.5 - 0.35| twice, and 0.07."""
+    truth = truths((0, CAT, *BOX), (1, CAT, 0, 0, 100, 100), crowd=[1])
+    rows = [(0, CAT, *BOX, 0.32), (0, CAT, 200, 0, 9, 9, 0.38), (2, CAT, *BOX, 0.07)]
+    left_out = [(2, CAT, *BOX, 0.049), (1, CAT, 10, 10, 20, 20, 0.9)]
+    measured = calibration(outcomes(truth, found(*rows, *left_out)))
+    assert measured.counts.tolist() == [1, 0, 0, 2, *[0] * 6]
+    assert measured.score[[0, 3]] == pytest.approx([0.07, 0.35]) and measured.precision[[0, 3]].tolist() == [0, 0.5]
+    assert measured.error == pytest.approx((2 * 0.15 + 0.07) / 3)
 
 
 def test_the_file_of_thresholds_is_read_by_name(tmp_path):

@@ -140,6 +140,28 @@ def test_boxes_may_reach_over_the_border_of_the_picture_only():
     right = Detections(torch.tensor([[-5.0, 50.0, 30.0, 103.0]]), torch.tensor([0.4]), torch.tensor([0]))
     answer = merged([left, right], views, size=(100, 160), most=300)
     assert answer.boxes.tolist() == [[-2, -1, 30, 30], [60, 50, 90, 103]]
+    answer = merged([turned(left), turned(right)], [turned_view(view) for view in views], size=(160, 100), most=300)
+    assert answer.boxes.tolist() == [[-1, -2, 30, 30], [50, 60, 103, 90]]
+
+
+def turned(found):
+    """With x for y and y for x."""
+    return Detections(found.boxes[:, [1, 0, 3, 2]], found.scores, found.labels)
+
+
+def turned_view(view):
+    return View(view.top, view.left, view.bottom, view.right)
+
+
+@pytest.mark.parametrize(("gap", "boxes"), [(15, 1), (16, 2)])
+def test_a_box_is_cut_where_it_ends_within_a_part_of_the_tiles_own_side(gap, boxes):
+    """Tiles of 1,000 x 100 pixels: within 15 pixels of the far end, which for 100 pixels alone would be 4."""
+    views = [View(0, 0, 1000, 100), View(900, 0, 1900, 100)]
+    piece = Detections(torch.tensor([[700.0, 20.0, 1000.0 - gap, 60.0]]), torch.tensor([0.9]), torch.tensor([0]))
+    other = Detections(torch.tensor([[0.0, 20.0, 300.0, 60.0]]), torch.tensor([0.8]), torch.tensor([0]))
+    assert len(merged([piece, other], views, size=(100, 1900), most=9)) == boxes
+    piece, other, views = turned(piece), turned(other), [turned_view(view) for view in views]
+    assert len(merged([piece, other], views, size=(1900, 100), most=9)) == boxes
 
 
 def test_a_view_that_is_scaled_down_is_taken_to_be_as_exact_as_its_pixels():
@@ -150,3 +172,12 @@ def test_a_view_that_is_scaled_down_is_taken_to_be_as_exact_as_its_pixels():
     answer = merged([tile, whole], views, size=(640, 640), most=300, coarseness=[1, 10])
     assert answer.boxes.tolist() == [[40, 40, 50, 50]]
     assert len(merged([tile, whole], views, size=(640, 640), most=300)) == 2
+
+
+@pytest.mark.parametrize(("apart", "boxes"), [(3.45, 1), (3.52, 2)])
+def test_the_less_exact_of_two_views_may_be_off_by_half_of_its_pixels_but_one(apart, boxes):
+    """Of 10 x 10 pixels, larger by 4.5 on each side: (19 - d)^2 is half of what both cover up to d = 3.49."""
+    views = [View(0, 0, 100, 100), View(0, 0, 640, 640)]
+    tile = Detections(torch.tensor([[40.0, 40.0, 50.0, 50.0]]), torch.tensor([0.9]), torch.tensor([0]))
+    whole = Detections(tile.boxes + apart, torch.tensor([0.4]), torch.tensor([0]))
+    assert len(merged([tile, whole], views, size=(640, 640), most=300, coarseness=[1, 10])) == boxes

@@ -56,9 +56,12 @@ def test_the_whole_picture_comes_last_and_can_be_left_out():
 
 def test_a_picture_that_is_one_tile_is_seen_once():
     assert views_of(100, 80, Slicing(100, 100)) == [View(0, 0, 80, 100)]
+    assert len(views_of(32, 33, Slicing(32, 32, overlap=0.8, whole=False))) == 2
 
 
-@pytest.mark.parametrize("given", [{"height": 16}, {"overlap": 1.0}, {"overlap": -0.1}, {"overlap": float("nan")}])
+@pytest.mark.parametrize(
+    "given", [{"height": 31}, {"width": 31}, {"overlap": 0.81}, {"overlap": -0.1}, {"overlap": np.nan}]
+)
 def test_slices_that_make_no_sense_are_refused(given):
     with pytest.raises(UsageError, match="expected"):
-        Slicing(**{"height": 64, "width": 64, **given})
+        Slicing(**{"height": 32, "width": 32, **given})

@@ -45,9 +45,14 @@ class TestWithTheLibrary:
         assert found.track_ids.tolist() == [1] and found.scores.tolist() == pytest.approx([0.2])
         assert tracker.update(frame((200, 10), scores=[0.4])).track_ids.tolist() == []
 
+    def test_a_score_of_conf_is_enough_to_begin_a_track(self):
+        tracker = Tracker(rate=25, conf=0.3)
+        tracker.update(frame((10, 10), scores=[0.35]))
+        assert tracker.update(frame((11, 10), scores=[0.35])).track_ids.tolist() == [1]
+
     def test_an_object_that_is_back_within_patience_keeps_its_id(self):
-        for gap, expected in ((20, 1), (30, 2)):
-            tracker = Tracker(rate=25, patience=1)
+        for patience, gap, expected in ((1, 20, 1), (1, 30, 2), (2, 30, 1)):
+            tracker = Tracker(rate=25, patience=patience)
             for number in range(10):
                 tracker.update(frame((50, 50)), time=number / 25)
             for number in range(10, 10 + gap):
