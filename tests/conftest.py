@@ -92,7 +92,7 @@ def small_sets(small_shapes):
 def without_curves(patched):
     """Neither curves nor TensorBoard: they take longer than these trainings."""
     patched.setattr("detr.evaluation.plots.available", lambda: False)
-    patched.setattr("detr.training.journal._tensorboard", lambda folder: None)
+    patched.setattr("detr.training.told.journal._tensorboard", lambda folder: None)
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ FLOORS = [
     ["runtime", "explain"],
     ["evaluation"],
     ["training"],
-    ["engine", "export"],
+    ["engine", "export", "tuning"],
     ["diagnose"],
     ["serve"],
     ["cli"],
@@ -57,10 +57,10 @@ DOORS = {
     "trackers": ["tracking/"],
     "matplotlib": ["evaluation/plots.py", "evaluation/charts.py"],
     "tifffile": ["bands.py"],
-    "tensorboard": ["training/journal.py"],
-    "optuna": ["training/tune.py"],
-    "wandb": ["training/loggers.py"],
-    "mlflow": ["training/loggers.py"],
+    "tensorboard": ["training/told/journal.py"],
+    "optuna": ["tuning/tune.py"],
+    "wandb": ["training/told/loggers.py"],
+    "mlflow": ["training/told/loggers.py"],
     **{name: ["export/"] for name in ("onnx", "onnx_ir", "onnxscript", "onnxruntime", "openvino", "nncf", "tensorrt")},
 }
 
@@ -98,6 +98,15 @@ def test_each_dependency_comes_in_by_its_door(path):
         doors = DOORS.get(name.split(".")[0])
         by_a_door = doors is None or any(place.startswith(door) for door in doors)
         assert by_a_door, f"{place} imports {name}; its door is {doors}"
+
+
+@pytest.mark.parametrize("room", ["learning", "saved", "told"])
+def test_rooms_of_training_know_no_run(room):
+    """Only the files beside them may import what a whole run is; a recipe is on the way to it."""
+    files = {"detr.training." + path.stem for path in (PACKAGE / "training").glob("*.py")}
+    beside = files - {"detr.training.recipe"} | {"detr.training"}
+    for path in (PACKAGE / "training" / room).glob("*.py"):
+        assert not beside & set(imports(path)), path.name
 
 
 def test_every_room_stands_on_a_floor():

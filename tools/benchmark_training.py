@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from detr.criterion import criterion_for
 from detr.models import Network, build_model
 from detr.records import Target
-from detr.training.compiling import compile_parts
-from detr.training.recomputing import recompute
+from detr.training.learning.compiling import compile_parts
+from detr.training.learning.recomputing import recompute
 
 Step = Callable[[], float]  # takes one, answers with its loss
 OBJECTS = 8  # of each image

@@ -29,8 +29,8 @@ import torch
 
 from detr.data.shapes import make_shapes
 from detr.files import write_text
-from detr.training.checkpoint import BEST, LAST, RESUME
-from detr.training.generations import newest
+from detr.training.saved.checkpoint import BEST, LAST, RESUME
+from detr.training.saved.generations import newest
 
 RECIPE = """
 model:

@@ -20,11 +20,9 @@ WORDS = {
 def tree() -> str:
     """Every module of the package by room, then the tools, then the other folders."""
     lines = ["detr/"]
-    rooms = sorted(path for path in (ROOT / "detr").iterdir() if path.is_dir() and (path / "__init__.py").is_file())
     lines += [_line(path, "  ") for path in sorted((ROOT / "detr").glob("*.py"))]
-    for room in rooms:
-        lines.append(f"  {room.name}/")
-        lines += [_line(path, "    ") for path in sorted(room.glob("*.py")) if path.name != "__init__.py"]
+    for room in _rooms(ROOT / "detr"):
+        lines += _room(room, "  ")
     lines.append("tools/")
     lines += [_line(path, "  ") for path in sorted((ROOT / "tools").glob("*.py"))]
     lines += [f"{name + '/':<30}{words}" for name, words in WORDS.items()]
@@ -38,9 +36,20 @@ def with_tree(readme: str) -> str:
     return f"{before}{BEGIN}{tree()}{END}{after}"
 
 
-def _line(path: Path, indent: str) -> str:
+def _room(room: Path, indent: str) -> list[str]:
+    """Its files, then the rooms within it."""
+    lines = [_line(room / "__init__.py", indent, f"{room.name}/")]
+    lines += [_line(path, indent + "  ") for path in sorted(room.glob("*.py")) if path.name != "__init__.py"]
+    return lines + [line for inner in _rooms(room) for line in _room(inner, indent + "  ")]
+
+
+def _rooms(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("*/__init__.py"))
+
+
+def _line(path: Path, indent: str, name: str | None = None) -> str:
     words = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
-    return f"{indent + path.name:<30}{words}".rstrip()
+    return f"{indent + (name or path.name):<30}{words}".rstrip()
 
 
 @click.command()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from detr.training.run import Say
     from detr.training.train import Summary
 
-# As in detr.training.checkpoint, which would load torch.
+# As in detr.training.saved.checkpoint, which would load torch.
 BEST, RECIPE, DATA = "best.safetensors", "recipe.yaml", "data.txt"
 STATES = ("resume.safetensors", "resume.previous.safetensors")
 AUTO = "auto"
@@ -131,8 +131,8 @@ def command(
 
     from detr.runtime.device import choose_device
     from detr.runtime.distributed import joined
-    from detr.training.loggers import chosen_logs
-    from detr.training.pace import pace
+    from detr.training.saved.pace import pace
+    from detr.training.told.loggers import chosen_logs
 
     options["log"] = chosen_logs(options["log"])
     options["save_every"] = None if options["save_every"] is None else pace(options["save_every"])

@@ -62,9 +62,9 @@ def command(
         --search train.optimizer.lr=1e-5..1e-3:log --search augment.flip=0,0.5
     """
     from detr.training.recipe import at_size, load_recipe
-    from detr.training.search_space import read_space
-    from detr.training.trial import TrainingProcess
-    from detr.training.tune import BEST_RECIPE, require_optuna, tune
+    from detr.tuning.search_space import read_space
+    from detr.tuning.trial import TrainingProcess
+    from detr.tuning.tune import BEST_RECIPE, require_optuna, tune
 
     require_optuna()
     space = read_space(searched)

@@ -33,8 +33,8 @@ from detr.image import RGB
 from detr.records import Detections
 from detr.runtime.device import default_workers
 from detr.runtime.progress import progress
-from detr.training.checkpoint import BEST
 from detr.training.recipe import load_recipe
+from detr.training.saved.checkpoint import BEST
 from detr.training.train import Summary as Trained
 from detr.training.train import train
 from detr.training.words import in_words

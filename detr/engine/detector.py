@@ -348,8 +348,8 @@ class Detector:
         """
         from detr.data.opening import open_for_training
         from detr.files import new_run
-        from detr.training.checkpoint import BEST
         from detr.training.recipe import load_recipe
+        from detr.training.saved.checkpoint import BEST
         from detr.training.train import train
 
         if self._is_given:

@@ -12,17 +12,17 @@ from detr import models
 from detr.data.coco import CocoDataset
 from detr.runtime.distributed import Team, shared
 from detr.runtime.interruption import Interruption
-from detr.training.checkpoint import Resumed
-from detr.training.compiling import compile_parts
-from detr.training.freeze import freeze
-from detr.training.lora import adapt
-from detr.training.optimizer import groups_by_role, table
+from detr.training.learning.compiling import compile_parts
+from detr.training.learning.freeze import freeze
+from detr.training.learning.lora import adapt
+from detr.training.learning.optimizer import groups_by_role, table
+from detr.training.learning.recomputing import recompute
+from detr.training.learning.sharding import shard, sharded
+from detr.training.learning.teacher import Teacher, require_same_colours
 from detr.training.recipe import Recipe
-from detr.training.recomputing import recompute
 from detr.training.run import Run, Say, assemble
-from detr.training.sharding import shard, sharded
+from detr.training.saved.checkpoint import Resumed
 from detr.training.start import start_fresh, start_from, warning_of_fresh_norms
-from detr.training.teacher import Teacher, require_same_colours
 
 
 def build_run(

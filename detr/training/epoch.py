@@ -9,7 +9,7 @@ from itertools import islice
 from detr.data.coco import CocoDataset
 from detr.data.loader import train_loader
 from detr.records import Batch
-from detr.training.optimizer import rate_factor, set_rates
+from detr.training.learning.optimizer import rate_factor, set_rates
 from detr.training.run import Run
 from detr.training.step import share_of_batch
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from detr.data.annotations import Annotations
 from detr.data.balance import epoch_length
 from detr.errors import counted
-from detr.training.optimizer import OptimizerConfig
-from detr.training.rates import factor
+from detr.training.learning.optimizer import OptimizerConfig
+from detr.training.learning.rates import factor
 from detr.training.recipe import Recipe
 
 
@@ -16,7 +16,7 @@ def fitted(recipe: Recipe, annotations: Annotations, *, say: Callable[[str], Non
     """The recipe as it trains on those images; `say` hears what became of it.
 
     The warm-up takes at most `train.schedule.warmup_share` of all steps. The average needs no such limit: while its own
-    warm-up lasts it follows the network closely (`detr.training.average`).
+    warm-up lasts it follows the network closely (`detr.training.learning.average`).
     """
     train, schedule = recipe.train, recipe.train.schedule
     if schedule.warmup_share is None:

@@ -14,12 +14,12 @@ from detr.data.transforms import AugmentConfig
 from detr.image import MOST_SIDE, STRIDE
 from detr.models import ModelConfig
 from detr.runtime.settings import input_of_size
-from detr.training.average import AverageConfig
-from detr.training.freeze import Frozen
-from detr.training.lora import LoraConfig
-from detr.training.optimizer import OptimizerConfig, ScheduleConfig
-from detr.training.rates import with_scaled_rates
-from detr.training.teacher import TeacherConfig
+from detr.training.learning.average import AverageConfig
+from detr.training.learning.freeze import Frozen
+from detr.training.learning.lora import LoraConfig
+from detr.training.learning.optimizer import OptimizerConfig, ScheduleConfig
+from detr.training.learning.rates import with_scaled_rates
+from detr.training.learning.teacher import TeacherConfig
 
 Side = Annotated[int, Field(ge=STRIDE, le=MOST_SIDE, multiple_of=STRIDE)]
 
@@ -99,7 +99,7 @@ def load_recipe(name_or_path: str | PathLike[str], overrides: Iterable[str] = ()
     """A recipe of ours or a file, with `key.sub=value` words on top; UsageError for whatever is not right in it.
 
     `finetune`: with the schedule and augmentation of `configs/plans/finetune.yaml`, for small data sets. At another
-    batch than the recipe's own the learning rates are scaled: see `detr.training.rates`.
+    batch than the recipe's own the learning rates are scaled: see `detr.training.learning.rates`.
     """
     overrides, plan = list(overrides), "finetune" if finetune else None
     tree = with_scaled_rates(

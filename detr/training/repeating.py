@@ -18,14 +18,14 @@ from detr.runtime.device import choose_device, default_workers
 from detr.runtime.distributed import Team, joined
 from detr.runtime.interruption import Interruption
 from detr.training.assembly import build_run
-from detr.training.checkpoint import Resumed, state_tensors
-from detr.training.circumstances import circumstances, require_unchanged
 from detr.training.epoch import begin_epoch, end_epoch, set_rates_at
-from detr.training.generations import newest
+from detr.training.learning.sharding import own
 from detr.training.recipe import Recipe
 from detr.training.run import Run, Say
+from detr.training.saved.checkpoint import Resumed, state_tensors
+from detr.training.saved.circumstances import circumstances, require_unchanged
+from detr.training.saved.generations import newest
 from detr.training.second_stage import begin_second_stage
-from detr.training.sharding import own
 from detr.training.step import take_step
 
 STEPS = 4

@@ -19,11 +19,11 @@ from detr.image import as_input
 from detr.models import build_model
 from detr.models.network import DetectionNetwork
 from detr.records import Batch, Output, Target
-from detr.training.checkpoint import load_same
-from detr.training.lora import add_adapters
+from detr.training.learning.lora import add_adapters
+from detr.training.learning.sharding import all_whole, first_not_finite
 from detr.training.recipe import Recipe
 from detr.training.run import Run, precision_of
-from detr.training.sharding import all_whole, first_not_finite
+from detr.training.saved.checkpoint import load_same
 from detr.training.step import seed_of_step
 
 FILE = "diverged.safetensors"

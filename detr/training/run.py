@@ -17,19 +17,19 @@ from detr.models import build_model
 from detr.models.network import DetectionNetwork
 from detr.runtime.distributed import Team
 from detr.runtime.interruption import Interruption
-from detr.training import checkpoint
-from detr.training.average import Average
-from detr.training.checkpoint import Counters, Resumed, state_tensors
-from detr.training.generations import put_down
-from detr.training.journal import Journal
-from detr.training.lora import merged
-from detr.training.optimizer import Group, build_optimizer
-from detr.training.pace import Pace
+from detr.training.learning.average import Average
+from detr.training.learning.lora import merged
+from detr.training.learning.optimizer import Group, build_optimizer
+from detr.training.learning.sharding import all_whole
+from detr.training.learning.teacher import Teacher
 from detr.training.recipe import Recipe
-from detr.training.sanity import SanityCard
-from detr.training.sharding import all_whole
-from detr.training.teacher import Teacher
-from detr.training.watch import Watch
+from detr.training.saved import checkpoint
+from detr.training.saved.checkpoint import Counters, Resumed, state_tensors
+from detr.training.saved.generations import put_down
+from detr.training.saved.pace import Pace
+from detr.training.told.journal import Journal
+from detr.training.told.sanity import SanityCard
+from detr.training.told.watch import Watch
 
 Say = Callable[[str], None]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from detr.training.checkpoint import read_state
 from detr.training.run import Run
+from detr.training.saved.checkpoint import read_state
 
 FIRST = "first_stage.safetensors"
 """The whole state after the first stage's best epoch, in the folder of the run."""

@@ -10,11 +10,11 @@ from detr.data.coco import CocoDataset
 from detr.errors import InputError, listed
 from detr.records import Batch
 from detr.training.epoch import begin_epoch
+from detr.training.learning.sharding import first_not_finite
+from detr.training.learning.statistics import Statistics
 from detr.training.replay import cause_of_step, keep
 from detr.training.run import Run
-from detr.training.sharding import first_not_finite
-from detr.training.statistics import Statistics
-from detr.training.watch import Diverged, Seen
+from detr.training.told.watch import Diverged, Seen
 
 EXPLAINED = 20  # steps of a run whose cause is looked for, each of which takes about as long as a step
 _ADVICE = "a smaller learning rate, a longer warm-up or train.amp=off may help"

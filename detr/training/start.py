@@ -18,7 +18,7 @@ from detr.classes import COCO, Classes
 from detr.errors import counted
 from detr.models.loading import network_of, said_by_release
 from detr.models.network import DetectionNetwork
-from detr.training.checkpoint import load_same
+from detr.training.saved.checkpoint import load_same
 
 _COUNTER = "num_batches_tracked"
 _SAME_SIZE = {"L": "B4", "X": "B5"}  # of HGNetv2: two names of one network

@@ -14,8 +14,8 @@ from detr.evaluation.pictures import draw_batch
 from detr.image import as_input
 from detr.records import Batch, Output
 from detr.runtime.distributed import Team, apart
+from detr.training.learning.statistics import Statistics
 from detr.training.run import Run
-from detr.training.statistics import Statistics
 
 PICTURES = 3  # batches that are drawn at the start
 

@@ -24,24 +24,24 @@ from detr.runtime.distributed import joined
 from detr.runtime.interruption import noticed
 from detr.runtime.progress import progress
 from detr.runtime.runner import TorchRunner
-from detr.training import checkpoint
 from detr.training.assembly import build_run
-from detr.training.checkpoint import BEST, DATA, LAST, RECIPE, Resumed
-from detr.training.circumstances import circumstances, require_unchanged
 from detr.training.epoch import begin_epoch, end_epoch, set_rates_at
 from detr.training.fitting import fitted
-from detr.training.generations import forget, newest, set_damaged_aside
-from detr.training.journal import Journal
-from detr.training.loggers import TENSORBOARD, open_trackers
-from detr.training.occupied import occupied
-from detr.training.origin import tell_origin
-from detr.training.pace import Pace
 from detr.training.recipe import Recipe
 from detr.training.run import Run, Say
-from detr.training.sanity import LOOKS, SanityCard
+from detr.training.saved import checkpoint
+from detr.training.saved.checkpoint import BEST, DATA, LAST, RECIPE, Resumed
+from detr.training.saved.circumstances import circumstances, require_unchanged
+from detr.training.saved.generations import forget, newest, set_damaged_aside
+from detr.training.saved.occupied import occupied
+from detr.training.saved.pace import Pace
 from detr.training.second_stage import after_evaluation, begin_second_stage
 from detr.training.skipping import answer_for_skipped
 from detr.training.step import take_step
+from detr.training.told.journal import Journal
+from detr.training.told.loggers import TENSORBOARD, open_trackers
+from detr.training.told.origin import tell_origin
+from detr.training.told.sanity import LOOKS, SanityCard
 from detr.training.words import ROWS_EVERY, fill_card, say_what_is_asked, tell_epoch, tell_steps
 
 SAVE_EVERY = 600.0  # seconds from one saved state to the next within an epoch
@@ -88,7 +88,7 @@ def train(
     weights on the same machine, and a resumed run those of one that was never stopped, wherever that was killed: the
     state is saved before the first step, after each epoch and, within one, at the pace of `save_every` (none: ten
     minutes). InputError if data or recipe are others than when it was saved, unless `allow_changes`.
-    `log`: where else it is written, names of `detr.training.loggers`; without, TensorBoard where that is installed.
+    `log`: where else it is written, names of `detr.training.told.loggers`; without, TensorBoard where it is installed.
     SIGINT and SIGTERM: the step is finished, the state saved, and the signal raised again.
     A step whose loss or gradient is not finite is left out, and kept in `out` (`detr.training.replay`). Diverged: more
     than `train.skip_at_most` in a row, or a weight that is not finite.
@@ -179,7 +179,9 @@ def _describe(run: Run, data: str | None) -> None:
     write_text(run.out / RECIPE, as_yaml(run.recipe.as_tree()))
     if data is not None:
         write_text(run.out / DATA, data + "\n")
-    tell_origin(run, data)
+    tell_origin(
+        run.out, since_step=run.counters.step, data=data, seed=run.recipe.train.seed, circumstances=run.circumstances
+    )
 
 
 def _keep_folder(run: Run, data: str | None, held: ExitStack) -> None:

@@ -17,8 +17,8 @@ from detr.runtime.distributed import Team
 from detr.training.fitting import words_on_rates
 from detr.training.recipe import Recipe, never_reached
 from detr.training.run import Run, Say
-from detr.training.sanity import LOOKS, matched_iou
-from detr.training.watch import Seen
+from detr.training.told.sanity import LOOKS, matched_iou
+from detr.training.told.watch import Seen
 
 ROWS_EVERY = 20  # steps from one row of the journal to the next
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from detr.cli import main
 from detr.evaluation import plots
-from detr.training import journal
 from detr.training import train as program
-from detr.training.journal import read
+from detr.training.told import journal
+from detr.training.told.journal import read
 
 recipe, data, project = sys.argv[1:]
 

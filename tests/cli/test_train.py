@@ -19,7 +19,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def small(small_recipe_text, tmp_path, monkeypatch):
     monkeypatch.setattr("detr.evaluation.plots.available", lambda: False)
-    monkeypatch.setattr("detr.training.journal._tensorboard", lambda folder: None)
+    monkeypatch.setattr("detr.training.told.journal._tensorboard", lambda folder: None)
     path = tmp_path / "small.yaml"
     path.write_text(small_recipe_text)
     return str(path)
@@ -77,7 +77,7 @@ def test_an_unknown_place_to_log_to_is_refused_before_any_work(small, data, tmp_
 
 def test_the_names_of_files_are_those_of_the_engine():
     from detr.cli import train as cli
-    from detr.training import checkpoint, generations
+    from detr.training.saved import checkpoint, generations
 
     assert (cli.BEST, cli.RECIPE, cli.DATA) == (checkpoint.BEST, checkpoint.RECIPE, checkpoint.DATA)
     assert cli.STATES == (checkpoint.RESUME, generations.PREVIOUS)

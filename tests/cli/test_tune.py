@@ -68,7 +68,7 @@ def test_a_search_without_any_result_fails(small, data, tmp_path, monkeypatch):
         def stop(self):
             pass
 
-    monkeypatch.setattr("detr.training.trial.TrainingProcess", Failing)
+    monkeypatch.setattr("detr.tuning.trial.TrainingProcess", Failing)
     words = ["--search", "augment.flip=0,1", "--trials", "1", "--project", str(tmp_path)]
     with pytest.raises(InputError, match="no trial came to its end"):
         detr_tune(small, "--data", data, *words)

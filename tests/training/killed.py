@@ -11,10 +11,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from detr import weights
 from detr.data.coco import CocoDataset, read_annotations
 from detr.data.sources import find_splits
-from detr.training import generations, journal
 from detr.training import train as program
-from detr.training.generations import NEXT
-from detr.training.pace import Pace
+from detr.training.saved import generations
+from detr.training.saved.generations import NEXT
+from detr.training.saved.pace import Pace
+from detr.training.told import journal
 from detr.training.train import train
 from tests.small import small_recipe
 

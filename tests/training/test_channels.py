@@ -16,8 +16,8 @@ from detr.engine.detector import Detector
 from detr.errors import InputError
 from detr.image import InputConfig, as_input, read_image
 from detr.models import build_model
-from detr.training.checkpoint import save_weights
 from detr.training.recipe import Recipe
+from detr.training.saved.checkpoint import save_weights
 from detr.training.start import start_from
 from detr.training.train import train
 from tests.small import SMALL

@@ -13,9 +13,9 @@ from detr.models import build_model, load_model
 from detr.models.presets import MODELS
 from detr.records import Target
 from detr.training import step as stepping
-from detr.training.journal import read
-from detr.training.optimizer import build_optimizer, groups_by_role
+from detr.training.learning.optimizer import build_optimizer, groups_by_role
 from detr.training.recipe import Recipe, at_size, load_recipe
+from detr.training.told.journal import read
 from detr.training.train import train
 
 SMALL = {"channels": 32, "hidden": 32, "out": 32, "detail": 8, "heads": 4, "num_queries": 12, "num_denoising": 6}

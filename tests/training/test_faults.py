@@ -11,9 +11,9 @@ import pytest
 
 from detr.errors import InputError
 from detr.training import train as program
-from detr.training.checkpoint import RESUME
-from detr.training.generations import PREVIOUS, newest
-from detr.training.pace import Pace
+from detr.training.saved.checkpoint import RESUME
+from detr.training.saved.generations import PREVIOUS, newest
+from detr.training.saved.pace import Pace
 from detr.training.train import train
 
 pytestmark = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from detr.training.journal import read
+from detr.training.told.journal import read
 from tests import programs
 
 PROGRAM = Path(__file__).parent / "killed.py"

@@ -10,8 +10,8 @@ from detr.engine.saving import Wanted
 from detr.evaluation.evaluate import evaluate
 from detr.evaluation.predictions import read_predictions
 from detr.evaluation.validate import validate
-from detr.training.checkpoint import LAST
 from detr.training.recipe import at_size, load_recipe
+from detr.training.saved.checkpoint import LAST
 from detr.training.train import train
 from detr.video.sources import find_sources
 

@@ -4,8 +4,8 @@ import torch
 from detr import weights
 from detr.errors import InputError, UsageError
 from detr.training import repeating
-from detr.training.pace import Pace
 from detr.training.repeating import differing, repeat
+from detr.training.saved.pace import Pace
 from detr.training.train import train
 
 pytestmark = pytest.mark.usefixtures("plain")

@@ -9,8 +9,8 @@ from detr.models import build_model
 from detr.models.presets import preset
 from detr.records import Batch, Target
 from detr.training import step as stepping
-from detr.training.checkpoint import BEST
 from detr.training.replay import FILE, Cause, cause_of, replay
+from detr.training.saved.checkpoint import BEST
 from detr.training.train import train
 
 PRESETS = ["detr-r50", "deformable-detr-r50-two-stage", "dino-r50-4scale", "rtdetrv2-r18-dsp", "dfine-n", "deimv2-n"]

@@ -7,12 +7,12 @@ import torch
 
 from detr.training import step as stepping
 from detr.training import train as program
-from detr.training.checkpoint import RESUME, state_tensors
-from detr.training.journal import read
 from detr.training.repeating import differing
 from detr.training.replay import FILE
+from detr.training.saved.checkpoint import RESUME, state_tensors
+from detr.training.told.journal import read
+from detr.training.told.watch import Diverged
 from detr.training.train import train
-from detr.training.watch import Diverged
 
 pytestmark = pytest.mark.usefixtures("plain")
 

@@ -9,7 +9,7 @@ from detr.convert import to_theirs
 from detr.errors import InputError
 from detr.models import build_model
 from detr.models.presets import preset
-from detr.training.checkpoint import save_weights
+from detr.training.saved.checkpoint import save_weights
 from detr.training.start import class_entries, start_fresh, start_from, warning_of_fresh_norms
 
 OURS = Classes.from_names(["tram", "Person", "bus"])

@@ -5,8 +5,8 @@ import torch
 
 from detr.classes import COCO, Classes
 from detr.models import build_model
-from detr.training.checkpoint import save_weights
 from detr.training.recipe import load_recipe
+from detr.training.saved.checkpoint import save_weights
 from detr.training.start import class_entries, start_from
 
 SMALL = {

@@ -5,7 +5,7 @@ import torch
 
 from detr.errors import UsageError
 from detr.models import build_model, load_model
-from detr.training.freeze import freeze
+from detr.training.learning.freeze import freeze
 from detr.training.recipe import load_recipe
 from detr.training.train import train
 
@@ -19,7 +19,7 @@ WORDS = [
 
 def test_words_choose_the_backbone_and_the_attention_and_the_checkpoint_keeps_them(small_sets, tmp_path, monkeypatch):
     monkeypatch.setattr("detr.evaluation.plots.available", lambda: False)
-    monkeypatch.setattr("detr.training.journal._tensorboard", lambda folder: None)
+    monkeypatch.setattr("detr.training.told.journal._tensorboard", lambda folder: None)
     recipe = load_recipe("rtdetr-tiny", [*WORDS, "train.freeze=backbone"])
     train(recipe, **small_sets, out=tmp_path, device="cpu", workers=0, say=lambda line: None)
     loaded = load_model(str(tmp_path / "last.safetensors"))

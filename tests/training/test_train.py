@@ -15,11 +15,11 @@ from detr.models import load_model
 from detr.runtime.distributed import Team
 from detr.training import step as stepping
 from detr.training import train as program
-from detr.training.generations import newest
-from detr.training.journal import read
-from detr.training.pace import Pace
 from detr.training.run import precision_of
+from detr.training.saved.generations import newest
+from detr.training.saved.pace import Pace
 from detr.training.step import seed_of_step, share_of_batch, shares_of_pieces
+from detr.training.told.journal import read
 from detr.training.train import train
 from detr.training.words import in_words
 
@@ -32,7 +32,7 @@ def no_plots(request, monkeypatch):
     """Curves and TensorBoard take longer than these trainings; one test has them."""
     if "with_plots" not in request.node.name:
         monkeypatch.setattr(program.plots, "available", lambda: False)
-        monkeypatch.setattr("detr.training.journal._tensorboard", lambda folder: None)
+        monkeypatch.setattr("detr.training.told.journal._tensorboard", lambda folder: None)
 
 
 def run(recipe, sets, out, **options):

@@ -1,0 +1,1 @@
+"""A run's state on the disk: written safely, found, compared and put back; nothing here knows a run."""

@@ -1,0 +1,1 @@
+"""What a training writes for people: journal, other diaries, losses, first steps; nothing here knows a run."""

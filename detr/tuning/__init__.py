@@ -1,0 +1,1 @@
+"""A search for settings: trainings one after the other, each in a process of its own."""

@@ -1,0 +1,67 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from detr.training.learning.average import Average, AverageConfig, decay_after
+
+
+def network():
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+
+
+def test_decay_rises_from_nothing_to_its_value():
+    config = AverageConfig(decay=0.9999, warmup=2000)
+    assert decay_after(1, config) == pytest.approx(0.9999 * (1 - math.exp(-1 / 2000)))
+    assert decay_after(2000, config) == pytest.approx(0.9999 * (1 - math.exp(-1)))
+    assert decay_after(10**6, config) == pytest.approx(0.9999)
+
+
+def test_decay_without_warm_up_is_constant():
+    assert decay_after(1, AverageConfig(decay=0.9, warmup=0)) == 0.9
+
+
+def test_every_floating_entry_follows_statistics_too():
+    learner = network()
+    average = Average(learner, AverageConfig(decay=0.9, warmup=0))
+    before = copy.deepcopy(average.network.state_dict())
+    with torch.no_grad():
+        for value in learner.state_dict().values():
+            value.add_(1)
+    average.update(learner)
+    for name, value in average.network.state_dict().items():
+        wanted = (
+            before[name] * 0.9 + learner.state_dict()[name] * 0.1 if value.is_floating_point() else before[name] + 1
+        )
+        torch.testing.assert_close(value, wanted)
+
+
+def test_average_of_a_constant_network_is_that_network():
+    learner = network()
+    average = Average(learner)
+    for _ in range(5):
+        average.update(learner)
+    for ours, theirs in zip(average.network.parameters(), learner.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_average_evaluates_and_never_learns():
+    average = Average(network())
+    assert not average.network.training
+    assert not any(parameter.requires_grad for parameter in average.network.parameters())
+
+
+def test_a_loaded_average_goes_on_where_it_was():
+    learner = network()
+    first = Average(learner, AverageConfig(decay=0.9, warmup=3))
+    first.update(learner)
+    second = Average(network(), AverageConfig(decay=0.9, warmup=3))
+    second.load(first.network.state_dict(), first.updates)
+    with torch.no_grad():
+        learner[0].weight.add_(1)
+    first.update(learner)
+    second.update(learner)
+    for ours, theirs in zip(first.network.state_dict().values(), second.network.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
