@@ -23,9 +23,7 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 _PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _SECONDS_TO_FINISH = 25  # what is under way when it is told to end
 _SECONDS_TO_TAKE = 30
-_SECONDS_KEPT_OPEN = (
-    75  # an idle connection: longer than proxies keep theirs, or one is closed as its next request comes
-)
+_SECONDS_KEPT_OPEN = 75  # an idle connection; proxies, who should be the first to close, wait for 60
 
 
 @click.command(cls=Verb, context_settings={"show_default": True})
