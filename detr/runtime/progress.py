@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable, Sized
 from typing import Any
 
 from tqdm import tqdm
+
+
+def line_width() -> int | None:
+    """Characters of a line of the terminal that is printed to; None for a file or a pipe, where lines are not cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def progress(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from detr.evaluation import plots
 from detr.files import write_text
 from detr.records import Batch, Output
 from detr.runtime.distributed import Team
+from detr.runtime.progress import line_width
 from detr.training.fitting import words_on_rates
 from detr.training.recipe import Recipe, never_reached
 from detr.training.run import Run, Say
@@ -84,22 +86,55 @@ def fill_card(run: Run, output: Output, batch: Batch) -> None:
 
 def tell_epoch(run: Run, losses: dict[str, float], metrics: dict[str, float], seconds: dict[str, float]) -> None:
     """A line, and a row in the journal."""
-    counters, epochs = run.counters, run.recipe.train.epochs
+    counters = run.counters
     loss = sum(losses.values())
     rate = max(group["lr"] for group in run.optimizer.param_groups)
-    said = f"epoch {counters.epoch:3d}/{epochs}  loss {loss:8.4f}"
-    if metrics:
-        said += f"  AP {metrics.get('AP', 0):.4f}  AP50 {metrics.get('AP50', 0):.4f}"
-        said += f"  best {counters.best:.4f} (epoch {counters.best_epoch})"
-    said += f"  lr {rate:.2e}  {' + '.join(in_words(part) for part in seconds.values())}"
-    if counters.epoch < epochs:
-        said += f", about {in_words((epochs - counters.epoch) * sum(seconds.values()))} left"
-    run.say(said)
+    run.say(in_columns(_epoch(run, loss, rate, metrics, seconds), line_width()))
     if run.journal is not None:
         rounded = {name: round(value, 2) for name, value in seconds.items()}
         skipped = {"skipped": run.watch.skipped} if run.watch.skipped else {}
         values = {"loss": loss, "lr": rate, **losses, **metrics, **skipped, **rounded}
         run.journal.epoch(counters.step, counters.epoch, values)
+
+
+def _epoch(
+    run: Run, loss: float, rate: float, metrics: dict[str, float], seconds: dict[str, float]
+) -> dict[str, Sequence[str]]:
+    """The columns of an epoch's line, each with its shorter forms."""
+    counters, epochs = run.counters, run.recipe.train.epochs
+    columns: dict[str, Sequence[str]] = {
+        "epoch": [f"epoch {counters.epoch:3d}/{epochs}"],
+        "loss": [f"loss {loss:8.4f}"],
+    }
+    if metrics:
+        best = f"best {counters.best:.4f}"
+        columns["AP"] = [f"AP {metrics.get('AP', 0):.4f}"]
+        columns["AP50"] = [f"AP50 {metrics.get('AP50', 0):.4f}", ""]
+        columns["best"] = [f"{best} (epoch {counters.best_epoch})", best, ""]
+    columns["lr"] = [f"lr {rate:.2e}", ""]
+    spent = " + ".join(in_words(part) for part in seconds.values())
+    if counters.epoch == epochs:
+        columns["time"] = [spent, in_words(sum(seconds.values()))]
+    else:
+        left = in_words((epochs - counters.epoch) * sum(seconds.values()))
+        columns["time"] = [f"{spent}, about {left} left", f"{left} left"]
+    return columns
+
+
+_SHORTENED = ("lr", "AP50", "time", "best", "best")  # the first is missed least
+
+
+def in_columns(columns: Mapping[str, Sequence[str]], width: int | None) -> str:
+    """Side by side; where that is wider than the terminal, some in their shorter forms, which may be empty."""
+    forms = dict.fromkeys(columns, 0)
+    line = ""
+    for shortened in (None, *_SHORTENED):
+        if shortened in forms:
+            forms[shortened] += 1
+        line = "  ".join(text for name, form in forms.items() if (text := columns[name][form]))
+        if width is None or len(line) <= width:
+            break
+    return line
 
 
 def in_words(seconds: float) -> str:

@@ -21,7 +21,7 @@ from detr.training.saved.pace import Pace
 from detr.training.step import seed_of_step, share_of_batch, shares_of_pieces
 from detr.training.told.journal import read
 from detr.training.train import train
-from detr.training.words import in_words
+from detr.training.words import in_columns, in_words
 
 ALONE = Team(0, 1, torch.device("cpu"))
 FILES = ("best.safetensors", "last.safetensors", "resume.safetensors")
@@ -356,3 +356,18 @@ def test_fp16_is_refused_on_a_cpu():
 
 def test_seconds_in_words():
     assert [in_words(seconds) for seconds in (4.4, 200, 7500)] == ["4s", "3m20s", "2h05m"]
+
+
+def test_a_line_gives_up_what_is_missed_least_to_fit_the_terminal():
+    columns = {
+        "epoch": ["epoch   1/12"], "loss": ["loss   6.1234"], "AP": ["AP 0.1234"], "AP50": ["AP50 0.2345", ""],
+        "best": ["best 0.1234 (epoch 1)", "best 0.1234", ""], "lr": ["lr 1.00e-04", ""],
+        "time": ["3m20s + 12s, about 40m12s left", "40m12s left"],
+    }  # fmt: skip
+    lines = {width: in_columns(columns, width) for width in (None, 120, 100, 80, 60, 20)}
+    assert len(lines[None]) == 119 and lines[120] == lines[None]
+    assert all(len(lines[width]) <= width for width in (100, 80, 60))
+    assert lines[100].split("  ")[-1] == "3m20s + 12s, about 40m12s left" and "lr" not in lines[100]
+    assert lines[80] == "epoch   1/12  loss   6.1234  AP 0.1234  best 0.1234 (epoch 1)  40m12s left"
+    assert lines[60] == "epoch   1/12  loss   6.1234  AP 0.1234  40m12s left"
+    assert lines[20] == lines[60]
