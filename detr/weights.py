@@ -30,6 +30,7 @@ from detr.torch_file import read_torch_file
 __all__ = ["RELEASES", "Checkpoint", "Release", "read", "resolve", "write"]
 
 FORMAT = 1
+_EXPORTED = (".onnx", ".xml", ".pt2", ".engine")
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 
@@ -49,14 +50,15 @@ class Checkpoint:
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Read `.safetensors` (ours or anybody's), `.pth`/`.pt`/`.bin`, or a folder as Hugging Face lays it out.
 
-    What the file is, is told from its content, not from its name. UsageError where there is nothing at `path`;
-    InputError, in one line, for whatever can't be read, is damaged, claims more than it holds, or would run code.
+    What the file is, is told from its content, not from its name. UsageError where there is nothing at `path`, or what
+    `require_weights` refuses; InputError, in one line, for whatever can't be read, is damaged, claims more than it holds, or would run code.
     """
     path = Path(path)
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file():
         raise UsageError(f"no such weights file: {path}")
+    require_weights(path)
     with path.open("rb") as file:
         start = file.read(512)
     if _begins_like_safetensors(start):  # asked first: the length of a header may spell PK
@@ -65,6 +67,15 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         state, metadata = read_torch_file(path)
         return Checkpoint(path, state, None, None, metadata, "torch")
     raise InputError(f"{path} is no file of weights: {_what_it_is(start)}; expected .safetensors or .pth")
+
+
+def require_weights(name: str | os.PathLike[str]) -> None:
+    """UsageError for an exported file, as its name ends: what is in there can be run, and no more."""
+    if Path(name).suffix.lower() in _EXPORTED:
+        raise UsageError(
+            f"{name} is an exported file, to be run, not trained or changed; give the weights that it was made of, "
+            "such as best.safetensors of a training, or a release"
+        )
 
 
 def write(

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from detr import weights
 from detr.classes import Classes
 from detr.errors import InputError, UsageError
+from detr.export import SUFFIXES
 from tests import programs
 
 MODEL = {"arch": "rtdetr", "version": 1}
@@ -204,6 +205,10 @@ def test_what_is_no_file_of_weights_is_told_from_its_content(content, words, tmp
 
 
 def test_a_missing_file_is_a_usage_error(tmp_path):
+    for suffix in SUFFIXES.values():
+        (tmp_path / f"best{suffix}").write_bytes(b"PK")
+        with pytest.raises(UsageError, match=rf"best\{suffix} is an exported file.* give the weights"):
+            weights.read(tmp_path / f"best{suffix}")
     with pytest.raises(UsageError, match="no such weights file"):
         weights.read(tmp_path / "none.pth")
     with pytest.raises(UsageError, match=r"folder without model\.safetensors"):

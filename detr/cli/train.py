@@ -133,7 +133,10 @@ def command(
     from detr.runtime.distributed import joined
     from detr.training.saved.pace import pace
     from detr.training.told.loggers import chosen_logs
+    from detr.weights import require_weights
 
+    for file in filter(None, (options["weights"], options["teacher"])):
+        require_weights(file)
     options["log"] = chosen_logs(options["log"])
     options["save_every"] = None if options["save_every"] is None else pace(options["save_every"])
     leave_to_processes(device)

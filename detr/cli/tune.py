@@ -65,8 +65,11 @@ def command(
     from detr.tuning.search_space import read_space
     from detr.tuning.trial import TrainingProcess
     from detr.tuning.tune import BEST_RECIPE, require_optuna, tune
+    from detr.weights import require_weights
 
     require_optuna()
+    if weights is not None:
+        require_weights(weights)
     space = read_space(searched)
     words = [*settings] if epochs is None else [*settings, f"train.epochs={epochs}"]
     plain = load_recipe(recipe, words, finetune=finetune)

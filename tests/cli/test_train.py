@@ -121,6 +121,8 @@ def test_options_become_settings_of_the_recipe(small):
         (["rtdetr-r18", "--data", ".", "--allow-changes"], "about a run to go on with"),
         (["rtdetr-r18", "--data", ".", "--check"], "about a run to go on with"),
         (["rtdetr-r18", "--data", ".", "--save-every", "often"], "expected a time such as 10m"),
+        (["rtdetr-r18", "--data", ".", "--weights", "best.onnx"], "best.onnx is an exported file, .* not trained"),
+        (["rtdetr-r18", "--data", ".", "--teacher", "best.engine"], "best.engine is an exported file"),
     ],
 )
 def test_what_is_asked_wrongly_is_said_in_one_line(words, message):
