@@ -50,8 +50,9 @@ class Checkpoint:
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Read `.safetensors` (ours or anybody's), `.pth`/`.pt`/`.bin`, or a folder as Hugging Face lays it out.
 
-    What the file is, is told from its content, not from its name. UsageError where there is nothing at `path`, or what
-    `require_weights` refuses; InputError, in one line, for whatever can't be read, is damaged, claims more than it holds, or would run code.
+    What the file is, is told from its content, not from its name. UsageError where there is nothing at `path`, or an
+    exported file; InputError, in one line, for whatever can't be read, is damaged, claims more than it holds, or would
+    run code.
     """
     path = Path(path)
     if path.is_dir():
