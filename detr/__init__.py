@@ -6,6 +6,8 @@ Importing this package costs nothing: each public name is loaded when it is firs
 from importlib import import_module
 from typing import Any
 
+from detr.errors import did_you_mean
+
 __version__ = "0.1.0"
 
 _HOME_OF = {
@@ -14,7 +16,9 @@ _HOME_OF = {
     "DeformableDETR": "detr.engine.detector",
     "DINO": "detr.engine.detector",
     "RTDETR": "detr.engine.detector",
+    "RTDETRv2": "detr.engine.detector",
     "DFINE": "detr.engine.detector",
+    "DEIM": "detr.engine.detector",
     "DEIMv2": "detr.engine.detector",
     "Results": "detr.engine.results",
     "Boxes": "detr.engine.results",
@@ -36,7 +40,7 @@ __all__ = [*_HOME_OF, "__version__"]
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
-        raise AttributeError(f"module 'detr' has no attribute {name!r}")
+        raise AttributeError(f"module 'detr' has no attribute {name!r}{did_you_mean(name, _HOME_OF)}")
     return getattr(import_module(_HOME_OF[name]), name)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from detr.classes import Classes
 from detr.data.annotations import Annotations
 from detr.data.coco_rows import areas_of, boxes_of, categories_of, crowd_of, indices_of, refuse_repeated, sizes_of
+from detr.data.label_studio import names_below
 from detr.data.settling import settled
 from detr.errors import InputError, UsageError, did_you_mean
 
@@ -24,9 +25,13 @@ _OUTLINE = re.compile(r'"segmentation"\s*:\s*\[[\[\]\d.,\seE+-]*\]\s*,')
 
 
 def read_annotations(
-    path: str | os.PathLike[str], *, classes: Classes | None = None, strict: bool = False
+    path: str | os.PathLike[str],
+    *,
+    images: Path | None = None,
+    classes: Classes | None = None,
+    strict: bool = False,
 ) -> Annotations:
-    """Read and validate a COCO annotation file.
+    """Read and validate a COCO annotation file; the image folder `images` is for names that may mean several files.
 
     Class indices count the categories in order of their ids, or are those of `classes` (say, a checkpoint's), matched
     by name. Boxes without width or height are dropped with a note (with `strict`, or when they are many, that is an
@@ -34,11 +39,11 @@ def read_annotations(
     """
     path = Path(path)
     tree = _read_tree(path)
-    images, rows, categories = (_list(tree, key, path) for key in ("images", "annotations", "categories"))
+    pictures, rows, categories = (_list(tree, key, path) for key in ("images", "annotations", "categories"))
     notes: list[str] = []
-    if not images:
+    if not pictures:
         raise InputError(f"{path}: lists 0 images")
-    image_ids = refuse_repeated(images, "images", path)
+    image_ids = refuse_repeated(pictures, "images", path)
     own, own_names = categories_of(categories, path)
     image_indices = indices_of(rows, "image_id", image_ids, "images", path)
     category_indices = indices_of(rows, "category_id", own, "categories", path)
@@ -51,9 +56,9 @@ def read_annotations(
     read = Annotations(
         classes=own_classes,
         image_ids=image_ids,
-        file_names=_file_names(images, path),
-        heights=sizes_of(images, "height", path),
-        widths=sizes_of(images, "width", path),
+        file_names=names_below(images, _file_names(pictures, path)),
+        heights=sizes_of(pictures, "height", path),
+        widths=sizes_of(pictures, "width", path),
         image_indices=image_indices,
         labels=index_of[category_indices],
         boxes=boxes,

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from detr.archives import archive, is_archive
 from detr.classes import Classes
 from detr.config import Config, validated
 from detr.data.annotations import SPLIT_NAME, SPLITS, Annotations, split_of
 from detr.data.coco_file import read_annotations
-from detr.data.folders import inside, split_folders
+from detr.data.folders import has_image, inside, split_folders
+from detr.data.label_studio import possible_names
 from detr.errors import InputError, UsageError
 
 LOOKED_FOR = (
@@ -37,7 +37,7 @@ class CocoSource:
     images: Path
 
     def read(self, *, classes: Classes | None = None, strict: bool = False) -> Annotations:
-        return read_annotations(self.annotations, classes=classes, strict=strict)
+        return read_annotations(self.annotations, images=self.images, classes=classes, strict=strict)
 
 
 class SourceConfig(Config):
@@ -122,8 +122,8 @@ def _images_of(file: Path, root: Path, tail: str) -> Path:
     names = (f"images/{tail}", tail, f"images/{split}", split, f"{split}/images", "images", ".")
     usual = list(dict.fromkeys([*(root / name for name in names), file.parent]))
     usual += [root / f"{name}.tar" for name in names[:-1] if (root / f"{name}.tar").is_file()]
-    first = _first_file_name(file)
-    if first is None:
+    first = _first_file_names(file)
+    if not first:
         return next(folder for folder in usual if folder.is_dir())
     for folder in usual:
         if _has(folder, first):
@@ -134,25 +134,23 @@ def _images_of(file: Path, root: Path, tail: str) -> Path:
     looked = ", ".join(str(folder) for folder in usual)
     if elsewhere:
         several = ", ".join(map(str, elsewhere[:3]))
-        raise UsageError(f"image {str(first)!r} of {file} is in several folders: {several}; say which in a YAML")
-    raise UsageError(f"no image folder for {file}: its image {str(first)!r} is in none of {looked}")
+        raise UsageError(f"image {str(first[0])!r} of {file} is in several folders: {several}; say which in a YAML")
+    raise UsageError(f"no image folder for {file}: its image {str(first[0])!r} is in none of {looked}")
 
 
-def _has(images: Path, name: PurePosixPath) -> bool:
-    if is_archive(images):
-        return archive(images).find(name) is not None
-    return (images / name).is_file()
+def _has(images: Path, names: Sequence[PurePosixPath]) -> bool:
+    return any(has_image(images, name) for name in names)
 
 
-def _first_file_name(file: Path) -> PurePosixPath | None:
-    """The first name of an image near the start of the file; None when there is none, or none that can be used."""
+def _first_file_names(file: Path) -> list[PurePosixPath]:
+    """What the first image near the start of the file may be called; none where there is no name that can be used."""
     match = _FILE_NAME.search(_beginning(file))
     if match is None:
-        return None
+        return []
     try:
-        return inside(json.loads(match[1]))
+        return [inside(name) for name in possible_names(json.loads(match[1]))]
     except (InputError, ValueError):  # reading the whole file will say what is wrong with it, and where
-        return None
+        return []
 
 
 def _is_coco(file: Path) -> bool:

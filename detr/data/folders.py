@@ -32,6 +32,11 @@ def has_images(folder: Path) -> bool:
     return folder.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
 
 
+def has_image(place: Path, name: PurePosixPath) -> bool:
+    """Whether a folder or archive holds a file of that name."""
+    return archive(place).find(name) is not None if is_archive(place) else (place / name).is_file()
+
+
 def split_folders(root: Path, fits: Callable[[Path], bool]) -> dict[str, Path]:
     """The folders in `root` that are called as splits are, and fit; UsageError where two would be the same split."""
     found: dict[str, Path] = {}

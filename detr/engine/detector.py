@@ -12,6 +12,7 @@ from torch import nn
 
 from detr.classes import Classes
 from detr.engine import detecting
+from detr.engine.cost import Info, info_of
 from detr.engine.detecting import Prepared
 from detr.engine.given import Channels, Picture, given_frames
 from detr.engine.results import Results
@@ -47,7 +48,7 @@ class Detector:
     `names` maps class indices to names; `network` is the `nn.Module` itself.
     """
 
-    arch: ClassVar[str | None] = None  # the only architecture this class takes
+    archs: ClassVar[tuple[str, ...]] = ()  # the only architectures this class takes; all where there is none
 
     def __init__(
         self,
@@ -84,8 +85,9 @@ class Detector:
         set_effort(cast(Any, network), layers=layers, queries=queries)
 
     def _require_arch(self, config: Any) -> None:
-        if self.arch is not None and config.arch != self.arch:
-            raise InputError(f"{self.source} is a model of kind {config.arch!r}, not {self.arch!r}; use detr.Detector")
+        if self.archs and config.arch not in self.archs:
+            said = f"{self.source} is a model of kind {config.arch!r}, not {' or '.join(map(repr, self.archs))}"
+            raise InputError(f"{said}; use detr.{_door(config.arch)}, or detr.Detector, which takes any")
 
     @property
     def config(self) -> Any:
@@ -105,6 +107,12 @@ class Detector:
     def __repr__(self) -> str:
         classes = counted(len(self.classes), "class", "classes")
         return f"{type(self).__name__}({self.source!r}, {classes}, {self.device})"
+
+    def info(self) -> Info:
+        """Parameters, arithmetic, layers, queries and classes; `print` it for one line. UsageError for a runner."""
+        if self.network is None:
+            raise UsageError(f"{self.source} gives its answer only; ask the weights that it was exported from")
+        return info_of(self.network)
 
     def to(self, device: str | torch.device) -> Detector:
         """Move it: auto, cpu, cuda, cuda:N or mps. UsageError for a device that isn't there."""
@@ -390,37 +398,51 @@ class Detector:
 class DETR(Detector):
     """DETR (Carion et al. 2020)."""
 
-    arch = "detr"
+    archs = ("detr",)
 
 
 class DeformableDETR(Detector):
     """Deformable DETR (Zhu et al. 2021), with refined boxes and two stages too."""
 
-    arch = "deformable_detr"
+    archs = ("deformable_detr",)
 
 
 class DINO(Detector):
     """DINO (Zhang et al. 2023)."""
 
-    arch = "dino"
+    archs = ("dino",)
 
 
 class RTDETR(Detector):
-    """RT-DETR and RT-DETRv2, DEIM's too."""
+    """RT-DETR (Zhao et al. 2024), v2 and DEIM's too."""
 
-    arch = "rtdetr"
+    archs = ("rtdetr",)
+
+
+class RTDETRv2(RTDETR):
+    """RT-DETRv2 (Lv et al. 2024): the same network with two more settings, so that this takes what `RTDETR` takes."""
 
 
 class DFINE(Detector):
-    """D-FINE, and DEIM's."""
+    """D-FINE (Peng et al. 2025), and DEIM's."""
 
-    arch = "dfine"
+    archs = ("dfine",)
+
+
+class DEIM(Detector):
+    """DEIM (Huang et al. 2025): a way to train D-FINE's and RT-DETRv2's networks, whose files are theirs."""
+
+    archs = ("dfine", "rtdetr")
 
 
 class DEIMv2(Detector):
     """DEIMv2 (Huang et al. 2025)."""
 
-    arch = "deimv2"
+    archs = ("deimv2",)
+
+
+def _door(arch: str) -> str:
+    return next((each.__name__ for each in Detector.__subclasses__() if arch in each.archs), "Detector")
 
 
 def _versions(network: nn.Module) -> tuple[object, ...]:

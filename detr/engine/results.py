@@ -6,6 +6,8 @@ The attributes and methods carry the names of Ultralytics' result objects, so co
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 from collections import Counter
@@ -287,15 +289,28 @@ class Results:
         """`summary` as JSON text."""
         return json.dumps(self.summary(normalize, decimals), ensure_ascii=False, indent=2)
 
+    def to_csv(self, normalize: bool = False, decimals: int = 5) -> str:
+        """CSV text with a row for each box below a heading: name, class, confidence, x1, y1, x2, y2 (and track_id)."""
+        text = io.StringIO()
+        sheet = csv.DictWriter(text, self._columns(), lineterminator="\n")
+        sheet.writeheader()
+        sheet.writerows(self._flat(normalize, decimals))
+        return text.getvalue()
+
     def to_df(self, normalize: bool = False, decimals: int = 5) -> Any:
         """A pandas DataFrame: name, class, confidence, x1, y1, x2, y2 (and track_id)."""
         try:
             import pandas
         except ImportError:
             raise InputError("to_df() needs pandas: pip install pandas") from None
-        rows = [{**row, **row.pop("box")} for row in self.summary(normalize, decimals)]
-        columns = ["name", "class", "confidence", "x1", "y1", "x2", "y2"]
-        return pandas.DataFrame(rows, columns=[*columns, "track_id"] if self.boxes.is_track else columns)
+        return pandas.DataFrame(self._flat(normalize, decimals), columns=self._columns())
+
+    def _flat(self, normalize: bool, decimals: int) -> list[dict[str, Any]]:
+        rows = [(row.pop("box"), row) for row in self.summary(normalize, decimals)]
+        return [{**row, **box} for box, row in rows]
+
+    def _columns(self) -> list[str]:
+        return ["name", "class", "confidence", "x1", "y1", "x2", "y2"] + ["track_id"] * self.boxes.is_track
 
     def to_supervision(self) -> Any:
         """`supervision.Detections`."""

@@ -43,6 +43,22 @@ def write(root, files):
             {"annotations/instances_default.json": coco("a.jpg"), "images/default/a.jpg": ""}, id="CVAT's subset"
         ),
         pytest.param({"result.json": coco("images\\a.jpg"), "images/a.jpg": ""}, id="Label Studio"),
+        pytest.param(
+            {"result.json": coco("/data/local-files/?d=set%2Fsome%20a.jpg"), "set/some a.jpg": ""},
+            id="Label Studio's local files",
+        ),
+        pytest.param(
+            {"result.json": coco("/data/local-files/?d=team/set/a.jpg"), "images/set/a.jpg": ""},
+            id="a part of Label Studio's local files",
+        ),
+        pytest.param(
+            {"result.json": coco("/data/upload/1/1a2b3c4d-a.jpg"), "images/1a2b3c4d-a.jpg": ""},
+            id="Label Studio's uploads",
+        ),
+        pytest.param(
+            {"result.json": coco("http://localhost:8080/data/upload/1/1a2b3c4d-a.jpg"), "photos/a.jpg": ""},
+            id="what was uploaded to Label Studio",
+        ),
         pytest.param({"_annotations.coco.json": coco("a.jpg"), "a.jpg": ""}, id="COCO beside the images"),
         pytest.param(
             {"classes.txt": "dog\ncat\n\n", "notes.json": "{}", "images/a.jpg": "", "labels/a.txt": ROW},
@@ -83,6 +99,17 @@ def test_the_splits_of_tools_are_found_by_their_names(tmp_path, form, splits):
     found = find_splits(tmp_path)
     assert list(found) == ["train", "val", "test"]
     assert all(len(source.read().boxes) == 1 and (source.images / "a.jpg").is_file() for source in found.values())
+
+
+def test_two_images_that_would_be_one_file_are_refused(tmp_path):
+    tree = json.loads(coco("/data/local-files/?d=x%2Fa.jpg"))
+    tree["images"].append({**tree["images"][0], "id": 1, "file_name": "/data/local-files/?d=y%2Fa.jpg"})
+    write(tmp_path, {"result.json": json.dumps(tree), "images/a.jpg": ""})
+    with pytest.raises(InputError, match=r"x%2Fa\.jpg' and .*y%2Fa\.jpg' would both be a\.jpg in .*images"):
+        find_splits(tmp_path)["train"].read()
+    (tmp_path / "images" / "a.jpg").unlink()
+    write(tmp_path, {"images/x/a.jpg": "", "images/y/a.jpg": ""})
+    assert find_splits(tmp_path)["train"].read().file_names == ("x/a.jpg", "y/a.jpg")
 
 
 def test_two_folders_for_one_split_are_refused(tmp_path):

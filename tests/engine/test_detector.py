@@ -222,8 +222,10 @@ def test_a_network_that_answers_nan_is_an_error(detector):
 
 def test_rtdetr_takes_only_its_own_kind():
     RTDETR(ColourFinder(), device="cpu")
-    with pytest.raises(InputError, match="of kind 'dfine', not 'rtdetr'"):
+    with pytest.raises(InputError, match=r"of kind 'dfine', not 'rtdetr'; use detr\.DFINE, or detr\.Detector"):
         RTDETR(ColourFinder(arch="dfine"), device="cpu")
+    with pytest.raises(InputError, match=r"of kind 'dino', not 'dfine' or 'rtdetr'; use detr\.DINO"):
+        detr.DEIM(ColourFinder(arch="dino"), device="cpu")
 
 
 def test_a_name_that_is_nothing_is_wrong_usage():
@@ -233,8 +235,34 @@ def test_a_name_that_is_nothing_is_wrong_usage():
 
 def test_the_public_name_is_this_class():
     assert detr.RTDETR is RTDETR and detr.Detector is Detector
-    archs = {getattr(detr, name).arch for name in ("DETR", "DeformableDETR", "DINO", "RTDETR", "DFINE", "DEIMv2")}
-    assert archs == set(MODELS)
+    families = {"DETR", "DeformableDETR", "DINO", "RTDETR", "RTDETRv2", "DFINE", "DEIM", "DEIMv2"}
+    assert {arch for name in families for arch in getattr(detr, name).archs} == set(MODELS)
+    for name in detr.models():
+        family = {"rtdetrv2": "RTDETRv2", "deimv2": "DEIMv2", "deformable": "DeformableDETR"}.get(name.split("-")[0])
+        door = getattr(detr, family or name.split("-")[0].upper())
+        assert _arch_of(name) in door.archs
+
+
+def _arch_of(preset):
+    from detr.models.presets import preset as settings
+
+    return settings(preset).arch
+
+
+def test_a_public_name_misspelt_is_told_the_nearest():
+    with pytest.raises(AttributeError, match=r"no attribute 'RTDETRV2'; did you mean 'RTDETRv2'\?"):
+        _ = detr.RTDETRV2
+    assert not hasattr(detr, "YOLO")
+
+
+def test_a_model_says_what_it_costs():
+    model = Detector(detr.build_model("rtdetr-tiny", classes=CLASSES), layers=2, queries=50, device="cpu")
+    info = model.info()
+    assert (info.model, info.classes, info.layers, info.queries, info.input) == ("rtdetr-tiny", 3, 2, 50, (320, 320))
+    assert info.parameters == sum(each.numel() for each in model.network.parameters())
+    assert str(info).startswith(
+        f"rtdetr-tiny: {info.parameters / 1e6:.2f} million parameters, {info.gflops:.1f} GFLOPs"
+    )
 
 
 def test_a_real_network_finds_boxes_inside_the_picture():

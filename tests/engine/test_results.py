@@ -119,6 +119,12 @@ def test_a_data_frame_has_a_row_for_each_box():
     assert table["name"].tolist() == ["dog", "cat"] and table["x2"].tolist() == [50, 100]
 
 
+def test_csv_is_that_table_without_pandas(monkeypatch):
+    table = made(tracks=[7, 9]).to_df().to_csv(index=False)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert made(tracks=[7, 9]).to_csv() == table and table.startswith("name,class,confidence,x1,y1,x2,y2,track_id\n")
+
+
 @pytest.mark.parametrize(("method", "module"), [("to_df", "pandas"), ("to_supervision", "supervision")])
 def test_a_missing_helper_says_how_to_get_it(monkeypatch, method, module):
     monkeypatch.setitem(sys.modules, module, None)
