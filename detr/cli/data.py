@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from detr.cli.flags import as_json
 from detr.cli.help import Verb
 from detr.cli.plain import SEED, to_stderr, to_stdout
 from detr.errors import InputError, counted
@@ -94,7 +95,10 @@ def check(data: Path, images: Path | None, quick: bool, strict: bool, as_json: b
 @click.option("--images", type=click.Path(path_type=Path), help="Image folder of a single annotation file.")
 @click.option("--copy", is_flag=True, help="Copy the images instead of making hard links to them.")
 @click.option("--val", type=float, help="Share of the images that become val, where DATA has none: 0.2.")
-def convert(data: Path, format: str, out: Path, images: Path | None, copy: bool, val: float | None) -> None:
+@as_json("What was written")
+def convert(
+    data: Path, format: str, out: Path, images: Path | None, copy: bool, val: float | None, as_json: bool
+) -> None:
     """Write DATA in another format: the same images, boxes and names.
 
     \b
@@ -112,6 +116,9 @@ def convert(data: Path, format: str, out: Path, images: Path | None, copy: bool,
     done = convert_data(data, format.lower(), out, images=images, copy=copy, val=val, progress=progress)
     for note in done.notes:
         to_stderr(f"note: {note}")
+    if as_json:
+        click.echo(json.dumps(done.to_json(out)))
+        return
     splits = [
         f"{split} {counted(count, 'image')} with {counted(done.boxes[split], 'box', 'boxes')}"
         for split, count in done.images.items()

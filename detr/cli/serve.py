@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import socket
 from pathlib import Path
@@ -48,7 +49,8 @@ _SECONDS_KEPT_OPEN = 75  # an idle connection; proxies, who should be the first 
 @flags.parts
 @flags.device
 @backend_options
-def command(host: str, port: int, **options: Any) -> None:
+@flags.as_json("Where it answers")
+def command(host: str, port: int, as_json: bool, **options: Any) -> None:
     """Answer requests with what is in their pictures, until Ctrl-C.
 
     POST a picture to /predict (the bytes, a form with one file, or JSON with base64) for JSON; to /explain?index=0 for
@@ -73,9 +75,10 @@ def command(host: str, port: int, **options: Any) -> None:
         if host not in _LOCAL:
             click.echo(f"warning: whoever reaches {host} can use this server; there is no password", err=True)
         place = f"[{host}]" if ":" in host else host
-        click.echo(
-            f"{options['weights']} on {detector.device}: http://{place}:{listener.getsockname()[1]} (Ctrl-C ends)"
-        )
+        url = f"http://{place}:{listener.getsockname()[1]}"
+        if as_json:
+            click.echo(json.dumps({"url": url, "weights": options["weights"], "device": str(detector.device)}))
+        click.echo(f"{options['weights']} on {detector.device}: {url} (Ctrl-C ends)", err=as_json)
         config = uvicorn.Config(
             app,
             http=Connection,

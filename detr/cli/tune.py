@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from pathlib import Path
@@ -10,7 +11,7 @@ import click
 
 from detr.cli import flags
 from detr.cli.help import Verb
-from detr.cli.plain import SEED, WORKERS, to_stdout
+from detr.cli.plain import SEED, WORKERS, to_stderr, to_stdout
 from detr.cli.stopping import Terminated
 from detr.errors import InputError
 from detr.files import require_writable
@@ -36,6 +37,7 @@ from detr.files import require_writable
     "--name", default="tune", callback=flags.named, help="Name of the search; one of that name is gone on with."
 )
 @click.option("--project", default="runs", help="Folder that holds the runs.")
+@flags.as_json("What came of it")
 def command(
     recipe: str,
     settings: tuple[str, ...],
@@ -51,6 +53,7 @@ def command(
     workers: int | None,
     name: str,
     project: str,
+    as_json: bool,
 ) -> None:
     """Train RECIPE again and again with other settings, and write the recipe that gave the best AP.
 
@@ -67,6 +70,7 @@ def command(
     from detr.tuning.tune import BEST_RECIPE, require_optuna, tune
     from detr.weights import require_weights
 
+    say = to_stderr if as_json else to_stdout
     require_optuna()
     if weights is not None:
         require_weights(weights)
@@ -97,17 +101,20 @@ def command(
             trials=trials,
             epochs=plain.train.epochs,
             seed=seed,
-            say=to_stdout,
+            say=say,
         )  # fmt: skip
     except (KeyboardInterrupt, Terminated):
-        click.echo(f"stopped; the same command goes on with {folder}")
+        say(f"stopped; the same command goes on with {folder}")
         raise
-    click.echo(found.table)
+    say(found.table)
     if found.best is None:
         raise InputError(f"no trial came to its end; what they said is in {folder}")
     best = shlex.quote(str(folder / BEST_RECIPE))
     start = "" if weights is None else f" --weights {shlex.quote(weights)}"
-    click.echo(
+    say(
         f"best AP {found.best_ap:.4f}: {' '.join(found.best_words)}\n"
         f"  detr train {best} --data {shlex.quote(data)}{start}"
     )
+    if as_json:
+        recipe_file = {"folder": str(folder), "recipe": str(folder / BEST_RECIPE)}
+        click.echo(json.dumps({**recipe_file, "trial": found.best, "AP": found.best_ap, "settings": found.best_words}))

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from detr.cli.flags import as_json as as_json_option
 from detr.errors import UsageError, did_you_mean, listed, shortened
 
 
@@ -48,7 +49,8 @@ def list_releases(as_json: bool) -> None:
 
 @command.command(short_help="Fetch releases, or check those that are there.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-def download(names: tuple[str, ...]) -> None:
+@as_json_option("Where they are")
+def download(names: tuple[str, ...], as_json: bool) -> None:
     """Fetch releases into the cache, or check those that are there."""
     from detr.releases import RELEASES, resolve
 
@@ -56,8 +58,12 @@ def download(names: tuple[str, ...]) -> None:
         if name not in RELEASES:
             nearest = did_you_mean(name, RELEASES) or "; `detr weights list` shows them"
             raise UsageError(f"no release is called {name!r}{nearest}")
+    places = {}
     for name in names:
-        click.echo(resolve(name))
+        places[name] = str(resolve(name))
+        click.echo(places[name], err=as_json)
+    if as_json:
+        click.echo(json.dumps(places))
 
 
 @command.command(short_help="Say what a file is, and whether it is whole.")
@@ -102,7 +108,8 @@ def inspect(file: str, model: str | None, as_json: bool) -> None:
     help="Ours; the authors' .pth; or a folder for Hugging Face's transformers.",
 )
 @click.option("--half", is_flag=True, help="Store 16 bits a number: half the size, about three digits.")
-def convert(file: str, out: Path, model: str | None, to: Any, half: bool) -> None:
+@as_json_option("What was written")
+def convert(file: str, out: Path, model: str | None, to: Any, half: bool, as_json: bool) -> None:
     """Read FILE (or a release) strictly and write it to OUT in another format."""
     from detr import hugging_face
     from detr.models.loading import read_network
@@ -114,7 +121,10 @@ def convert(file: str, out: Path, model: str | None, to: Any, half: bool) -> Non
     save_model(network.half() if half else network, out, to, metadata=metadata)
     if to == "hf" and (note := hugging_face.note_on(network.config.arch)):
         click.echo(f"note: {note}", err=True)
-    click.echo(f"{out}: {len(network.state_dict()):,} tensors from {checkpoint.path}")
+    count = len(network.state_dict())
+    if as_json:
+        click.echo(json.dumps({"out": str(out), "from": str(checkpoint.path), "to": to, "tensors": count}))
+    click.echo(f"{out}: {count:,} tensors from {checkpoint.path}", err=as_json)
 
 
 def _table(rows: list[list[Any]], head: list[str]) -> str:

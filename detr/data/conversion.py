@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,10 @@ class Converted:
     images: dict[str, int]  # of each split
     boxes: dict[str, int]
     notes: tuple[str, ...]
+
+    def to_json(self, out: Path) -> dict[str, Any]:
+        splits = {split: {"images": count, "boxes": self.boxes[split]} for split, count in self.images.items()}
+        return {"out": str(out), "splits": splits, "classes": list(self.classes.names), "notes": list(self.notes)}
 
 
 def convert(

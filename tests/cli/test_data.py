@@ -72,7 +72,9 @@ def test_a_damaged_image_fails_the_check(made, tmp_path):
 def test_a_set_converted_there_and_back_checks_as_the_same(made, tmp_path):
     code, output, _ = run("convert", made, "--to", "yolo", "--out", tmp_path / "yolo")
     assert code == 0 and f"{tmp_path / 'yolo'}: train 4 images with" in output and "10 classes" in output
-    assert run("convert", tmp_path / "yolo", "--to", "VOC", "--out", tmp_path / "voc", "--copy")[0] == 0
+    code, output, _ = run("convert", tmp_path / "yolo", "--to", "VOC", "--out", tmp_path / "voc", "--copy", "--json")
+    written = json.loads(output.splitlines()[-1])
+    assert code == 0 and written["splits"]["train"]["images"] == 4 and len(written["classes"]) == 10
     trees = [json.loads(run("check", each, "--json")[1]) for each in (made, tmp_path / "yolo", tmp_path / "voc")]
     for split in ("train", "val"):
         boxes = [[(row["name"], row["boxes"]) for row in tree[split]["classes"]] for tree in trees]

@@ -39,16 +39,18 @@ def post(url, content):
 def test_it_answers_until_it_is_told_to_end(number, code, word):
     stream = BytesIO()
     Image.new("RGB", (50, 40), "red").save(stream, "JPEG")
-    with serve("--port", "0") as server:
+    as_json = number == signal.SIGINT
+    with serve("--port", "0", *["--json"] * as_json) as server:
         line = first_line(server)
         url = re.search(r"http://127\.0\.0\.1:\d+", line)[0]
-        assert line.startswith("rtdetr-tiny on ")
+        assert line.startswith("rtdetr-tiny on ") or json.loads(line)["url"] == url
         assert post(f"{url}/predict?conf=0.9", stream.getvalue())["width"] == 50
         with pytest.raises(urllib.error.HTTPError, match="415"):
             post(f"{url}/predict", b"no picture")
         server.send_signal(number)
         done = server.end()
-    assert done.returncode == code and done.stderr.strip() == word
+    assert done.returncode == code and done.stderr.strip().splitlines()[-1] == word
+    assert len(done.stdout.splitlines()) == 1
 
 
 def test_a_port_that_is_taken_is_wrong_usage():

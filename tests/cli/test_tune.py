@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,12 @@ def test_a_search_trains_and_writes_the_best_recipe(small, data, tmp_path):
     project = tmp_path / "runs"
     done = detr_tune(
         small, "--data", data, "--search", "train.optimizer.lr=1e-4..1e-3:log", "--trials", "1", "--workers", "0",
-        "--device", "cpu", "--project", str(project), "--name", "one",
+        "--device", "cpu", "--project", str(project), "--name", "one", "--json",
     )  # fmt: skip
     best = project / "tune" / "one" / "best.yaml"
-    assert done.exit_code == 0 and f"detr train {best} --data {data}" in done.output
+    assert done.exit_code == 0 and f"detr train {best} --data {data}" in done.stderr
+    said = json.loads(done.stdout)
+    assert (said["recipe"], said["trial"]) == (str(best), 0) and said["settings"][0].startswith("train.optimizer.lr=")
     from detr.training.recipe import load_recipe
 
     assert 1e-4 <= load_recipe(best).train.optimizer.lr <= 1e-3

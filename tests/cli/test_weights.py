@@ -89,6 +89,7 @@ def test_download_prints_where_the_file_is(detr_, home, monkeypatch):
     assert (code, out.strip()) == (0, str(home / "weights" / "a.pth"))
     assert "https://weights.example/a.pth" in err and "recorded" in err
     assert detr_("weights", "download", "rtdetr-test")[2] == ""
+    assert list(json.loads(detr_("weights", "download", "rtdetr-test", "--json")[1])) == ["rtdetr-test"]
 
 
 def test_download_offline_says_where_to_put_the_file(detr_, home, monkeypatch):
@@ -161,7 +162,8 @@ def test_convert_writes_ours(detr_, official, tmp_path):
 
 def test_convert_to_half_stores_16_bits_that_load_as_32(detr_, official, tmp_path):
     half = tmp_path / "half.safetensors"
-    assert detr_("weights", "convert", official, half, "--half")[0] == 0
+    code, out, _ = detr_("weights", "convert", official, half, "--half", "--json")
+    assert code == 0 and json.loads(out)["out"] == str(half)
     assert half.stat().st_size < 0.6 * official.stat().st_size
     loaded, exact = load_model(str(half)), load_model(str(official))
     for name, value in loaded.state_dict().items():
