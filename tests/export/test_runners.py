@@ -9,7 +9,7 @@ import torch
 from detr.data.shapes import draw_shapes
 from detr.engine.detector import Detector
 from detr.errors import InputError, UsageError
-from detr.export import Form, OpenVINORunner, choice, form_for, open_runner, runner_for, verify, write
+from detr.export import Form, OpenVINORunner, form_for, open_runner, opening, runner_for, verify, write
 from detr.export.about import about_from, about_of
 from detr.export.divergence import trace
 from detr.models import build_model, load_model
@@ -113,8 +113,8 @@ def test_a_detector_runs_a_runner(exported):
 
 def test_a_made_file_is_kept_for_the_same_weights(monkeypatch, tmp_path):
     made = []
-    monkeypatch.setattr(choice, "write", lambda backend, network, path, **_: made.append(path) or path.touch())
-    monkeypatch.setattr(choice, "open_runner", lambda path, **_: path)
+    monkeypatch.setattr(opening, "write", lambda backend, network, path, **_: made.append(path) or path.touch())
+    monkeypatch.setattr(opening, "open_runner", lambda path, **_: path)
     network = build_model("rtdetr-tiny").eval()
     (tmp_path / "home" / "exports").mkdir(parents=True)
     first = runner_for("onnx", network)
