@@ -1,8 +1,9 @@
-"""Files of ours: written aside and renamed, found where they were installed, gathered in `runs/<verb>/<name>`."""
+"""Files: text and JSON of others read, ours written aside and renamed, found where installed, gathered in `runs/`."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import secrets
@@ -12,12 +13,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from detr.errors import InputError, UsageError
 
 _NO_NAME = re.compile(r'[<>:"|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[1-9])(\..*)?", re.IGNORECASE)  # devices of Windows
 _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "larger than allowed"}
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A file of the user's, in UTF-8 with or without a byte order mark.
+
+    UsageError where there is none, InputError where it can't be read or is no such text.
+    """
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{path}: no such file") from None
+    except OSError as problem:
+        raise InputError(f"cannot read {path}: {problem.strerror}") from None
+    except UnicodeDecodeError as problem:
+        raise InputError(f"{path}: not text in UTF-8 (byte {problem.start})") from None
+
+
+@contextmanager
+def json_mistakes_of(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What `json` raises in the block over the text of `path`, as InputError with line and column."""
+    try:
+        yield
+    except json.JSONDecodeError as problem:
+        raise InputError(f"{path}:{problem.lineno}:{problem.colno}: not valid JSON: {problem.msg}") from None
+    except RecursionError:
+        raise InputError(f"{path}: JSON nested too deeply") from None
+    except ValueError as problem:
+        raise InputError(f"{path}: not valid JSON: {problem}") from None
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a JSON file of the user's holds; errors as in `read_text` and `json_mistakes_of`."""
+    text = read_text(path)
+    with json_mistakes_of(path):
+        return json.loads(text)
 
 
 @contextmanager

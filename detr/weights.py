@@ -23,7 +23,7 @@ from torch import Tensor
 from detr import hugging_face
 from detr.classes import Classes
 from detr.errors import InputError, UsageError
-from detr.files import written_aside
+from detr.files import read_json, written_aside
 from detr.releases import RELEASES, Release, resolve
 from detr.torch_file import read_torch_file
 
@@ -216,10 +216,7 @@ def _as_json(about: Mapping[str, Any]) -> str:
 
 
 def _json_file(path: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise InputError(f"{path}: not readable as JSON") from None
+    tree = read_json(path)
     if not isinstance(tree, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(tree).__name__}")
     return tree

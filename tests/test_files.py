@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import stat
 import threading
 
@@ -13,6 +14,8 @@ from detr.errors import InputError, UsageError
 from detr.files import (
     folder_written_aside,
     new_run,
+    read_json,
+    read_text,
     removed_if_empty,
     require_writable,
     shipped,
@@ -23,6 +26,36 @@ from detr.files import (
 
 def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_byte_order_mark_is_no_harm(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"é": 1}', encoding="utf-8-sig")
+    assert read_json(path) == {"é": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[1\xff]", r"a\.json: not text in UTF-8 \(byte 2\)$"),
+        (b'{"a": 1,\n "b" 2}', r"a\.json:2:6: not valid JSON: Expecting ':' delimiter$"),
+        (b"[" * 200_000, r"a\.json: JSON nested too deeply$"),
+        (b"1" * 5_000, r"a\.json: not valid JSON: Exceeds the limit .*"),
+    ],
+)
+def test_a_file_that_is_no_json_is_said_in_a_line(tmp_path, content, said):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_file_that_cannot_be_read_is_said_in_a_line(tmp_path):
+    (tmp_path / "file").touch()
+    for absent in (tmp_path / "absent", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match=f"^{re.escape(str(absent))}: no such file$"):
+            read_text(absent)
+    with pytest.raises(InputError, match=r"^cannot read .*: Is a directory$"):
+        read_text(tmp_path)
 
 
 def test_a_file_appears_when_its_block_ends_well(tmp_path):

@@ -19,7 +19,8 @@ from detr.data.annotations import Annotations
 from detr.data.coco_rows import areas_of, boxes_of, categories_of, crowd_of, indices_of, refuse_repeated, sizes_of
 from detr.data.label_studio import names_below
 from detr.data.settling import settled
-from detr.errors import InputError, UsageError, did_you_mean
+from detr.errors import InputError, did_you_mean
+from detr.files import json_mistakes_of, read_text
 
 _OUTLINE = re.compile(r'"segmentation"\s*:\s*\[[\[\]\d.,\seE+-]*\]\s*,')
 
@@ -70,15 +71,7 @@ def read_annotations(
 
 
 def _read_tree(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such annotation file") from None
-    except OSError as problem:
-        raise UsageError(f"cannot read {path}: {problem.strerror}") from None
-    except UnicodeDecodeError as problem:
-        raise InputError(f"{path}: not text in UTF-8 (byte {problem.start}), so not a COCO annotation file") from None
-    tree = _parsed(text, path)
+    tree = _parsed(read_text(path), path)
     if not isinstance(tree, dict):
         hint = "; a list of detections is given with --predictions" if isinstance(tree, list) else ""
         raise InputError(f"{path}: expected an object with images, annotations and categories{hint}")
@@ -96,14 +89,8 @@ def _parsed(text: str, path: Path) -> Any:
         rows = tree.get("annotations") if isinstance(tree, dict) else None
         if isinstance(rows, list) and all(isinstance(row, dict) and row.get("bbox") is not None for row in rows):
             return tree
-    try:
+    with json_mistakes_of(path):
         return _loads(text)
-    except json.JSONDecodeError as problem:
-        raise InputError(f"{path}:{problem.lineno}:{problem.colno}: not valid JSON: {problem.msg}") from None
-    except RecursionError:
-        raise InputError(f"{path}: nested too deeply to be a COCO annotation file") from None
-    except ValueError as problem:
-        raise InputError(f"{path}: not valid JSON: {problem}") from None
 
 
 def _loads(text: str) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from detr.classes import Classes
 from detr.errors import InputError
+from detr.files import read_text
 
 
 def read_names(file: Path) -> Classes:
@@ -19,13 +20,3 @@ def read_names(file: Path) -> Classes:
         return Classes.from_names(lines)
     except InputError as problem:
         raise InputError(f"{file}: {problem}") from None
-
-
-def read_text(file: Path) -> str:
-    """A small text file, with or without a byte order mark; InputError where it is none."""
-    try:
-        return file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: not text in UTF-8") from None
-    except OSError as problem:
-        raise InputError(f"{file}: {problem.strerror}") from None

@@ -9,9 +9,10 @@ from pathlib import Path
 from detr.classes import Classes
 from detr.data.annotations import SPLITS, Annotations
 from detr.data.folders import has_images, split_folders
-from detr.data.names_file import read_names, read_text
+from detr.data.names_file import read_names
 from detr.data.voc_file import read_xml_files
 from detr.errors import InputError, UsageError
+from detr.files import read_text
 
 LOOKED_FOR = (
     "Annotations/*.xml with JPEGImages and ImageSets/Main/{train,val,trainval,test}.txt, or *.xml beside the images"

@@ -15,6 +15,7 @@ from detr.data.annotations import Annotations
 from detr.data.settling import settled
 from detr.data.threads import on_all_cores
 from detr.errors import InputError, UsageError, counted, listed, shortened
+from detr.files import read_text
 from detr.image import IMAGE_SUFFIXES, read_size
 
 _OVER = 0.01  # by so much a value may lie outside of the image; the box is clipped as any other
@@ -116,13 +117,7 @@ def _in_folder(folder: Path) -> Iterator[Path]:
 
 def _in_list(file: Path, root: Path) -> Iterator[Path]:
     """The images of a list, each path from the folder of the data set on, or from that of the list."""
-    try:
-        lines = file.read_bytes().decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: not text in UTF-8, so no list of images") from None
-    except OSError as problem:
-        raise InputError(f"{file}: {problem.strerror}") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         name = line.strip().replace("\\", "/")
         if not name:
             continue
@@ -143,15 +138,12 @@ def _read(image: Path, folder: Path, index_of: dict[str, int], columns: int | No
         size = (0, 0)
     labels = _Labels(folder / f"{image.stem}.txt", size)
     try:
-        text = labels.file.read_bytes().decode("utf-8-sig")
-    except (FileNotFoundError, NotADirectoryError):
+        text = read_text(labels.file)
+    except UsageError:
         labels.is_there = False
         return labels
-    except UnicodeDecodeError:
-        labels.wrong.append(f"{labels.file}: not text in UTF-8")
-        return labels
-    except OSError as problem:
-        labels.wrong.append(f"{labels.file}: {problem.strerror}")
+    except InputError as problem:
+        labels.wrong.append(str(problem))
         return labels
     for number, line in enumerate(text.splitlines(), 1):
         if words := line.split():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detr.errors import InputError, UsageError
+from detr.files import json_mistakes_of, read_text
 
 _RECORDS_AT_ONCE = 20_000
 
@@ -18,20 +19,9 @@ def records_of(path: Path) -> Iterator[tuple[int, list[Any]]]:
 
     UsageError where there is no such file; InputError for what isn't JSON, with line and column, or isn't such a list.
     """
-    return _batches(_text(path), path)
-
-
-def _text(path: Path) -> str:
     if path.is_dir():
         raise UsageError(f"{path} is a folder; expected a COCO results file, such as predictions.json")
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file") from None
-    except OSError as problem:
-        raise InputError(f"cannot read {path}: {problem.strerror}") from None
-    except UnicodeDecodeError as problem:
-        raise InputError(f"{path}: not UTF-8 text at byte {problem.start}") from None
+    return _batches(read_text(path), path)
 
 
 def _batches(text: str, path: Path) -> Iterator[tuple[int, list[Any]]]:
@@ -39,15 +29,11 @@ def _batches(text: str, path: Path) -> Iterator[tuple[int, list[Any]]]:
 
     A list is taken apart record by record, so that a million of them need not stand in memory as objects.
     """
-    try:
+    with json_mistakes_of(path):
         if text.lstrip()[:1] == "[":
             yield from _list_in_batches(text)
             return
         tree = json.loads(text)
-    except json.JSONDecodeError as problem:
-        raise InputError(f"{path}:{problem.lineno}:{problem.colno}: not valid JSON: {problem.msg}") from None
-    except (RecursionError, ValueError) as problem:
-        raise InputError(f"{path}: not readable as JSON: {problem}") from None
     records = tree.get("annotations") if isinstance(tree, dict) else None
     if not isinstance(records, list):
         raise InputError(f'{path}: expected a list of detections, or an object with a list "annotations"')

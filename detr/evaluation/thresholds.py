@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr.classes import Classes
-from detr.errors import InputError, UsageError, did_you_mean, listed
+from detr.errors import InputError, did_you_mean, listed
 from detr.evaluation.outcomes import Outcomes
+from detr.files import read_json
 
 SCORES = np.linspace(0.0, 1.0, 101)
 LOWEST = 0.05  # score from which calibration is looked at: below there are thousands of boxes that nobody shows
@@ -98,12 +98,7 @@ def thresholds_file(measured: ByScore, classes: Classes) -> dict[str, Any]:
 
 def read_thresholds(path: Path, classes: Classes) -> tuple[float, ...]:
     """The threshold of each class, by name, from such a file; InputError where it isn't one."""
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"no such file: {path}") from None
-    except (OSError, ValueError) as problem:
-        raise InputError(f"{path} is no file of thresholds: {problem}") from None
+    tree = read_json(path)
     known = tree.get("thresholds") if isinstance(tree, Mapping) else None
     if not isinstance(known, Mapping):
         raise InputError(f"{path} is no file of thresholds; `detr val --why` writes thresholds.json")

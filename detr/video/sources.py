@@ -14,7 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from PIL import Image
 
-from detr.errors import InputError, UsageError, did_you_mean
+from detr.errors import UsageError, did_you_mean
+from detr.files import read_text
 from detr.image import FORMATS, IMAGE_SUFFIXES
 
 Kind = Literal["image", "video", "camera", "url", "pipe", "sequence"]
@@ -132,10 +133,7 @@ def _many(paths: Iterable[Path], nothing: str) -> Iterator[Source]:
 
 
 def _listed(path: Path) -> Iterator[Source]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise InputError(f"{path}: not readable as a list of sources ({problem})") from None
+    lines = read_text(path).splitlines()
     words = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not words:
         raise UsageError(f"{path}: an empty list; expected one source per line")

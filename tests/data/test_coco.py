@@ -200,24 +200,6 @@ def test_a_file_with_anything_in_any_place_is_read_or_refused_in_one_line(read, 
         assert np.isfinite(found.boxes).all() and np.isfinite(found.areas).all()
 
 
-def test_a_missing_file_is_a_usage_error(tmp_path):
-    with pytest.raises(UsageError, match="no such annotation file"):
-        read_annotations(tmp_path / "nope.json")
-
-
-def test_bytes_that_are_no_text_are_refused(tmp_path):
-    file = tmp_path / "a.json"
-    file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="not text in UTF-8"):
-        read_annotations(file)
-
-
-def test_a_byte_order_mark_is_no_harm(tmp_path):
-    file = tmp_path / "a.json"
-    file.write_text(json.dumps(tree([box()])), encoding="utf-8-sig")
-    assert len(read_annotations(file).boxes) == 1
-
-
 def test_an_outline_without_a_box_gives_the_box_around_it(read):
     rows = [box(1), {**box(2), "bbox": None, "segmentation": [[1, 2, 9, 4, 3, 8], [0, 3, 1, 4, 2, 5]]}]
     del rows[1]["bbox"]

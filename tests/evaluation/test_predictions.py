@@ -174,17 +174,9 @@ def test_json_of_another_shape_is_refused(read, content):
         read(content)
 
 
-def test_a_file_that_is_not_there_is_wrong_usage(tmp_path):
-    with pytest.raises(UsageError, match="no such file"):
-        read_predictions(tmp_path / "none.json", annotations_with())
+def test_a_folder_in_place_of_a_file_is_wrong_usage(tmp_path):
     with pytest.raises(UsageError, match="is a folder"):
         read_predictions(tmp_path, annotations_with())
-
-
-def test_a_file_that_is_not_text_is_refused(tmp_path):
-    (tmp_path / "results.json").write_bytes(b"[\xff\xfe]")
-    with pytest.raises(InputError, match="not UTF-8 text at byte 1"):
-        read_predictions(tmp_path / "results.json", annotations_with())
 
 
 def test_unknown_images_are_refused_with_three_of_their_ids_and_their_number(read):  # E16

@@ -71,7 +71,7 @@ def test_the_file_of_thresholds_is_read_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "no file of thresholds"),
+        ("{", r"thresholds\.json:1:2: not valid JSON"),
         ("[]", "detr val --why"),
         ('{"thresholds": {"cat": 2}}', "no number from 0 to 1"),
         ('{"thresholds": {"Cats": 0.5}}', "other classes than the model's"),
