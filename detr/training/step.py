@@ -46,7 +46,7 @@ def take_step(run: Run, pieces: list[Batch]) -> Output:
     run.optimizer.zero_grad(set_to_none=True)
     statistics.put_back(broken)
     if run.average is not None:
-        run.average.update(run.network, unless=broken)
+        run.average.update(unless=broken)
     return output
 
 

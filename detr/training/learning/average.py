@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from detr.config import Config
-from detr.training.learning.sharding import all_own, load
+from detr.training.learning.sharding import load, own
 
 Network = TypeVar("Network", bound=nn.Module)
+_Place = tuple[dict[str, Any], str]
+"""Where a module holds a tensor, and its name there: when the module is moved, the tensor may be another one."""
 
 
 class AverageConfig(Config):
@@ -37,6 +39,8 @@ class Average(Generic[Network]):
         self.config = config or AverageConfig()  # of now: the decay may be lowered on the way
         kept = copy.deepcopy(network) if place is None else place
         self.network: Network = kept.eval().requires_grad_(False)
+        self._floating, self._counts = _places(self.network, floating=True), _places(self.network, floating=False)
+        self._following, self._counted = _places(network, floating=True), _places(network, floating=False)
         self.updates = 0
 
     def set_decay(self, decay: float) -> None:
@@ -44,18 +48,11 @@ class Average(Generic[Network]):
         self.config = self.config.model_copy(update={"decay": decay})
 
     @torch.no_grad()
-    def update(self, network: nn.Module, *, unless: Tensor | None = None) -> None:
-        """One step towards `network`; none, though it counts, if `unless` [] is true, which nobody waits to know."""
+    def update(self, *, unless: Tensor | None = None) -> None:
+        """One step towards the network; none, though it counts, if `unless` [] is true, which nobody waits to know."""
         self.updates += 1
         decay = decay_after(self.updates, self.config)
-        floating, following, counts = [], [], []
-        ours = all_own(self.network.state_dict())
-        for name, value in all_own(network.state_dict()).items():
-            if value.is_floating_point():
-                floating.append(ours[name])
-                following.append(value)
-            else:
-                counts.append((ours[name], value))
+        floating, following = _tensors(self._floating), _tensors(self._following)
         if unless is None:
             torch._foreach_mul_(floating, decay)
             torch._foreach_add_(floating, following, alpha=1 - decay)
@@ -63,9 +60,25 @@ class Average(Generic[Network]):
             own, other = (floating[0].new_full((), part) for part in (decay, 1 - decay))
             torch._foreach_mul_(floating, own.masked_fill(unless, 1.0))
             torch._foreach_add_(floating, torch._foreach_mul(following, other.masked_fill(unless, 0.0)))
-        for mine, theirs in counts:
+        for mine, theirs in zip(_tensors(self._counts), _tensors(self._counted), strict=True):
             mine.copy_(theirs)
 
     def load(self, state: Mapping[str, Tensor], updates: int) -> None:
         load(self.network, state)
         self.updates = updates
+
+
+def _places(network: nn.Module, *, floating: bool) -> list[_Place]:
+    """Of all entries of its `state_dict`, which itself takes long to make."""
+    return [
+        (holder, name)
+        for module in network.modules()
+        for holder, left_out in ((module._parameters, ()), (module._buffers, module._non_persistent_buffers_set))
+        for name, value in holder.items()
+        if value is not None and name not in left_out and value.is_floating_point() == floating
+    ]
+
+
+def _tensors(places: list[_Place]) -> list[Tensor]:
+    """Those that hang there now; of those shared out, this process's parts."""
+    return [own(holder[name]) for holder, name in places]

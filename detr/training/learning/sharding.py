@@ -62,10 +62,6 @@ def load(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     network.load_state_dict({name: shared_out_like(ours.get(name, value), value) for name, value in state.items()})
 
 
-def all_own(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: own(value) for name, value in values.items()}
-
-
 def all_whole(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """To be asked by all processes at once."""
     return {name: whole(value) for name, value in values.items()}

@@ -9,7 +9,9 @@ from detr.training.learning.average import Average, AverageConfig, decay_after
 
 
 def network():
-    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    parts = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    parts.register_buffer("table", torch.ones(2), persistent=False)
+    return parts
 
 
 def test_decay_rises_from_nothing_to_its_value():
@@ -26,11 +28,12 @@ def test_decay_without_warm_up_is_constant():
 def test_every_floating_entry_follows_statistics_too():
     learner = network()
     average = Average(learner, AverageConfig(decay=0.9, warmup=0))
+    learner.double(), average.network.double()  # other tensors than those it began with, as on another device
     before = copy.deepcopy(average.network.state_dict())
     with torch.no_grad():
         for value in learner.state_dict().values():
             value.add_(1)
-    average.update(learner)
+    average.update()
     for name, value in average.network.state_dict().items():
         wanted = (
             before[name] * 0.9 + learner.state_dict()[name] * 0.1 if value.is_floating_point() else before[name] + 1
@@ -42,7 +45,7 @@ def test_average_of_a_constant_network_is_that_network():
     learner = network()
     average = Average(learner)
     for _ in range(5):
-        average.update(learner)
+        average.update()
     for ours, theirs in zip(average.network.parameters(), learner.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -56,12 +59,12 @@ def test_the_average_evaluates_and_never_learns():
 def test_a_loaded_average_goes_on_where_it_was():
     learner = network()
     first = Average(learner, AverageConfig(decay=0.9, warmup=3))
-    first.update(learner)
-    second = Average(network(), AverageConfig(decay=0.9, warmup=3))
+    first.update()
+    second = Average(learner, AverageConfig(decay=0.9, warmup=3))
     second.load(first.network.state_dict(), first.updates)
     with torch.no_grad():
         learner[0].weight.add_(1)
-    first.update(learner)
-    second.update(learner)
+    first.update()
+    second.update()
     for ours, theirs in zip(first.network.state_dict().values(), second.network.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
