@@ -203,8 +203,8 @@ class Detector:
             half=half,
             slicing=slicing_of(slice, overlap=overlap, tiles_only=tiles_only, batch=at_least_1("batch", batch)),
         )
-        stride, bands = at_least_1("vid_stride", vid_stride), self.config.input.channels
-        pictures = given_frames(source, channels=channels, stride=stride, bands=bands)
+        stride = at_least_1("vid_stride", vid_stride)
+        pictures = given_frames(source, channels=channels, stride=stride, bands=self.config.input.channels)
         results = self.results(pictures, settings, batch=batch)
         return results if stream else list(results)
 
@@ -254,8 +254,9 @@ class Detector:
         settings = self.settings(
             conf=tracking.lowest, classes=classes, max_det=max_det, imgsz=imgsz, half=half, slicing=slicing
         )
-        pictures = given_frames(source, channels=channels, stride=at_least_1("vid_stride", vid_stride))
-        results = follow_all(self, numbered(pictures, fps), settings, tracking, stride=vid_stride, batch=batch)
+        stride = at_least_1("vid_stride", vid_stride)
+        pictures = given_frames(source, channels=channels, stride=stride, bands=self.config.input.channels)
+        results = follow_all(self, numbered(pictures, fps), settings, tracking, stride=stride, batch=batch)
         return results if stream else list(results)
 
     def settings(

@@ -24,7 +24,7 @@ Picture: TypeAlias = str | int | os.PathLike[str] | Image.Image | NDArray[Any] |
 
 
 def given_frames(
-    source: Picture | Iterable[Picture], *, channels: Channels, stride: int, bands: int = 3
+    source: Picture | Iterable[Picture], *, channels: Channels, stride: int, bands: int
 ) -> Iterator[Frame]:
     """Each picture of a source, with a name for those that have none; of videos every `stride`-th frame.
 

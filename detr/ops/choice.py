@@ -54,11 +54,9 @@ def deformable_attention(
     _require_fit(value, shapes, references, offsets, logits, points)
     references = references.expand(value.shape[0], *references.shape[1:])
     form = _form(value)
-    if form == "triton":
-        from detr.ops.deformable_attention_triton import deformable_attention as by_triton
-
-        return by_triton(value, shapes, references, offsets, logits, points, padding=padding, method=method)
     compute = by_torch if form == "torch" else by_grid_sample
+    if form == "triton":
+        from detr.ops.deformable_attention_triton import deformable_attention as compute
     return compute(value, shapes, references, offsets, logits, points, padding=padding, method=method)
 
 

@@ -142,6 +142,13 @@ def test_a_video_is_refused_where_the_network_takes_more_channels(tmp_path):
         detector(tmp_path / "a.mp4")
 
 
+def test_objects_are_followed_through_images_of_more_channels():
+    pytest.importorskip("trackers")
+    detector = Detector(build_model(recipe_for(5).model), device="cpu")
+    results = detector.track([np.zeros((64, 64, 5), np.uint8)] * 2, fps=10)
+    assert len(results) == 2
+
+
 def test_images_of_too_few_channels_are_named_before_training(small_shapes):
     with pytest.raises(InputError, match=r"images cannot be read: .*has 3 channels; the model takes 5"):
         open_for_training(small_shapes, channels=5)
