@@ -17,6 +17,7 @@ from detr.evaluation import plots
 from detr.evaluation.album import draw_evaluation, draw_set
 from detr.evaluation.validate import validate
 from detr.files import require_writable, write_text
+from detr.models.network import DetectionNetwork
 from detr.records import Batch
 from detr.runtime.determinism import same_bits
 from detr.runtime.device import choose_device, default_workers
@@ -133,15 +134,17 @@ def train(
             begin_second_stage(run)
             losses = _train_epoch(run, train_set, workers)
             trained = time.monotonic()
+            team.follow(run.evaluated.buffers())  # on CPUs each process's norms have seen only its own images
+            published = run.published
             last_one = run.counters.epoch == settings.epochs
             if val_set is not None and (last_one or run.counters.epoch % settings.evaluate_every == 0):
-                metrics = _evaluate(run, val_set, workers)
+                metrics = _evaluate(run, published, val_set, workers)
                 evaluated = metrics
             else:
                 evaluated = {}
             seconds = {"train_seconds": trained - began, "val_seconds": time.monotonic() - trained}
             tell_epoch(run, losses, evaluated, seconds)
-            _save_epoch(run, evaluated)
+            _save_epoch(run, published, evaluated)
             run.leave_if_interrupted()
 
         counters = run.counters
@@ -239,12 +242,11 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
     return means
 
 
-def _evaluate(run: Run, val_set: CocoDataset, workers: int) -> dict[str, float]:
+def _evaluate(run: Run, published: DetectionNetwork, val_set: CocoDataset, workers: int) -> dict[str, float]:
     """The numbers of the averaged network on the validation split; `counters` remember the best."""
     _require_best(run)
-    run.team.follow(run.evaluated.buffers())  # on CPUs each process's norms have seen only its own images
     metrics, found = validate(
-        TorchRunner(run.published, device=run.team.device),
+        TorchRunner(published, device=run.team.device),
         val_set,
         batch_size=max(1, run.recipe.train.batch // run.team.size),
         workers=workers,
@@ -266,9 +268,9 @@ def _is_stopped_early(run: Run) -> bool:
     return 0 < run.recipe.train.patience <= run.counters.evaluations_without_better
 
 
-def _save_epoch(run: Run, metrics: dict[str, float]) -> None:
+def _save_epoch(run: Run, published: DetectionNetwork, metrics: dict[str, float]) -> None:
     """`last`, and `best` where this evaluation was; without any evaluation the last is the best. Then the state."""
-    counters, published = run.counters, run.published
+    counters = run.counters
     if run.team.leads:
         is_best = counters.best is None or (bool(metrics) and counters.best_epoch == counters.epoch)
         for name in [LAST] + [BEST] * is_best:
