@@ -11,12 +11,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from detr.config import as_yaml
 from detr.data.coco import CocoDataset
 from detr.evaluation import plots
-from detr.evaluation.album import draw_evaluation, draw_set
+from detr.evaluation.album import draw_evaluation
 from detr.evaluation.validate import validate
-from detr.files import require_writable, write_text
+from detr.files import require_writable
 from detr.models.network import DetectionNetwork
 from detr.records import Batch
 from detr.runtime.determinism import same_bits
@@ -28,21 +27,19 @@ from detr.runtime.runner import TorchRunner
 from detr.training.assembly import build_run
 from detr.training.epoch import begin_epoch, end_epoch, set_rates_at
 from detr.training.fitting import fitted
+from detr.training.folder import begin_folder, keep_folder, require_best
 from detr.training.recipe import Recipe
 from detr.training.run import Run, Say
 from detr.training.saved import checkpoint
-from detr.training.saved.checkpoint import BEST, DATA, LAST, RECIPE, Resumed
+from detr.training.saved.checkpoint import BEST, LAST
 from detr.training.saved.circumstances import circumstances, require_unchanged
-from detr.training.saved.generations import forget, newest, set_damaged_aside
+from detr.training.saved.generations import newest
 from detr.training.saved.occupied import occupied
 from detr.training.saved.pace import Pace
 from detr.training.second_stage import after_evaluation, begin_second_stage
 from detr.training.skipping import answer_for_skipped
 from detr.training.step import take_step
-from detr.training.told.journal import Journal
-from detr.training.told.loggers import TENSORBOARD, open_trackers
-from detr.training.told.origin import tell_origin
-from detr.training.told.sanity import LOOKS, SanityCard
+from detr.training.told.sanity import LOOKS
 from detr.training.words import ROWS_EVERY, fill_card, say_what_is_asked, tell_epoch, tell_steps
 
 SAVE_EVERY = 600.0  # seconds from one saved state to the next within an epoch
@@ -120,9 +117,9 @@ def train(
         run.circumstances, run.pace = around, save_every or Pace(seconds=SAVE_EVERY)
         team.wait()  # until all have read what the one that leads may replace
         if team.leads:
-            _begin_folder(run, resumed, data, train_set, log)
+            begin_folder(run, resumed, data, train_set, log)
             held.callback(run.close_journal)
-            run.keep_folder = partial(_keep_folder, run, data, held)
+            run.keep_folder = partial(keep_folder, run, data, held)
         if resumed is None:
             run.save_state()
         run.pace.saved(run.counters.step)
@@ -152,64 +149,6 @@ def train(
             out, counters.epoch, counters.step, counters.best, counters.best_epoch, metrics, _is_stopped_early(run),
             run.watch.skipped, time.monotonic() - started,
         )  # fmt: skip
-
-
-def _begin_folder(
-    run: Run, resumed: Resumed | None, data: str | None, train_set: CocoDataset, log: Sequence[str] | None
-) -> None:
-    """What it holds besides states and weights; only for the process that leads."""
-    if resumed is None:
-        forget(run.out)
-    else:
-        set_damaged_aside(run.out, resumed)
-    _describe(run, data)
-    run.journal = Journal(
-        run.out,
-        since_step=run.counters.step,
-        epochs=run.counters.epoch,
-        tensorboard=log is None or TENSORBOARD in log,
-        trackers=open_trackers(
-            log or (), run.out, settings=run.recipe.as_tree(), resumed=resumed is not None, say=run.say
-        ),
-    )
-    for path in draw_set(run.out, train_set.annotations, run.recipe.model.input):
-        run.journal.picture(path.stem, path, run.counters.step)
-    run.card = SanityCard() if run.counters.step == 0 else None
-
-
-def _describe(run: Run, data: str | None) -> None:
-    """What it takes to go on, and to repeat it."""
-    write_text(run.out / RECIPE, as_yaml(run.recipe.as_tree()))
-    if data is not None:
-        write_text(run.out / DATA, data + "\n")
-    tell_origin(
-        run.out, since_step=run.counters.step, data=data, seed=run.recipe.train.seed, circumstances=run.circumstances
-    )
-
-
-def _keep_folder(run: Run, data: str | None, held: ExitStack) -> None:
-    """Where someone removed the folder, it is made anew: hours of computing are not given up for it."""
-    if (run.out / RECIPE).is_file():
-        return
-    require_writable(run.out)
-    held.enter_context(occupied(run.out))
-    _describe(run, data)
-    assert run.journal is not None
-    run.journal.write_anew()
-    run.say(
-        f"warning: {run.out} was removed while training ran; it is made anew and training goes on (Ctrl-C stops it); "
-        "pictures and the numbers of single steps are lost"
-    )
-
-
-def _require_best(run: Run) -> None:
-    """The best weights may have gone with the folder: the best from then on are those of what is left."""
-    counters = run.counters
-    is_gone = counters.best is not None and run.team.leads and not (run.out / BEST).is_file()
-    if run.team.largest(is_gone):
-        run.say(f"warning: {run.out / BEST} is gone (epoch {counters.best_epoch}, AP {counters.best:.4f}); "
-                "from now on it is the best of the epochs to come")  # fmt: skip
-        counters.best, counters.best_epoch = None, 0
 
 
 def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, float]:
@@ -244,7 +183,7 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
 
 def _evaluate(run: Run, published: DetectionNetwork, val_set: CocoDataset, workers: int) -> dict[str, float]:
     """The numbers of the averaged network on the validation split; `counters` remember the best."""
-    _require_best(run)
+    require_best(run)
     metrics, found = validate(
         TorchRunner(published, device=run.team.device),
         val_set,
