@@ -18,17 +18,18 @@ from detr.draw import draw
 from detr.image import RGB
 from detr.records import Detections
 
+_MOST = 20
 _SIDE = 1000  # of a picture
 _COLOURS = 21  # of `draw`, which then repeat: a label of 21 more has the same
 RIGHT, FALSE, MISSED = 6, 4, 3  # blue, vermilion, yellow: apart for colour-blind people too; each error also has words
 
 
-def worst_pictures(diagnosis: Diagnosis, dataset: CocoDataset, *, most: int = 20) -> list[tuple[bytes, str]]:
+def worst_pictures(diagnosis: Diagnosis, dataset: CocoDataset) -> list[tuple[bytes, str]]:
     """(JPEG, caption) of the worst images, the worst first."""
     names = diagnosis.annotations.file_names
     return [
         (_drawn(diagnosis, dataset, image), f"{names[image]}: {false} false, {missed} missed")
-        for image, false, missed in diagnosis.worst_images(most)
+        for image, false, missed in diagnosis.worst_images(_MOST)
     ]
 
 

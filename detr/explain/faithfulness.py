@@ -119,20 +119,18 @@ def trials_of(
     share: float = SHARE,
     hide: Hide = "blur",
     draws: int = DRAWS,
-    seed: int = 0,
-    layer: int | None = None,
 ) -> list[Trial]:
     """Hide parts of a picture for each of its detections, all of the same area: `share` of that of its box.
 
     Hidden are the pixels with most of the map; the same shape at `draws` random places, as on a picture that goes on at
     its opposite edge; at the place farthest off; and a box within the detection's own, which needs no explanation at
-    all. `layer` chooses the map's, else it is the mean over the layers.
+    all. The map is the mean over the layers.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     cover = _cover(image, hide)
     [whole], trials = answer([image]), []
     for each in found:
-        masks = _masks(each, image.shape[:2], share, draws, random, layer)
+        masks = _masks(each, image.shape[:2], share, draws, random)
         before, overlap = _left_of(each, *whole)
         rest = [
             _left_of(each, *said) for said in answer([np.where(mask[..., None], cover, image) for _, mask in masks])
@@ -148,18 +146,13 @@ def trials_of(
 
 
 def _masks(
-    explanation: Explanation,
-    size: tuple[int, int],
-    share: float,
-    draws: int,
-    random: np.random.Generator,
-    layer: int | None,
+    explanation: Explanation, size: tuple[int, int], share: float, draws: int, random: np.random.Generator
 ) -> list[tuple[str, Mask]]:
     """Where to hide, [h, w] each of the same area."""
     height, width = size
     left, top, right, bottom = _within(explanation.box, size)
     area = min(max(1, round(share * (right - left) * (bottom - top))), height * width)
-    looked = largest(explanation.map(layer=layer, size=size), area)
+    looked = largest(explanation.map(size=size), area)
     moved = [(int(random.integers(height)), int(random.integers(width))) for _ in range(draws)]
     return [
         ("looked at", looked),

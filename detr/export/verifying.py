@@ -62,16 +62,14 @@ class Verdict:
         return f"the first stage to diverge is {stage.name} (off by {stage.error:.2g}, allowed is {stage.allowed:.2g})"
 
 
-def verify(
-    network: Network, runner: FileRunner, pictures: Iterable[Bands], *, tolerance: Tolerance | None = None
-) -> Verdict:
+def verify(network: Network, runner: FileRunner, pictures: Iterable[Bands]) -> Verdict:
     """Compare what `network` and the file find in the pictures, and where they don't agree, stage by stage.
 
-    By default the tolerance of what the file computes in. Two programs that are both right may choose otherwise among
+    The tolerance is that of what the file computes in. Two programs that are both right may choose otherwise among
     queries that rank alike, and round a pixel up or down: where no stage differs by more, PyTorch is given the file's
     resized picture and its choice before its answer counts.
     """
-    tolerance = tolerance or TOLERANCES[runner.number]
+    tolerance = TOLERANCES[runner.number]
     passed = list(_both(network, runner, pictures))
     sure = SURE if any(any_sure(side.found) for _, *sides in passed for side in sides) else None
     agreements = [agreement(ours.found, theirs.found, tolerance, sure=sure) for _, ours, theirs in passed]

@@ -21,7 +21,7 @@ from detr.training.assembly import build_run
 from detr.training.epoch import begin_epoch, end_epoch, set_rates_at
 from detr.training.learning.sharding import own
 from detr.training.recipe import Recipe
-from detr.training.run import Run, Say
+from detr.training.run import Run, Say, say_nothing
 from detr.training.saved.checkpoint import Resumed, state_tensors
 from detr.training.saved.circumstances import circumstances, require_unchanged
 from detr.training.saved.generations import newest
@@ -65,7 +65,7 @@ def repeat(
     is written, no epoch evaluated. InputError names the first tensor that differs, and whatever `train` refuses.
     """
     with same_bits(recipe.train.deterministic), joined(choose_device(device)) as team:
-        say = say if team.leads else _say_nothing
+        say = say if team.leads else say_nothing
         state = newest(Path(out), say)
         require_unchanged(
             state, recipe, circumstances(train_set, val_set, team, recipe.train.teacher), allow=allow_changes, say=say
@@ -73,10 +73,10 @@ def repeat(
         workers = default_workers(team.size) if workers is None else workers
 
         def ends(workers: int, seed: int) -> dict[str, Tensor]:
-            again = newest(Path(out), _say_nothing)
+            again = newest(Path(out), say_nothing)
             run = build_run(
                 recipe, team=team, out=Path(out), train_set=train_set, weights=None, resumed=again,
-                interruption=Interruption({}), say=_say_nothing,
+                interruption=Interruption({}), say=say_nothing,
             )  # fmt: skip
             torch.manual_seed(seed)
             return _ends(run, train_set, workers, steps)
@@ -136,7 +136,3 @@ def _complaint(
         f"{state.path}: the steps after it, taken twice, differ in {len(wrong):,} of {len(first):,} tensors; "
         f"the first is {name}, {how}{hint}"
     )
-
-
-def _say_nothing(line: str) -> None:
-    pass

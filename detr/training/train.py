@@ -29,7 +29,7 @@ from detr.training.epoch import begin_epoch, end_epoch, set_rates_at
 from detr.training.fitting import fitted
 from detr.training.folder import begin_folder, keep_folder, require_best
 from detr.training.recipe import Recipe
-from detr.training.run import Run, Say
+from detr.training.run import Run, Say, say_nothing
 from detr.training.saved import checkpoint
 from detr.training.saved.checkpoint import BEST, LAST
 from detr.training.saved.circumstances import circumstances, require_unchanged
@@ -98,7 +98,7 @@ def train(
         noticed() as interruption,
         ExitStack() as held,
     ):
-        say = say if team.leads else _say_nothing
+        say = say if team.leads else say_nothing
         recipe = recipe if resume else fitted(recipe, train_set.annotations, say=say)
         settings = recipe.train
         require_writable(out)
@@ -231,7 +231,3 @@ def _timed(groups: Iterator[list[Batch]]) -> Iterator[tuple[list[Batch], float]]
         if group is None:
             return
         yield group, time.monotonic() - began
-
-
-def _say_nothing(line: str) -> None:
-    pass
