@@ -8,7 +8,7 @@ from PIL import Image
 
 from detr.archives import Archive, is_archive
 from detr.errors import InputError, UsageError
-from detr.image import read_image, read_size
+from detr.image_file import read_image, read_size
 
 
 def png(value, size=(6, 4)):

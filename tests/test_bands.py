@@ -6,7 +6,8 @@ from PIL import Image
 from detr import bands
 from detr.bands import shown
 from detr.errors import InputError, UsageError
-from detr.image import InputConfig, count_pictures, prepare, read_image, read_size, resized
+from detr.image import InputConfig, prepare, resized
+from detr.image_file import count_pictures, read_image, read_size
 
 
 def noise(*shape):

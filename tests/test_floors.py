@@ -18,6 +18,7 @@ FLOORS = [
         "bands",
         "config",
         "image",
+        "image_file",
         "weights",
         "torch_file",
         "published",

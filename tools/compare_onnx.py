@@ -25,7 +25,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from detr.image import prepare, read_image
+from detr.image import prepare
+from detr.image_file import read_image
 from detr.models import load_model
 from detr.models.postprocess import select
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from detr.data.annotations import Annotations
 from detr.data.sources import find_split
-from detr.image import read_image
+from detr.image_file import read_image
 
 GREY = 114
 

@@ -46,7 +46,7 @@ from detr.export.about import about_of
 from detr.export.divergence import trace
 from detr.export.passing import by_network
 from detr.files import write_text
-from detr.image import read_image
+from detr.image_file import read_image
 from detr.layers.conv import FrozenBatchNorm2d
 from detr.models import Network, build_model, load_model
 

@@ -182,7 +182,7 @@ def _pictures(dataset: CocoDataset | None, most: int, channels: int) -> Iterator
     import numpy as np
 
     from detr.data.shapes import draw_shapes
-    from detr.image import read_image
+    from detr.image_file import read_image
 
     if dataset is None:
         if channels != 3:

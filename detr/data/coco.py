@@ -21,7 +21,7 @@ from detr.data.folders import ImageFolder
 from detr.data.kept_pixels import Pixels, decoded
 from detr.data.sample import Sample
 from detr.errors import counted
-from detr.image import read_reduced
+from detr.image_file import read_reduced
 
 __all__ = ["CocoDataset", "clipped", "read_annotations"]
 

@@ -23,7 +23,7 @@ from detr.data.threads import on_all_cores
 from detr.data.writing import FORMATS, Format, Part
 from detr.errors import InputError, UsageError, counted, did_you_mean
 from detr.files import folder_written_aside
-from detr.image import IMAGE_SUFFIXES, read_size
+from detr.image_file import IMAGE_SUFFIXES, read_size
 
 
 @dataclass(frozen=True, eq=False)

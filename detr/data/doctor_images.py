@@ -13,7 +13,8 @@ from detr.archives import StoredFile
 from detr.bands import shown
 from detr.data.annotations import Annotations
 from detr.errors import InputError
-from detr.image import RGB, read_image, read_orientation
+from detr.image import RGB
+from detr.image_file import read_image, read_orientation
 
 THUMBNAIL = 16  # pixels of a side
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from detr.archives import StoredFile, archive, is_archive
 from detr.data.annotations import split_of
 from detr.errors import InputError, UsageError, counted
-from detr.image import IMAGE_SUFFIXES
+from detr.image_file import IMAGE_SUFFIXES
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 

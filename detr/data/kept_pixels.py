@@ -17,7 +17,7 @@ from detr.bands import Bands
 from detr.data.annotations import Annotations
 from detr.errors import InputError, UsageError
 from detr.files import home, require_writable, written_aside
-from detr.image import read_image
+from detr.image_file import read_image
 
 PLACES = ("ram", "disk")
 _SHARED = Path("/dev/shm")

@@ -9,7 +9,7 @@ from detr.data import Progress
 from detr.data.coco import CocoDataset
 from detr.data.threads import on_all_cores
 from detr.errors import InputError, counted
-from detr.image import read_image
+from detr.image_file import read_image
 
 _ENDS = {
     b"\xff\xd8\xff": b"\xff\xd9",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detr.data.coco_layout import annotation_files
 from detr.errors import counted, listed
-from detr.image import IMAGE_SUFFIXES
+from detr.image_file import IMAGE_SUFFIXES
 
 _DEPTH = 3
 _MOST = 20_000  # names that are looked at

@@ -23,7 +23,7 @@ from detr.data.folders import inside
 from detr.data.settling import settled
 from detr.data.threads import on_all_cores
 from detr.errors import InputError, counted, did_you_mean, listed, shortened
-from detr.image import IMAGE_SUFFIXES, read_size
+from detr.image_file import IMAGE_SUFFIXES, read_size
 
 _LARGEST = 20_000_000  # bytes of an XML file
 _EDGES = ("xmin", "ymin", "xmax", "ymax")

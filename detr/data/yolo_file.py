@@ -16,7 +16,7 @@ from detr.data.settling import settled
 from detr.data.threads import on_all_cores
 from detr.errors import InputError, UsageError, counted, listed, shortened
 from detr.files import read_text
-from detr.image import IMAGE_SUFFIXES, read_size
+from detr.image_file import IMAGE_SUFFIXES, read_size
 
 _OVER = 0.01  # by so much a value may lie outside of the image; the box is clipped as any other
 _MOST_TOLD = 3  # of the rows that are wrong

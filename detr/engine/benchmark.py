@@ -28,7 +28,8 @@ from detr.data.coco import CocoDataset
 from detr.engine.cost import TYPICAL
 from detr.errors import UsageError, did_you_mean
 from detr.evaluation.validate import validate
-from detr.image import InputConfig, as_input, padded, read_image, resized
+from detr.image import InputConfig, as_input, padded, resized
+from detr.image_file import read_image
 from detr.models import Network
 from detr.models.postprocess import select
 from detr.runtime.memory import Memory

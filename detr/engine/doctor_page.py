@@ -20,7 +20,8 @@ from detr.draw import draw
 from detr.engine.page import Section, write_page
 from detr.engine.results import write_image
 from detr.errors import counted
-from detr.image import RGB, read_image
+from detr.image import RGB
+from detr.image_file import read_image
 from detr.records import Detections
 
 _MOST = 6  # pictures of a finding

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from detr.bands import Bands, from_picture
 from detr.errors import InputError, UsageError
-from detr.image import to_pixels
+from detr.image_file import to_pixels
 from detr.video import Frame, Source, frames
 
 Channels = Literal["bgr", "rgb"]

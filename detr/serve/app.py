@@ -26,7 +26,7 @@ from detr.engine.explaining import explain
 from detr.engine.results import Results
 from detr.errors import InputError, UsageError, counted
 from detr.explain import Explanation
-from detr.image import read_image
+from detr.image_file import read_image
 from detr.runtime.settings import Settings
 from detr.serve.batching import Batcher, prepared_alone
 from detr.serve.door import VIDEO, Door

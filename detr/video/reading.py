@@ -27,7 +27,8 @@ from PIL import Image
 
 from detr.bands import Bands, from_picture
 from detr.errors import InputError, TooLarge, counted
-from detr.image import MOST_PIXELS, RGB, count_pictures, looks_like, read_image
+from detr.image import RGB
+from detr.image_file import MOST_PIXELS, count_pictures, looks_like, read_image
 from detr.video.sources import IMAGE_SUFFIXES, Source, find_sources
 
 PATIENCE = (15.0, 30.0)  # seconds a stream may take to open, and to send the next packet

@@ -16,7 +16,7 @@ from PIL import Image
 
 from detr.errors import UsageError, did_you_mean
 from detr.files import read_text
-from detr.image import FORMATS, IMAGE_SUFFIXES
+from detr.image_file import FORMATS, IMAGE_SUFFIXES
 
 Kind = Literal["image", "video", "camera", "url", "pipe", "sequence"]
 

@@ -16,7 +16,8 @@ from detr.data.mosaic import MosaicConfig
 from detr.data.sizes import SizesConfig
 from detr.data.transforms import AugmentConfig
 from detr.errors import InputError
-from detr.image import InputConfig, prepare, read_image, resized
+from detr.image import InputConfig, prepare, resized
+from detr.image_file import read_image
 from tests import programs
 
 SMALL = InputConfig(height=64, width=64)

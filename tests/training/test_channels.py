@@ -14,7 +14,8 @@ from detr.data.opening import open_for_training
 from detr.data.transforms import AugmentConfig
 from detr.engine.detector import Detector
 from detr.errors import InputError
-from detr.image import InputConfig, as_input, read_image
+from detr.image import InputConfig, as_input
+from detr.image_file import read_image
 from detr.models import build_model
 from detr.training.recipe import Recipe
 from detr.training.saved.checkpoint import save_weights

@@ -13,7 +13,7 @@ from typing import Any
 
 from detr.errors import InputError
 from detr.files import write_bytes, write_text
-from detr.image import read_image
+from detr.image_file import read_image
 from detr.training.told.loggers import Tracker
 
 Number = float | int | None
