@@ -42,8 +42,10 @@ def after_evaluation(run: Run, ap: float) -> None:
 
 def _go_back(run: Run, decay: float) -> None:
     """To the best of the first stage, where there was an evaluation; the average goes on with this decay."""
-    if run.counters.best is None or not (run.out / FIRST).is_file():
+    if run.counters.best is None:
         what = "nothing was evaluated before, so it goes on with what there is"
+    elif not (run.out / FIRST).is_file():
+        what = f"{run.out / FIRST} is gone, so it goes on with what there is"
     else:
         state = read_state(run.out / FIRST)
         run.restore(state)
