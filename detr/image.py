@@ -135,8 +135,8 @@ def normalise(image: Tensor, config: InputConfig) -> Tensor:
     scaled = image.to(torch.float32) / 255
     if config.mean is None or config.std is None:
         return scaled
-    mean = torch.tensor(config.mean, device=image.device).view(-1, 1, 1)
-    return (scaled - mean) / torch.tensor(config.std, device=image.device).view(-1, 1, 1)
+    mean, std = (torch.tensor(each).to(image.device, non_blocking=True) for each in (config.mean, config.std))
+    return (scaled - mean[:, None, None]) / std[:, None, None]
 
 
 def as_input(images: Tensor, padding: Tensor | None, config: InputConfig) -> Tensor:
@@ -144,4 +144,4 @@ def as_input(images: Tensor, padding: Tensor | None, config: InputConfig) -> Ten
     if images.dtype != torch.uint8:
         return images
     values = normalise(images, config)
-    return values if padding is None else values.masked_fill_(padding.to(images.device)[:, None], 0)
+    return values if padding is None else values.masked_fill_(padding.to(images.device, non_blocking=True)[:, None], 0)

@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+# Where there is no GPU, Triton's kernels are interpreted; triton reads this when it is first imported, as torchvision
+# does below.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from detr.data.coco import CocoDataset, read_annotations
 from detr.data.shapes import make_shapes
 from detr.data.sources import find_splits
@@ -18,10 +23,6 @@ from tests.small import BlobFinder, small_recipe
 
 # Layers this small take longer on several threads, and many times as long where these wait for each other's core.
 torch.set_num_threads(1)
-
-# Where there is no GPU, Triton's kernels are interpreted; triton reads this when it is first imported.
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 
 # The same examples in every run, unless others are asked for: DETR_SEARCH=1 looks for new ones.
 hypothesis.settings.register_profile("same every time", derandomize="DETR_SEARCH" not in os.environ)

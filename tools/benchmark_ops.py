@@ -80,13 +80,16 @@ class Given(NamedTuple):
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), help="Write the table to this Markdown file too.")
+@click.option("--cpu/--no-cpu", default=True, help="Whether the CPU is measured; a CUDA device is where there is one.")
 @click.option("--threads", multiple=True, type=int, default=(1, 2), show_default=True, help="On the CPU.")
 @click.option("--only", help="Only sizes with this in their name.")
 @click.option("--seconds", default=6.0, show_default=True, help="For each size, direction and number of threads.")
 @click.option("--compile", "compiled", is_flag=True, help="Also both plain forms under torch.compile.")
-def main(out: Path | None, threads: tuple[int, ...], only: str | None, seconds: float, compiled: bool) -> None:
+def main(
+    out: Path | None, cpu: bool, threads: tuple[int, ...], only: str | None, seconds: float, compiled: bool
+) -> None:
     lines = ["# Deformable attention: the forms side by side", ""]
-    for number in threads:
+    for number in threads if cpu else ():
         torch.set_num_threads(number)
         title = f"## CPU, float32, {number} thread{'s' if number > 1 else ''}"
         lines += table(title, CPU_SIZES, ways("cpu", compiled), torch.device("cpu"), torch.float32, only, seconds)

@@ -1,7 +1,7 @@
 """Compile the Triton kernels for a GPU without having one: registers, spills and how wide memory is read.
 
-    python tools/compile_kernels.py                 # for an H100 or H200 (compute capability 9.0)
-    python tools/compile_kernels.py --capability 80
+    python tools/compile_kernels.py                 # from a T4 (compute capability 7.5) to a consumer Blackwell (12.0)
+    python tools/compile_kernels.py --capability 90 # an H100 or H200
 
 A kernel that spills registers, or reads the value in less than 16 bytes at a time, is slower than it need be.
 """
@@ -12,6 +12,7 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import click
@@ -26,24 +27,31 @@ TYPES = {"fp32": "*fp32", "bf16": "*bf16", "fp16": "*fp16"}
 
 
 @click.command()
-@click.option("--capability", default=90, show_default=True, help="Of the GPU: 80 is an A100, 90 an H100 or H200.")
+@click.option(
+    "--capability",
+    multiple=True,
+    default=(75, 80, 86, 89, 90, 100, 120),
+    show_default=True,
+    help="Of the GPU: 80 is an A100, 90 an H100 or H200.",
+)
 @click.option("--channels", default=32, show_default=True, help="Of a head.")
 @click.option("--points", default=16, show_default=True, help="Of a query and head, on all levels.")
 @click.option("--warps", default=4, show_default=True)
 @click.option("--queries", default=16, show_default=True, help="Of a program.")
-def main(capability: int, channels: int, points: int, warps: int, queries: int) -> None:
-    for name, type_of_value in TYPES.items():
-        for kernel, exact in ((forward_kernel, None), (backward_kernel, False), (backward_kernel, True)):
-            settings = settings_for(channels=channels, points=points, queries=queries, exact=exact)
-            binary = compiled(kernel, type_of_value, settings, capability=capability, warps=warps)
-            words = {None: "forward", False: "backward", True: "backward, exact"}[exact]
-            click.echo(f"{name} {words}: {report(binary)}")
+def main(capability: tuple[int, ...], channels: int, points: int, warps: int, queries: int) -> None:
+    kernels = ((forward_kernel, None), (backward_kernel, False), (backward_kernel, True))
+    for target, (name, type_of_value), (kernel, exact) in product(capability, TYPES.items(), kernels):
+        settings = settings_for(channels=channels, points=points, queries=queries, exact=exact)
+        binary = compiled(kernel, type_of_value, settings, capability=target, warps=warps)
+        words = {None: "forward", False: "backward", True: "backward, exact"}[exact]
+        click.echo(f"{target} {name} {words}: {report(binary)}")
 
 
 def settings_for(*, channels: int, points: int, queries: int, exact: bool | None) -> dict:
     """The constants of a kernel: boxes as references, four levels, no padding. `exact` is of the backward pass."""
     settings = {
         "HEADS": 8, "POINTS": points, "CHANNELS": channels, "LEVELS": 1, "SIDES": 4, "BILINEAR": True, "PADDED": False,
+        "WIDE": False,
         "NUMBER": tl.float32, "BLOCK_Q": queries, "BLOCK_P": triton.next_power_of_2(points),
         "BLOCK_D": triton.next_power_of_2(channels),
     }  # fmt: skip

@@ -168,7 +168,7 @@ class Criterion(nn.Module):
         if len(targets) != len(boxes):
             raise InputError(f"{len(targets)} targets for {len(boxes)} images; expected one Target for each image")
         if self.slots is not None and self.slots.device != boxes.device:
-            self.slots = self.slots.to(boxes.device)
+            self.slots = self.slots.to(boxes.device, non_blocking=True)
         return in_one_row(targets, device=boxes.device, dtype=precise_enough(output), slots=self.slots)
 
     def _say_if_too_many(self, truth: Truth, heads: list[Head]) -> None:

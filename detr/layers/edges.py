@@ -6,6 +6,8 @@ Moves are in sides of the start box, times `scale`; they come in the order left,
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -32,9 +34,10 @@ def bin_positions(
     assert bins >= 5 and bins % 2 == 1, "there is a bin in the middle, and two on each side of it"
     reach = abs(up) * abs(scale)
     step = (reach + 1) ** (2 / (bins - 3))
-    inner = step ** torch.arange(1, bins // 2, dtype=torch.float64) - 1
-    half = torch.cat([inner, torch.tensor([2 * reach], dtype=torch.float64)])
-    return torch.cat([-half.flip(0), torch.zeros(1, dtype=torch.float64), half]).to(dtype).to(device)
+    made: dict[str, Any] = {"dtype": torch.float64, "device": "cpu" if torch.device(device).type == "mps" else device}
+    inner = step ** torch.arange(1, bins // 2, **made) - 1
+    half = torch.cat([inner, torch.full((1,), 2 * reach, **made)])
+    return torch.cat([-half.flip(0), torch.zeros(1, **made), half]).to(dtype).to(device)
 
 
 def expected_moves(logits: Tensor, positions: Tensor) -> Tensor:

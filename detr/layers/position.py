@@ -92,21 +92,21 @@ def anchors(
 @kept
 def _sine_table(height: int, width: int, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     assert channels % 4 == 0
-    omega = torch.arange(channels // 4, dtype=torch.float32) / (channels // 4)
-    omega = 1.0 / _TEMPERATURE**omega
-    x, y = torch.meshgrid(
-        torch.arange(width, dtype=torch.float32), torch.arange(height, dtype=torch.float32), indexing="ij"
+    quarter, columns, rows = (
+        torch.arange(count, dtype=torch.float32, device=device) for count in (channels // 4, width, height)
     )
+    omega = 1.0 / _TEMPERATURE ** (quarter / (channels // 4))
+    x, y = torch.meshgrid(columns, rows, indexing="ij")
     x, y = x.flatten()[:, None] * omega, y.flatten()[:, None] * omega
-    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], 1).to(device, dtype)
+    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], 1).to(dtype)
 
 
 @kept
 def _anchors(
     shapes: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    logits, valid = _proposals(cell_centres(shapes, None, torch.device("cpu"))[0], shapes)
-    return logits.to(device, dtype), None if _all_valid(shapes) else valid.to(device)
+    logits, valid = _proposals(cell_centres(shapes, None, device)[0], shapes)
+    return logits.to(dtype), None if _all_valid(shapes) else valid
 
 
 def _all_valid(shapes: tuple[tuple[int, int], ...]) -> bool:

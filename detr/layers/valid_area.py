@@ -28,8 +28,12 @@ def valid_ratios(padding: Tensor | None, shapes: Shapes) -> Tensor | None:
     """[B, L, 2], the share of each level's width and height that is image; None where all is."""
     if padding is None:
         return None
-    frames = torch.tensor([(width, height) for height, width in shapes], dtype=torch.float32, device=padding.device)
-    return valid_sizes(padding, shapes) / frames
+    widths, heights = valid_sizes(padding, shapes).unbind(-1)
+    shares = [
+        torch.stack([widths[:, level] / width, heights[:, level] / height], -1)
+        for level, (height, width) in enumerate(shapes)
+    ]
+    return torch.stack(shares, 1)
 
 
 def cell_centres(shapes: Shapes, padding: Tensor | None, device: torch.device) -> Tensor:
@@ -37,14 +41,12 @@ def cell_centres(shapes: Shapes, padding: Tensor | None, device: torch.device) -
     sizes = None if padding is None else valid_sizes(padding, shapes)
     levels = []
     for level, (height, width) in enumerate(shapes):
-        y, x = torch.meshgrid(
-            torch.arange(height, dtype=torch.float32, device=device),
-            torch.arange(width, dtype=torch.float32, device=device),
-            indexing="ij",
-        )
-        cells = torch.stack([x, y], -1).flatten(0, 1)[None] + 0.5
-        size = torch.tensor([width, height], device=device)[None, None] if sizes is None else sizes[:, level, None]
-        levels.append(cells / size)
+        x, y = (torch.arange(side, dtype=torch.float32, device=device) + 0.5 for side in (width, height))
+        if sizes is None:
+            x, y = x / width, y / height
+        y, x = torch.meshgrid(y, x, indexing="ij")
+        cells = torch.stack([x, y], -1).flatten(0, 1)[None]
+        levels.append(cells if sizes is None else cells / sizes[:, level, None])
     return torch.cat(levels, 1)
 
 

@@ -51,7 +51,9 @@ class ContrastiveDenoising(nn.Module):
         super().__init__()
         self.num_classes, self.num_denoising = num_classes, num_denoising
         self.label_noise, self.box_noise, self.turned = label_noise, box_noise, turned
-        self.filled, self.slots, self.eps = filled, slots, eps
+        self.filled, self.eps = filled, eps
+        self.slots: Tensor | None
+        self.register_buffer("slots", None if slots is None else torch.tensor(slots), persistent=False)
         self.class_embedding = nn.Embedding(num_classes + 1, channels, padding_idx=num_classes)
 
     def forward(self, targets: Sequence[Target], num_matching: int) -> tuple[Tensor, Tensor, Tensor, Noised] | None:
@@ -109,7 +111,7 @@ class ContrastiveDenoising(nn.Module):
         )
 
     def _slots(self, labels: Tensor) -> Tensor:
-        return labels if self.slots is None else labels.new_tensor(self.slots)[labels]
+        return labels if self.slots is None else self.slots[labels]
 
     def _moved(self, boxes: Tensor, negative: Tensor) -> Tensor:
         """Corners move by up to half a side, those of negative copies by half a side to a whole one."""

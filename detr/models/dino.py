@@ -160,7 +160,8 @@ class LookForwardTwiceDecoder(nn.Module):
     def _position(self, places: Tensor, x: Tensor) -> Tensor:
         """Of the boxes as shares of the finest level's frame; y before x, as officially"""
         finest = places if places.dim() == 3 else places[:, :, 0]
-        waves = sine_of_boxes(finest[..., [1, 0, 2, 3]], x.shape[-1] // 2)
+        x_, y_, sides = finest.split((1, 1, 2), -1)  # an index would be a copy to the device, in each layer
+        waves = sine_of_boxes(torch.cat([y_, x_, sides], -1), x.shape[-1] // 2)
         return self.position_head(waves.to(x.dtype))
 
     def cut(self) -> None:

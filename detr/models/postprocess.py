@@ -10,6 +10,7 @@ from torch import Tensor
 
 from detr.boxes import cxcywh_to_xyxy
 from detr.layers.position import precise
+from detr.layers.tables import kept
 from detr.records import Detections, Output, Predictions
 
 
@@ -30,7 +31,7 @@ class Scoring:
         return self._of_classes(scores.masked_fill(~said, -1.0))
 
     def _of_classes(self, values: Tensor) -> Tensor:
-        return values if self.slots is None else values[..., list(self.slots)]
+        return values if self.slots is None else values[..., _index(self.slots, values.device)]
 
 
 def select(
@@ -46,12 +47,12 @@ def select(
 
     `sizes` are the (h, w) of the images as the boxes are wanted, `scoring` the network's. Unless that is exclusive, one
     query may give several detections of different classes, as in the official post-processing; boxes may reach over the
-    border. With `classes` only those compete.
+    border. With `classes` only those compete. The detections are on the CPU: how many they are is only known there.
     """
     last = output.layers[-1]
-    frames = torch.tensor([(h, w) for h, w in sizes], device=last.boxes.device).view(-1, 2)
+    frames = torch.tensor([(h, w) for h, w in sizes]).view(-1, 2).to(last.boxes.device, non_blocking=True)
     ranked = best(last, frames, scoring=scoring, max_det=max_det, classes=classes)
-    return [_above(conf, *each) for each in zip(*ranked, strict=True)]
+    return [_above(conf, *each) for each in zip(*(values.cpu() for values in ranked), strict=True)]
 
 
 def best(
@@ -71,16 +72,21 @@ def best(
     chosen = range(num_classes) if classes is None else list(classes)
     count = last.logits.shape[1] * (1 if scoring.exclusive else len(chosen))
     if classes is not None:
-        others = torch.ones(num_classes, dtype=torch.bool, device=scores.device)
+        others = torch.ones(num_classes, dtype=torch.bool)
         others[chosen] = False
-        scores = scores.masked_fill(others, -1.0)
+        scores = scores.masked_fill(others.to(scores.device, non_blocking=True), -1.0)
     scores, indices = scores.flatten(1).topk(min(max_det, count), dim=1)
     queries, labels = indices // num_classes, indices % num_classes
     boxes = cxcywh_to_xyxy(precise(last.boxes)).gather(1, queries[..., None].expand(-1, -1, 4))
-    scale = sizes[:, [1, 0, 1, 0]].to(boxes.dtype)
+    scale = sizes.flip(-1).repeat(1, 2).to(boxes.dtype)
     return boxes * scale[:, None], scores, labels
 
 
 def _above(conf: float, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
     keep = scores >= max(conf, 0.0)
     return Detections(boxes[keep], scores[keep], labels[keep])
+
+
+@kept
+def _index(slots: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(slots).to(device, non_blocking=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ _BUILD = {"num_warps": 4, "enable_fp_fusion": True}
 _BYTES = 2048  # of the value, for a program at a time: 16 for each thread of four warps
 _NUMBERS = 512  # of the same in the backward pass, which has more to keep in registers
 _MOST_BITS, _LARGEST_EXPONENT = 61, 126  # of whole numbers of 64 bits, and of a float32
+_WIDE = 2**31  # numbers of a value's image, from which on 32 bits can't say where one lies
 
 
 def deformable_attention(
@@ -38,8 +39,8 @@ def deformable_attention(
     added up in whole numbers instead, with 61 bits for the largest sum there can be: then backward gives the same bits
     too, and is more exact. There is no second derivative.
     """
-    sizes = [side for shape in shapes for side in shape]
-    return fused(value, references, offsets, logits, padding, sizes, list(points), method == "bilinear")
+    table = _table(tuple(shapes), tuple(points), value.device)
+    return fused(value, references, offsets, logits, padding, table, method == "bilinear")
 
 
 @torch.library.custom_op("detr::fused_deformable_attention", mutates_args=())
@@ -49,8 +50,7 @@ def fused(
     offsets: Tensor,
     logits: Tensor,
     padding: Tensor | None,
-    sizes: Sequence[int],
-    points: Sequence[int],
+    table: Tensor,
     bilinear: bool,
 ) -> Tensor:
     given = _contiguous(value, references, offsets, logits)
@@ -60,7 +60,7 @@ def fused(
         grid, settings = _launch(given, padding, bilinear, numbers=_BYTES // value.element_size())
         with _on(value.device):
             forward_kernel[grid](
-                *given, _bytes(padding, value), _table(tuple(sizes), tuple(points), value.device), out,
+                *given, _bytes(padding, value), table, out,
                 num_queries, value.shape[1], **settings, **_BUILD,
             )  # fmt: skip
     return out
@@ -74,8 +74,7 @@ def fused_backward(
     offsets: Tensor,
     logits: Tensor,
     padding: Tensor | None,
-    sizes: Sequence[int],
-    points: Sequence[int],
+    table: Tensor,
     bilinear: bool,
     of_references: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -97,27 +96,30 @@ def fused_backward(
         grid, settings = _launch(given, padding, bilinear, numbers=_NUMBERS)
         with _on(value.device):
             backward_kernel[grid](
-                grad, *given, _bytes(padding, value), _table(tuple(sizes), tuple(points), value.device), unit,
+                grad, *given, _bytes(padding, value), table, unit,
                 of_value, by_head, of_offsets, of_logits, logits.shape[1], value.shape[1], **settings,
                 EXACT=exact, OF_REFERENCES=by_head.numel() > 0, BLOCK_L=triton.next_power_of_2(levels),
                 **_BUILD,
             )  # fmt: skip
     if exact:
         of_value = torch.where(largest.isfinite(), of_value * (1 / unit), torch.nan)
-    of_references_ = by_head.sum(2).view_as(references) if by_head.numel() else torch.zeros_like(references)
+    of_references_ = by_head.sum(2).view_as(references) if by_head.numel() else by_head.new_zeros(references.shape)
     return of_value.to(value.dtype), of_references_.to(references.dtype), of_offsets, of_logits
 
 
 def _unit(largest: Tensor, num_queries: int) -> Tensor:
     """A power of two by which sums are counted in whole numbers: a position gets at most `largest` of each query."""
-    most = (largest * max(1, num_queries)).clamp(min=2.0**-_LARGEST_EXPONENT)
-    return torch.exp2((_MOST_BITS - most.log2().ceil()).clamp(max=_LARGEST_EXPONENT))
+    bits = largest.clamp(min=2.0**-_LARGEST_EXPONENT).log2() + math.log2(max(1, num_queries))  # no product to overflow
+    return torch.exp2((_MOST_BITS - bits.ceil()).clamp(max=_LARGEST_EXPONENT))
 
 
 def _launch(
     given: tuple[Tensor, ...], padding: Tensor | None, bilinear: bool, *, numbers: int
-) -> tuple[tuple[int, int], dict[str, Any]]:
-    """The grid of programs, and what both kernels are built for; a program has tiles of so many numbers."""
+) -> tuple[tuple[int], dict[str, Any]]:
+    """The grid of programs, and what both kernels are built for; a program has tiles of so many numbers.
+
+    Of one axis, as a GPU takes 2 ** 31 - 1 programs along the first and 65,535 along any other.
+    """
     value, references, _, logits = given
     batch, num_queries, heads, num_points = logits.shape
     channels = value.shape[-1]
@@ -131,12 +133,13 @@ def _launch(
         "SIDES": references.shape[-1],
         "BILINEAR": bilinear,
         "PADDED": padding is not None,
+        "WIDE": value[0].numel() >= _WIDE,
         "NUMBER": tl.float64 if value.dtype == torch.float64 else tl.float32,
         "BLOCK_Q": queries,
         "BLOCK_P": triton.next_power_of_2(num_points),
         "BLOCK_D": block,
     }
-    return (triton.cdiv(num_queries, queries), batch * heads), settings
+    return (triton.cdiv(num_queries, queries) * batch * heads,), settings
 
 
 def _contiguous(*given: Tensor) -> tuple[Tensor, ...]:
@@ -161,36 +164,49 @@ def _on(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def _table(sizes: tuple[int, ...], points: tuple[int, ...], device: torch.device) -> Tensor:
-    """[P, 5] as the kernels want it; kept, as a copy to a device waits for it"""
-    rows, start = [], 0
-    for level, (height, width, count) in enumerate(zip(sizes[::2], sizes[1::2], points, strict=True)):
-        rows += [(height, width, start, count, level)] * count
+def _table(shapes: tuple[tuple[int, int], ...], points: tuple[int, ...], device: torch.device) -> Tensor:
+    """[P, 5] as the kernels want it.
+
+    Kept; in a graph a part of it. Made outside of the operator, and on the device: memory that an operator keeps would
+    be taken from a CUDA graph's own, and a copy from the host could not be replayed.
+    """
+    build = _built if torch.compiler.is_compiling() else _kept
+    return build(shapes, points, device)
+
+
+def _built(shapes: tuple[tuple[int, int], ...], points: tuple[int, ...], device: torch.device) -> Tensor:
+    levels, start = [], 0
+    for level, ((height, width), count) in enumerate(zip(shapes, points, strict=True)):
+        columns = (height, width, start, count, level)
+        levels.append(
+            torch.stack([torch.full((count,), each, dtype=torch.int32, device=device) for each in columns], 1)
+        )
         start += height * width
-    return torch.tensor(rows, dtype=torch.int32).to(device)
+    return torch.cat(levels)
+
+
+_kept = functools.lru_cache(maxsize=64)(torch.inference_mode(False)(_built))
 
 
 @fused.register_fake
-def _(value, references, offsets, logits, padding, sizes, points, bilinear):
+def _(value, references, offsets, logits, padding, table, bilinear):
     return value.new_empty(*logits.shape[:2], logits.shape[2] * value.shape[-1])
 
 
 @fused_backward.register_fake
-def _(grad, value, references, offsets, logits, padding, sizes, points, bilinear, of_references):
+def _(grad, value, references, offsets, logits, padding, table, bilinear, of_references):
     return tuple(each.new_empty(each.shape) for each in (value, references, offsets, logits))
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.sizes, ctx.points, ctx.bilinear = inputs
+    *tensors, ctx.bilinear = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     needed = ctx.needs_input_grad
-    grads = fused_backward(grad, *ctx.saved_tensors, ctx.sizes, ctx.points, ctx.bilinear, needed[1])
-    return (*(each if wanted else None for each, wanted in zip(grads, needed, strict=False)), None, None, None, None)
+    grads = fused_backward(grad, *ctx.saved_tensors, ctx.bilinear, needed[1])
+    return (*(each if wanted else None for each, wanted in zip(grads, needed, strict=False)), None, None, None)
 
 
 def _no_second_derivative(ctx: Any, *grads: Tensor) -> None:

@@ -28,13 +28,13 @@ def forward_kernel(
     SIDES: tl.constexpr,
     BILINEAR: tl.constexpr,
     PADDED: tl.constexpr,
+    WIDE: tl.constexpr,
     NUMBER: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    image, head = tl.program_id(1) // HEADS, tl.program_id(1) % HEADS
-    queries = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    image, head, queries = _own_part(num_queries, HEADS, BLOCK_Q)
     channels = tl.arange(0, BLOCK_D)
     there, real = queries < num_queries, channels < CHANNELS
     rows = image.to(tl.int64) * num_queries + queries  # [BLOCK_Q] of references
@@ -61,13 +61,13 @@ def forward_kernel(
                     share = weight * share_y * (right if over else 1 - right)
                     near, _, _ = _read(
                         value, padding, column + over, line + down, width, height, start, there, channels, real,
-                        HEADS, CHANNELS, PADDED, NUMBER,
+                        HEADS, CHANNELS, PADDED, WIDE, NUMBER,
                     )  # fmt: skip
                     summed += share[:, None] * near
         else:
             near, _, _ = _read(
                 value, padding, _nearest(x, width), _nearest(y, height), width, height, start, there, channels, real,
-                HEADS, CHANNELS, PADDED, NUMBER,
+                HEADS, CHANNELS, PADDED, WIDE, NUMBER,
             )  # fmt: skip
             summed += weight[:, None] * near
     into = out + ((rows * HEADS + head) * CHANNELS)[:, None] + channels[None, :]
@@ -97,6 +97,7 @@ def backward_kernel(
     SIDES: tl.constexpr,
     BILINEAR: tl.constexpr,
     PADDED: tl.constexpr,
+    WIDE: tl.constexpr,
     NUMBER: tl.constexpr,
     EXACT: tl.constexpr,
     OF_REFERENCES: tl.constexpr,
@@ -105,8 +106,7 @@ def backward_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_L: tl.constexpr,
 ):
-    image, head = tl.program_id(1) // HEADS, tl.program_id(1) % HEADS
-    queries = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    image, head, queries = _own_part(num_queries, HEADS, BLOCK_Q)
     channels, columns, levels = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_L)
     there, real = queries < num_queries, channels < CHANNELS
     rows = image.to(tl.int64) * num_queries + queries
@@ -142,7 +142,7 @@ def backward_kernel(
                     share_x, sign_x = (right if over else 1 - right), (1.0 if over else -1.0)
                     near, position, inside = _read(
                         value, padding, column + over, line + down, width, height, start, there, channels, real,
-                        HEADS, CHANNELS, PADDED, NUMBER,
+                        HEADS, CHANNELS, PADDED, WIDE, NUMBER,
                     )  # fmt: skip
                     product = tl.sum(near * wanted, 1)
                     of_weight += share_x * share_y * product
@@ -167,7 +167,7 @@ def backward_kernel(
         else:
             near, position, inside = _read(
                 value, padding, _nearest(x, width), _nearest(y, height), width, height, start, there, channels, real,
-                HEADS, CHANNELS, PADDED, NUMBER,
+                HEADS, CHANNELS, PADDED, WIDE, NUMBER,
             )  # fmt: skip
             of_weight += tl.sum(near * wanted, 1)
             _add(
@@ -191,6 +191,15 @@ def backward_kernel(
         if SIDES == 4:
             tl.store(grad_references + at + 2, of_width, mask=mask)
             tl.store(grad_references + at + 3, of_height, mask=mask)
+
+
+@triton.jit
+def _own_part(num_queries, HEADS: tl.constexpr, BLOCK_Q: tl.constexpr):
+    """Image, head and queries [BLOCK_Q] of this program; those of one head lie beside each other."""
+    blocks = (num_queries + BLOCK_Q - 1) // BLOCK_Q
+    several = tl.program_id(0) // blocks
+    queries = (tl.program_id(0) % blocks) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    return several // HEADS, several % HEADS, queries
 
 
 @triton.jit
@@ -244,13 +253,15 @@ def _nearest(x, size):
 @triton.jit
 def _read(
     value, padding, column, line, width, height, start, there, channels, real,
-    HEADS: tl.constexpr, CHANNELS: tl.constexpr, PADDED: tl.constexpr, NUMBER: tl.constexpr,
+    HEADS: tl.constexpr, CHANNELS: tl.constexpr, PADDED: tl.constexpr, WIDE: tl.constexpr, NUMBER: tl.constexpr,
 ):  # fmt: skip
     """The value at (column, line) [BLOCK_Q, BLOCK_D], zeros outside and where there is no image; where that lies."""
     inside = there & (column >= 0) & (column < width) & (line >= 0) & (line < height)
     position = start + line * width + column
     if PADDED:
         inside = inside & (tl.load(padding + position, mask=inside, other=1) == 0)
+    if WIDE:
+        position = position.to(tl.int64)
     from_ = value + (position * (HEADS * CHANNELS))[:, None] + channels[None, :]
     near = tl.load(from_, mask=inside[:, None] & real[None, :], other=0.0).to(NUMBER)
     return near, position, inside

@@ -16,6 +16,7 @@ from PIL import features
 from detr import __version__
 from detr.errors import counted
 from detr.files import home
+from detr.runtime.device import computes_bfloat16
 from detr.video.codecs import encoders
 
 EXTRAS = {
@@ -62,7 +63,7 @@ def _devices() -> Iterator[Line]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index in range(count):
         properties = torch.cuda.get_device_properties(index)
-        bfloat16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+        bfloat16 = "bf16" if computes_bfloat16(torch.device("cuda", index)) else "no bf16"
         kind = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, {properties.major}.{properties.minor}"
         yield Line(f"GPU {index}", f"{kind}, {bfloat16}")
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"

@@ -12,10 +12,11 @@ from detr.errors import UsageError
 def choose_device(text: str = "auto") -> torch.device:
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`, or a GPU's number; UsageError for one that isn't there.
 
-    `auto` is the first GPU, or the CPU where there is none.
+    `auto` is the first GPU, or the CPU where there is none. A GPU always has its number, which some of PyTorch's
+    functions ask for.
     """
     if text == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device("cuda", int(text)) if text.isdecimal() else torch.device(text)
     except RuntimeError:
@@ -24,6 +25,7 @@ def choose_device(text: str = "auto") -> torch.device:
         ) from None
     if device.type == "cuda":
         _require_gpu(device, text)
+        device = torch.device("cuda", device.index or 0)
     elif device.type == "mps":
         if not torch.backends.mps.is_available():
             raise UsageError("device 'mps': there is no Apple GPU here; use --device cpu")
@@ -43,6 +45,12 @@ def default_workers(processes: int = 1) -> int:
 def half_type(device: torch.device) -> torch.dtype:
     """What `half` computes in: float16 on a GPU, bfloat16 on a CPU."""
     return torch.bfloat16 if device.type == "cpu" else torch.float16
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether this GPU has units for bfloat16; one that has not (before Ampere) emulates it, slower than float32."""
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _require_gpu(device: torch.device, text: str) -> None:

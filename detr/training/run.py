@@ -15,6 +15,7 @@ from detr.criterion import Criterion, criterion_for
 from detr.errors import UsageError, counted
 from detr.models import build_model
 from detr.models.network import DetectionNetwork
+from detr.runtime.device import computes_bfloat16
 from detr.runtime.distributed import Team
 from detr.runtime.interruption import Interruption
 from detr.training.learning.average import Average
@@ -208,7 +209,7 @@ def precision_of(amp: str, device: torch.device) -> torch.dtype | None:
     if amp == "off" or (amp == "auto" and device.type == "cpu"):
         return None
     if amp == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if device.type == "cuda" and computes_bfloat16(device) else torch.float16
     if amp == "fp16" and device.type == "cpu":
         raise UsageError("train.amp=fp16 needs a GPU; on a CPU use bf16 or off")
     return {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]

@@ -8,6 +8,7 @@ from detr.layers.tables import kept
 from detr.layers.valid_area import cell_centres
 from detr.models import MODELS, build_model
 from detr.models.presets import preset
+from detr.ops import choice, kernels
 
 ONE_OF_EACH = [
     "detr-r50",
@@ -51,6 +52,27 @@ def test_a_network_is_one_graph_for_the_compiler(network):
     answer = torch.compile(network, fullgraph=True, backend="eager")(IMAGES).layers[-1]
     torch.testing.assert_close(answer.logits, expected.logits)
     torch.testing.assert_close(answer.boxes, expected.boxes)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["rtdetrv2-r18", "dfine-n", "deformable-detr-r50-two-stage"])
+def test_a_graph_for_a_device_has_no_step_on_the_cpu(name, smaller, monkeypatch):
+    """Which would keep a GPU from replaying it."""
+    pytest.importorskip("triton", reason="the kernels of a GPU need Triton")
+    monkeypatch.setattr(choice, "_why_not_triton", lambda value: None)
+    torch._dynamo.reset()
+    network = build_model(smaller(name, num_layers=1)).eval().deploy().to("meta")
+    steps = []
+
+    def note(graph, inputs):
+        steps.extend((node.name, node.meta.get("example_value")) for node in graph.graph.nodes)
+        return graph
+
+    with kernels("triton"):
+        torch.compile(network, fullgraph=True, backend=note)(IMAGES.to("meta"))
+    tensors = [(name, value) for name, value in steps if isinstance(value, torch.Tensor)]
+    assert len(tensors) > 50
+    assert [name for name, value in tensors if value.device.type != "meta"] == []
 
 
 @pytest.mark.parametrize("side", [1, 2, 20, 49, 50, 51, 80])

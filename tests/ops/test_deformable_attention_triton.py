@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("triton", reason="the fused kernels need Triton")
 
 from detr.ops import deformable_attention, kernels
-from detr.ops.deformable_attention_triton import _unit, fused, fused_backward
+from detr.ops.deformable_attention_triton import _table, _unit, fused, fused_backward
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHAPES, POINTS, POSITIONS = ((3, 5), (2, 2), (1, 1)), (2, 1, 3), 20
@@ -90,6 +90,14 @@ def test_any_number_of_queries_and_channels(queries, channels):
     assert_alike(answers("triton", tensors), answers("grid_sample", tensors), rtol=1e-12, atol=1e-12)
 
 
+def test_places_that_32_bits_cannot_say_are_counted_in_64(monkeypatch):
+    monkeypatch.setattr("detr.ops.deformable_attention_triton._WIDE", 1)
+    tensors, options = given(), {"padding": padded()}
+    assert_alike(
+        answers("triton", tensors, **options), answers("grid_sample", tensors, **options), rtol=1e-12, atol=1e-12
+    )
+
+
 def test_no_queries_give_an_empty_output_and_no_gradient():
     found = answers("triton", given(queries=0))
     assert found["output"].shape == (2, 0, 10)
@@ -159,14 +167,14 @@ def test_a_gradient_that_is_no_number_is_not_hidden_by_counting(bad):
 def test_sums_in_whole_numbers_have_room(largest):
     unit = _unit(torch.tensor(largest, dtype=torch.float64), 20_000)
     assert 20_000 * largest * unit <= 2.0**61
+    assert _unit(torch.tensor(largest), 20_000) == unit.float()
     assert unit.log2() == unit.log2().round()
     assert largest != 1.0 or 20_000 * largest * unit > 2.0**59
 
 
 def operator_arguments(dtype=torch.float64):
     value, references, offsets, logits = given(dtype=dtype)
-    sizes = [side for shape in SHAPES for side in shape]
-    return value, references, offsets, logits, padded(), sizes, list(POINTS), True
+    return value, references, offsets, logits, padded(), _table(SHAPES, POINTS, value.device), True
 
 
 def test_the_operator_keeps_what_it_promises_to_pytorch():
@@ -179,10 +187,10 @@ def test_the_operator_keeps_what_it_promises_to_pytorch():
 
 
 def test_gradients_are_those_of_finite_differences():
-    value, references, offsets, logits, padding, sizes, points, _ = operator_arguments()
+    value, references, offsets, logits, *rest = operator_arguments()
     few = [value, references[:, :1], offsets[:, :1], logits[:, :1]]
     few = [tensor.detach().clone().requires_grad_() for tensor in few]
-    torch.autograd.gradcheck(lambda *parts: fused(*parts, padding, sizes, points, True), few, fast_mode=True)
+    torch.autograd.gradcheck(lambda *parts: fused(*parts, *rest), few, fast_mode=True)
 
 
 def test_a_second_derivative_is_refused():

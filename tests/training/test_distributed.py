@@ -74,6 +74,12 @@ def test_an_unknown_device_is_refused(name):
         choose_device(name)
 
 
+def test_a_gpu_has_its_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(choose_device(name)) for name in ("auto", "cuda", "1")] == ["cuda:0", "cuda:0", "cuda:1"]
+
+
 def test_cuda_where_there_is_none_comes_with_a_hint(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto").type == "cpu"

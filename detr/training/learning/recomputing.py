@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from detr.layers.deformable import DeformableDecoderLayer, DeformableEncoderLayer
@@ -48,11 +49,11 @@ def _recomputing(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 def _without_counting(module: nn.Module) -> AbstractContextManager[None]:
-    return _norms_at_rest([each for each in module.modules() if isinstance(each, nn.BatchNorm2d) and each.training])
+    return _norms_at_rest([each for each in module.modules() if isinstance(each, _BatchNorm) and each.training])
 
 
 @contextmanager
-def _norms_at_rest(norms: list[nn.BatchNorm2d]) -> Iterator[None]:
+def _norms_at_rest(norms: list[_BatchNorm]) -> Iterator[None]:
     """Inside, norms in training leave their statistics as they are."""
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:

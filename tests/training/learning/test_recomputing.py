@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from detr.classes import Classes
 from detr.config import validated
@@ -10,7 +11,7 @@ from detr.errors import UsageError
 from detr.models import build_model
 from detr.records import Target
 from detr.training.learning.compiling import compile_parts
-from detr.training.learning.recomputing import LAYERS, recompute
+from detr.training.learning.recomputing import LAYERS, _without_counting, recompute
 from detr.training.recipe import Recipe
 
 CLASSES = Classes.from_names(["circle", "square"])
@@ -92,3 +93,10 @@ def test_backbone_and_encoder_are_compiled_in_place_and_copies_are_not(monkeypat
 def test_compiling_and_recomputing_exclude_each_other():
     with pytest.raises(UsageError, match="exclude each other"):
         validated(Recipe, {"model": {}, "train": {"compile": True, "activation_checkpointing": True}}, "test")
+
+
+def test_norms_that_see_all_processes_rest_as_others_do():
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)))
+    with _without_counting(network):
+        assert network[1].momentum == 0.0
+    assert network[1].momentum == 0.1
