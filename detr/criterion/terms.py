@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import torch
@@ -151,7 +150,9 @@ class EdgeLosses:
 
     def _fgl(self, edges: Edges, assignment: Assignment, quality: Tensor) -> Tensor:
         start = edges.start[assignment.place].detach()
-        positions = _positions(edges.logits.shape[-1], self.scale, self.up, start.device, start.dtype)
+        positions = bin_positions(
+            edges.logits.shape[-1], scale=self.scale, up=self.up, dtype=start.dtype, device=start.device
+        )
         left, right_share = edges_from_boxes(assignment.boxes, start, positions, scale=self.scale)
         each = fgl(edges.logits[assignment.place], left, right_share)
         return (each * quality[:, None]).sum() / assignment.normaliser
@@ -179,9 +180,3 @@ def _qualities(head: Head, assignment: Assignment) -> Tensor:
     quality = torch.zeros_like(head.logits)
     quality[assignment.cell] = assignment.overlap(head)
     return quality
-
-
-@cache
-def _positions(bins: int, scale: float, up: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Kept on the device: moving them there would wait for it."""
-    return bin_positions(bins, scale=scale, up=up).to(device, dtype)

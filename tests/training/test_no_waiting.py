@@ -14,7 +14,7 @@ from detr.runtime.distributed import Team
 from detr.runtime.interruption import Interruption
 from detr.training.optimizer import groups_by_role
 from detr.training.run import assemble
-from detr.training.step import take_step
+from detr.training.step import gradients, take_step
 from tests.elsewhere import DEVICE, elsewhere
 from tests.small import small_recipe
 
@@ -37,7 +37,7 @@ def run_of(network, place):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_step_waits_once_and_an_answer_never(name, smaller, monkeypatch):
-    network = build_model(smaller(name, num_layers=2)).train()
+    network = build_model(smaller(name, num_layers=2 if name == "dfine-n" else 1)).train()
     input = network.config.input
     place, deployed = copy.deepcopy(network), network.deploy()
     padding = torch.zeros(2, 64, 64, dtype=torch.bool) if input.keeps_aspect else None
@@ -47,7 +47,7 @@ def test_a_step_waits_once_and_an_answer_never(name, smaller, monkeypatch):
         deployed.to(DEVICE)
         watching.looks = 0
         watching.faults.clear()  # the way of the weights to the device
-        take_step(run, [batch])
+        (take_step if name == "dfine-n" else gradients)(run, [batch])  # what comes after them is the same for all
         assert (watching.faults, watching.looks) == (set(), 1)
         batch = batch.to(DEVICE, non_blocking=True)
         with torch.no_grad():
@@ -64,7 +64,7 @@ def test_what_waits_is_noticed(monkeypatch):
         for look in (lambda: values[0].item(), lambda: values[values > 2], lambda: values.nonzero()):
             with pytest.raises((RuntimeError, torch._subclasses.fake_tensor.UnsupportedOperatorException)):
                 look()
-        with pytest.raises(RuntimeError, match="two different devices"):
+        with pytest.raises(RuntimeError, match="device"):
             values + torch.zeros(4)
         values[[2, 1]]
         torch.zeros(4).to(DEVICE)
