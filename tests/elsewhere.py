@@ -16,6 +16,7 @@ from detr.ops import choice, kernels
 
 DEVICE = "lazy:0"
 """PyTorch's backward pass takes tensors of it without asking for a driver."""
+FAKE = FakeTensorMode(allow_non_fake_inputs=True)
 COPIES = ("aten::_to_copy", "aten::copy_")
 INDEXED = ("aten::index", "aten::index_put", "aten::index_put_")
 
@@ -64,19 +65,14 @@ def place():
 @contextmanager
 def elsewhere(monkeypatch):
     """A block whose tensors have no numbers. Whatever needs one of `DEVICE`, or tensors of several devices together, is
-    an error; `cpu().numpy()` alone gives zeros, and counts as a look."""
+    an error; `cpu().numpy()` alone gives zeros, and counts as a look. `forget_tables` before and after such tests."""
     monkeypatch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
     monkeypatch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: ["lazy"])
     monkeypatch.setattr(torch, "autocast", lambda *kind, **settings: nullcontext())
     monkeypatch.setattr(FakeTensor, "numpy", lambda self: np.zeros(self.shape), raising=False)
     monkeypatch.setattr(choice, "_why_not_triton", lambda value: None)
-    forget_tables()
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    try:
-        with fake, Watching() as watching, torch.autograd.set_multithreading_enabled(False), kernels("triton"):
-            yield watching
-    finally:
-        forget_tables()
+    with FAKE, Watching() as watching, torch.autograd.set_multithreading_enabled(False), kernels("triton"):
+        yield watching
 
 
 def forget_tables():

@@ -15,12 +15,19 @@ from detr.runtime.interruption import Interruption
 from detr.training.optimizer import groups_by_role
 from detr.training.run import assemble
 from detr.training.step import gradients, take_step
-from tests.elsewhere import DEVICE, elsewhere
+from tests.elsewhere import DEVICE, elsewhere, forget_tables
 from tests.small import small_recipe
 
 pytest.importorskip("triton", reason="the kernels of a GPU need Triton")
 
 PRESETS = ["detr-r50", "deformable-detr-r50-two-stage", "dino-r50-4scale", "rtdetrv2-r18-dsp", "dfine-n", "deimv2-n"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_tables():
+    forget_tables()
+    yield
+    forget_tables()
 
 
 def target(count):
