@@ -12,7 +12,7 @@ from detr.models.postprocess import best
 from detr.records import Batch, Target
 from detr.runtime.distributed import Team
 from detr.runtime.interruption import Interruption
-from detr.training.optimizer import groups_by_role
+from detr.training.learning.optimizer import groups_by_role
 from detr.training.run import assemble
 from detr.training.step import gradients, take_step
 from tests.elsewhere import DEVICE, elsewhere, forget_tables
