@@ -10,7 +10,6 @@ from detr.cli.flags import together
 from detr.errors import UsageError
 
 if TYPE_CHECKING:
-    from detr.export import Calibration
     from detr.runtime.runner import Runner
 
 
@@ -59,6 +58,7 @@ def exported_runner(
             raise UsageError(f"{flag}: {weights} was exported with its own; export it again to change them")
         return open_runner(weights, half=half)
 
+    from detr.export.proven import calibration_of
     from detr.models import load_model
     from detr.runtime.settings import input_of_size, set_effort
 
@@ -72,16 +72,6 @@ def exported_runner(
         calibration=None if calibrate is None else calibration_of(calibrate),
         say=lambda line: click.echo(line, err=True),
     )
-
-
-def calibration_of(data: str) -> Calibration:
-    """The images of a data set's `train` split, or of the first that it has."""
-    from detr.data.opening import open_split
-    from detr.data.sources import find_splits
-    from detr.export import Calibration
-
-    splits = find_splits(data)
-    return Calibration(open_split(splits.get("train") or next(iter(splits.values()))))
 
 
 def _require_sense(weights: str, given: bool, backend: str, int8: bool, calibrate: str | None) -> None:

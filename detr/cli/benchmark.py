@@ -181,8 +181,8 @@ class _Maker:
             device = choose_device(self.device)
             return TorchRunner(self.network, device=device, half=self.way.half, compile=self.way.compile)
 
-        from detr.cli.backend import calibration_of
         from detr.export import runner_for
+        from detr.export.proven import calibration_of
 
         return runner_for(
             self.way.backend,

@@ -9,22 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detr.cli import flags
-from detr.cli.backend import calibration_of
 from detr.cli.help import Verb
-from detr.cli.plain import Finite, sides
-from detr.errors import InputError, UsageError, did_you_mean
+from detr.cli.plain import Finite, sides, to_stderr
+from detr.errors import UsageError, did_you_mean
 from detr.files import require_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from detr.bands import Bands
     from detr.data.coco import CocoDataset
-    from detr.export import FileRunner, Form, Verdict
+    from detr.export import Form
     from detr.models import Network
-    from detr.runtime.runner import Runner
-
-_DRAWN = 16  # generated pictures, where no data is given
 
 
 @click.command(cls=Verb, context_settings={"show_default": True})
@@ -75,6 +68,7 @@ def command(weights: str, formats: str, as_json: bool, **options: Any) -> None:
       detr export best.safetensors --format openvino --int8 --calibrate my-data
     """
     from detr.export import require_format, require_weights
+    from detr.export.proven import path_for
 
     require_weights(weights)
     names = [name.strip() for name in formats.split(",") if name.strip()]
@@ -87,10 +81,9 @@ def command(weights: str, formats: str, as_json: bool, **options: Any) -> None:
         require_format(name, int8=options["int8"])
     form = _form(**options)
     network = _network(weights, **options)
-    paths = {name: _path(weights, name, **options) for name in names}
+    kind = {"half": options["half"], "int8": options["int8"]}
+    paths = {name: path_for(weights, name, options["out"], **kind) for name in names}
     for path in paths.values():
-        if path.is_dir():
-            raise UsageError(f"{path} is a folder; expected a file to write, or a folder without a suffix")
         require_writable(path.parent)
     dataset = None if options["data"] is None else dataset_of(options["data"], options["split"], options["images"])
     reports = [_exported(network, name, path, form, dataset, **options) for name, path in paths.items()]
@@ -125,93 +118,29 @@ def _form(dynamic: str | None, **options: Any) -> Form:
     )
 
 
-def _path(weights: str, format: str, out: Path | None, half: bool, int8: bool, **_: Any) -> Path:
-    from detr.export import SUFFIXES
-
-    suffix = SUFFIXES[format]
-    if out is not None and out.suffix == suffix:
-        return out
-    if out is not None and out.suffix in SUFFIXES.values():
-        raise UsageError(f"--out {out}: a file of {format} ends in {suffix}; name a folder for several formats")
-    stem = Path(weights).stem + ("-half" if half else "") + ("-int8" if int8 else "")
-    return (Path() if out is None else out) / f"{stem}{suffix}"
-
-
 def _exported(
     network: Network, format: str, path: Path, form: Form, dataset: CocoDataset | None, **options: Any
 ) -> dict[str, Any]:
     from dataclasses import replace
 
-    from detr.export import Building, form_for, open_runner, renamed, verify, write
+    from detr.export import Building, form_for
+    from detr.export.proven import calibration_of, write_proven
 
     if options["dynamic"] is None and not form.preprocessing:
         form = replace(form, open_size=form_for(network).open_size)
-    calibration = calibration_of(options["calibrate"]) if options["int8"] else None
-    verifying = options["verify"]
-    aside = path.with_name(f"{path.stem}.unverified{path.suffix}") if verifying else path
-    building = Building(options["max_batch"], options["workspace"])
-    write(format, network, aside, calibration=calibration, form=form, building=building)
-    report: dict[str, Any] = {"file": str(path), "format": format, "megabytes": _megabytes(aside), "verified": None}
-    if not verifying:
-        click.echo(f"{path}: {report['megabytes']:.1f} MB, not verified", err=True)
-        return report
-    runner = open_runner(aside)
-    pictures = _pictures(dataset, options["most"], network.config.input.channels)
-    verdict = verify(network, runner, pictures)
-    said = "generated pictures" if dataset is None else str(options["data"])
-    problem = None if verdict.ok else verdict.text
-    if dataset is not None and problem is None:
-        report["AP"] = _average_precision(network, runner, dataset, **options)
-        problem = _of_ap(report["AP"], verdict)
-    if problem is not None:
-        raise InputError(f"{aside} does not find what PyTorch finds in {said}: {problem}; it keeps that name")
-    renamed(aside, path)
-    click.echo(f"{path}: {report['megabytes']:.1f} MB; {said}: {verdict.text}", err=True)
-    if "AP" in report:
-        click.echo(_in_words(report["AP"]), err=True)
-    return report | {"verified": True, "share": verdict.agreement.share, "detections": verdict.agreement.counted}
-
-
-def _megabytes(path: Path) -> float:
-    parts = [path, *([path.with_suffix(".bin")] if path.suffix == ".xml" else [])]
-    return sum(part.stat().st_size for part in parts) / 1e6
-
-
-def _pictures(dataset: CocoDataset | None, most: int, channels: int) -> Iterator[Bands]:
-    """Of the data, evenly spread, or generated ones of several sizes."""
-    import numpy as np
-
-    from detr.data.shapes import draw_shapes
-    from detr.image_file import read_image
-
-    if dataset is None:
-        if channels != 3:
-            raise UsageError(f"generated pictures are RGB; this model takes {channels} channels: verify it with --data")
-        for index in range(_DRAWN):
-            yield draw_shapes(0, "val", index, size=240 + 40 * (index % 4))[0]
-        return
-    count = min(most, len(dataset))
-    for index in np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist():
-        yield read_image(dataset.file(index), channels=channels)
-
-
-def _average_precision(network: Network, runner: FileRunner, dataset: CocoDataset, **options: Any) -> dict[str, float]:
-    from detr.evaluation.validate import validate
-    from detr.runtime.runner import TorchRunner
-
-    sides: dict[str, Runner] = {"PyTorch": TorchRunner(network), "file": runner}
-    return {name: validate(each, dataset, batch_size=1)[0].ap for name, each in sides.items()}
-
-
-def _of_ap(ap: dict[str, float], verdict: Verdict) -> str | None:
-    """What is wrong with the file's AP, if anything is."""
-    if ap["file"] >= ap["PyTorch"] - verdict.tolerance.ap:
-        return None
-    return f"{_in_words(ap)}, allowed are {verdict.tolerance.ap:.4f} less"
-
-
-def _in_words(ap: dict[str, float]) -> str:
-    return f"AP {ap['PyTorch']:.4f} by PyTorch, {ap['file']:.4f} by the file ({ap['file'] - ap['PyTorch']:+.4f})"
+    return write_proven(
+        format,
+        network,
+        path,
+        form=form,
+        calibration=calibration_of(options["calibrate"]) if options["int8"] else None,
+        building=Building(options["max_batch"], options["workspace"]),
+        verify=options["verify"],
+        dataset=dataset,
+        called="generated pictures" if dataset is None else str(options["data"]),
+        most=options["most"],
+        say=to_stderr,
+    )
 
 
 def dataset_of(data: Path, split: str, images: Path | None) -> CocoDataset:

@@ -333,6 +333,63 @@ class Detector:
         )
         return metrics
 
+    def export(
+        self,
+        format: str = "onnx",
+        *,
+        out: str | os.PathLike[str] | None = None,
+        imgsz: int | Sequence[int] | None = None,
+        half: bool = False,
+        int8: bool = False,
+        calibrate: str | os.PathLike[str] | None = None,
+        with_preprocessing: bool = False,
+        with_postprocessing: bool = False,
+        max_det: int = 300,
+        open_batch: bool = True,
+        open_size: bool | None = None,
+        verify: bool = True,
+        data: str | os.PathLike[str] | None = None,
+        split: str = "val",
+        say: Callable[[str], None] = print,
+        **others: Any,
+    ) -> Path:
+        """Write a file that other programs run, as `detr export` does, and prove it -> its path.
+
+        format: onnx, openvino, torch-export or tensorrt.
+        out: a file or folder; by default the name of the weights, in the current folder.
+        int8: 8 bits, fitted to the images of the data set `calibrate`.
+        with_preprocessing: takes pictures as they are, uint8, RGB, of any size.
+        with_postprocessing: gives `max_det` scores, labels and boxes in pixels.
+        open_batch, open_size: any number of images at once, of any size; by default the size is open where the model
+            keeps the aspect.
+        verify: compare what the file finds with what PyTorch finds in the `split` of `data`, or in generated pictures.
+
+        InputError where they don't find the same: the file is called NAME.unverified then.
+        """
+        from detr.engine.exporting import exported
+
+        refuse(others, Detector.export)
+        if self.network is None:
+            raise UsageError(f"{self.source} is an exported file; give the weights that it was made of")
+        return exported(
+            self.network,
+            self.source,
+            format,
+            out=None if out is None else Path(out),
+            input=input_of_size(self.config.input, imgsz),
+            half=half,
+            int8=int8,
+            calibrate=calibrate,
+            preprocessing=with_preprocessing,
+            max_det=max_det if with_postprocessing else None,
+            open_batch=open_batch,
+            open_size=open_size,
+            verify=verify,
+            data=data,
+            split=split,
+            say=say,
+        )
+
     def train(
         self,
         data: str | os.PathLike[str],

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from detr import export
 from detr.cli.export import command
+from detr.engine.detector import Detector
 from detr.errors import InputError, UsageError
 from detr.export import open_runner
 
@@ -52,7 +53,7 @@ def test_where_it_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatc
 
 
 def test_a_file_gets_its_name_when_it_has_been_verified(tmp_path, monkeypatch):
-    monkeypatch.setattr("detr.cli.export._DRAWN", 2)
+    monkeypatch.setattr("detr.export.proven._DRAWN", 2)
     result = run("rtdetr-tiny", "--format", "torch-export", "--imgsz", "128", "-o", str(tmp_path / "out"), "--json")
     (report,) = json.loads(result.stdout)
     path = tmp_path / "out" / "rtdetr-tiny.pt2"
@@ -70,7 +71,7 @@ def test_a_file_that_finds_something_else_keeps_another_name(tmp_path, monkeypat
         network.decoder.score_heads[-1].bias.data.sub_(0.5)
 
     monkeypatch.setattr(export, "write", written)
-    monkeypatch.setattr("detr.cli.export._DRAWN", 2)
+    monkeypatch.setattr("detr.export.proven._DRAWN", 2)
     (tmp_path / "tiny.pt2").write_text("the old one")
     with pytest.raises(InputError, match=r"the first stage to diverge is decoder .*; it keeps that name"):
         run("rtdetr-tiny", "--format", "torch-export", "--imgsz", "128", "-o", str(tmp_path / "tiny.pt2"))
@@ -90,3 +91,26 @@ def test_what_is_in_the_way_is_said_before_any_work(tmp_path, monkeypatch, weigh
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(InputError, match=message):
         run(weights, "-o", str(tmp_path / out))
+
+
+def test_a_detector_exports_what_it_is_as_the_command_does(tmp_path, monkeypatch):
+    written = {}
+
+    def write(format, network, path, **how):
+        written.update(how, format=format, network=network)
+        path.write_bytes(b"program")
+
+    monkeypatch.setattr(export, "write", write)
+    model, said = Detector("rtdetr-tiny", layers=1, device="cpu"), []
+    path = model.export(
+        "torch-export", out=tmp_path, imgsz=128, with_postprocessing=True, verify=False, say=said.append
+    )
+    assert path == tmp_path / "rtdetr-tiny.pt2" and said == [f"{path}: 0.0 MB, not verified"]
+    assert (written["network"].config.input.height, written["network"].decoder.eval_layers) == (128, 1)
+    assert written["form"] == export.Form(max_det=300) and model.config.input.height == 320
+    with pytest.raises(UsageError, match="did you mean 'onnx'"):
+        model.export("onx")
+    with pytest.raises(UsageError, match="option 'dynamics': expected format"):
+        model.export(dynamics=True)
+    with pytest.raises(UsageError, match="int8 and calibrate go together"):
+        model.export("onnx", int8=False, calibrate="shapes")

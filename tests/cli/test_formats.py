@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from detr.cli.backend import calibration_of
 from detr.cli.benchmark import _dataset
 from detr.cli.val import command as val
 from detr.data.conversion import convert
 from detr.data.opening import open_for_training
 from detr.data.shapes import make_shapes
+from detr.export.proven import calibration_of
 
 
 @pytest.fixture(scope="module")
