@@ -78,6 +78,7 @@ def test_whole_numbers_of_numpy_are_ids():
 
 @pytest.mark.parametrize("index", [-1, 3])
 def test_there_is_no_class_before_the_first_or_after_the_last(index):
+    assert [Classes.from_names("abc").id_of(known) for known in range(3)] == [0, 1, 2]
     with pytest.raises(InputError, match=rf"class index {index} is not in 0..2"):
         Classes.from_names("abc").id_of(index)
 
@@ -130,3 +131,4 @@ def test_coco_has_80_classes_whose_ids_end_with_90():
 def test_the_table_shows_the_contract():
     table = Classes((7, "x"), ("dog", "cat")).table([12, 3])
     assert table.splitlines() == ["index  id  name  boxes", "    0   7  dog      12", "    1   x  cat       3"]
+    assert Classes((7,), ("a\nb",)).table().splitlines() == ["index  id  name", "    0   7  a?b"]

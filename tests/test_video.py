@@ -1,6 +1,7 @@
 import http.server
 import io
 import os
+import socket
 import struct
 import sys
 import threading
@@ -360,11 +361,17 @@ def test_streams_joined_end_to_end_go_on_in_time(tmp_path):
 
 
 def test_a_video_may_not_reach_outside(tmp_path):
-    """A playlist dressed up as a video must not make us call a server."""
-    path = tmp_path / "a.mp4"
-    path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n")
-    with pytest.raises(InputError):
-        list(frames(path))
+    """A playlist, or one dressed up as a video, must not make us call a server."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/x.ts"
+        for name in ("a.m3u8", "a.mp4"):
+            path = tmp_path / name
+            path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{url}\n#EXT-X-ENDLIST\n")
+            with pytest.raises(InputError, match="cannot be opened as video"):
+                list(frames(Source("video", str(path))))
+            with pytest.raises(BlockingIOError):
+                server.accept()
 
 
 def test_a_camera_that_is_not_there_is_an_error(capfd):

@@ -64,5 +64,5 @@ def _starts(length: int, tile: int, overlap: float) -> list[int]:
     room = length - tile
     if room <= 0:
         return [0]
-    gaps = math.ceil(room / max(1, math.floor(tile * (1 - overlap))))
+    gaps = math.ceil(room / math.floor(tile * (1 - overlap)))
     return [(2 * place * room + gaps) // (2 * gaps) for place in range(gaps + 1)]

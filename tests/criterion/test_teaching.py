@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from detr.criterion import CriterionConfig
+from detr.criterion import CriterionConfig, MatcherConfig
 from detr.criterion.teaching import Teaching, TeachingConfig, soft_cross_entropy
 from detr.records import Output, Predictions
 
@@ -51,6 +51,30 @@ def test_every_decoder_layer_is_taught():
         assert float(twice[name]) == pytest.approx(2 * float(once[name]))
 
 
+def test_start_boxes_and_proposals_are_not_taught():
+    shifted = Predictions(SURE, BOXES + torch.tensor([0.1, 0, 0, 0]))
+    alone = teaching()(Output((shifted,)), Predictions(SURE, BOXES), 1, epoch=0)
+    beside = teaching()(Output((shifted,), shifted, start=shifted), Predictions(SURE, BOXES), 1, epoch=0)
+    assert {name: float(value) for name, value in beside.items()} == {name: float(alone[name]) for name in alone}
+
+
+def test_from_an_epoch_on_teachers_boxes_are_matched_by_overlap_too():
+    """Query 0 is surer, query 1 is where the teacher's box is."""
+    student = Predictions(torch.tensor([[[4.0], [0.0]]]), torch.tensor([[[0.56, 0.5, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2]]]))
+    answers = Predictions(torch.tensor([[[4.0]]]), student.boxes[:, 1:])
+    criterion = CriterionConfig(matcher=MatcherConfig(by_overlap_from=3, class_cost=20))
+    part = Teaching(TeachingConfig(), criterion, {0: 0}, slots=[0], teachers_slots=[0])
+    apart = [float(part(Output((student,)), answers, 1, epoch=epoch)["loss_teacher_bbox"]) for epoch in (2, 3)]
+    assert apart[0] > 0.1 and apart[1] == 0
+
+
+def test_a_teacher_is_listened_to_from_conf_on():
+    half = Predictions(torch.zeros(1, 1, 2), BOXES[:, :1])
+    shifted = Predictions(torch.zeros(1, 1, 2), BOXES[:, :1] + torch.tensor([0.1, 0, 0, 0]))
+    assert float(taught(shifted, half, conf=0.5)["loss_teacher_bbox"]) == pytest.approx(5 * 0.5 * 0.1, rel=1e-5)
+    assert float(taught(shifted, half, conf=0.501)["loss_teacher_bbox"]) == 0
+
+
 @pytest.mark.parametrize("num_images", [1, 2])
 def test_an_unsure_teacher_says_nothing_but_leaves_a_graph(num_images):
     answers = Predictions(torch.full((num_images, 2, 2), -5.0), BOXES.expand(num_images, -1, -1))
@@ -84,6 +108,17 @@ def test_soft_cross_entropy_is_the_divergence_of_the_probabilities():
     assert float(soft_cross_entropy(torch.zeros(1, 1), teachers)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_temperature_softens_both():
+    """Logits 4 log 4 and 4 log 1.5 are log 4 and log 1.5 at temperature 4: q = 0.8 from p = 0.6, times 16."""
+    teachers, student = torch.tensor([[4 * math.log(4)]]), torch.tensor([[4 * math.log(1.5)]])
+    expected = 16 * (0.8 * math.log(0.8 / 0.6) + 0.2 * math.log(0.2 / 0.4))
+    assert float(soft_cross_entropy(student, teachers, 4.0)) == pytest.approx(expected, rel=1e-5)
+    losses = taught(Predictions(student[None], BOXES[:, :1]), Predictions(teachers[None], BOXES[:, :1]),
+                    matches={0: 0}, slots=[0], teachers_slots=[0], temperature=4.0)  # fmt: skip
+    score = 4**4 / (4**4 + 1)
+    assert float(losses["loss_teacher_class"]) == pytest.approx(score * expected, rel=1e-5)
+
+
 def test_a_temperature_leaves_small_gradients_as_large():
     grads = []
     for temperature in (1.0, 4.0):
@@ -93,9 +128,13 @@ def test_a_temperature_leaves_small_gradients_as_large():
     assert grads[0] == pytest.approx(grads[1], rel=1e-3)
 
 
-def test_a_student_whose_numbers_broke_is_matched_without_a_crash():
-    broken = Predictions(torch.full_like(SURE, math.nan), BOXES)
-    assert len(taught(broken, Predictions(SURE, BOXES))) == 3
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_student_whose_numbers_broke_is_taught_as_if_these_were_zero(value):
+    broken = Predictions(torch.full_like(SURE, value), torch.full_like(BOXES, value))
+    zero = Predictions(torch.zeros_like(SURE), torch.zeros_like(BOXES))
+    losses, expected = (taught(student, Predictions(SURE, BOXES)) for student in (broken, zero))
+    assert len(losses) == 3
+    assert {name: float(loss) for name, loss in losses.items()} == {name: float(expected[name]) for name in expected}
 
 
 def test_pieces_of_a_batch_by_their_shares_cost_as_much_as_the_whole():

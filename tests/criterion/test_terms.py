@@ -194,6 +194,17 @@ def test_without_targets_edges_still_learn_from_the_last_layer():
     assert losses["loss_ddf_aux_0"].item() > 0
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_of_edges_that_broke_every_loss_is_still_there_when_poisoned_and_none_is_a_number(value):
+    layer, last = (predictions(start=boxes(1, 4)) for _ in range(2))
+    healthy = Criterion(FINE)(Output((layer, last)), [target(1)])
+    for part in (last.boxes, last.edges.logits, last.edges.start, layer.edges.start):
+        part[0, 0] = value
+    losses = Criterion(FINE)(Output((layer, last)), [target(1)], poisoned=True)
+    assert losses.keys() == healthy.keys()
+    assert all(value.isfinite() for value in healthy.values()) and all(value.isnan() for value in losses.values())
+
+
 def test_edge_losses_of_a_network_without_edges_are_refused():
     with pytest.raises(UsageError, match="fgl_weight"):
         Criterion(FINE)(Output((predictions(),)), [target(0)])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -90,12 +92,56 @@ def test_nothing_is_changed_with_everything_off():
     assert torch.equal(seen.image, whole.image) and torch.equal(seen.boxes, whole.boxes)
 
 
+def test_boxes_of_min_size_stay_and_smaller_ones_go():
+    whole = sample(33, 47, [[1, 2, 30, 20], [5, 5, 6, 6], [5, 5, 5.9, 9], [5, 5, 9, 5.9]])
+    assert augment(whole, AugmentConfig(**OFF), seed=0, epoch=0, index=0).labels.tolist() == [1, 2]
+    seen = augment(whole, AugmentConfig(**OFF, min_size=0), seed=0, epoch=0, index=0)
+    assert seen.labels.tolist() == [1, 2, 3, 4]
+
+
+def test_a_canvas_to_zoom_out_into_is_grey_and_mosaics_are_neither_zoomed_nor_cropped():
+    whole = sample(33, 47, [[1, 2, 30, 20]])
+    config = AugmentConfig(**{**OFF, "zoom_out": 1, "zoom_fill": 77})
+    seen = augment(whole, config, seed=0, epoch=0, index=0)
+    left, top = (seen.boxes[0, :2] - torch.tensor([1.0, 2])).int().tolist()
+    assert seen.image.shape[1] > 33 and torch.equal(seen.image[:, top : top + 33, left : left + 47], whole.image)
+    assert int((seen.image == 77).all(0).sum()) >= seen.image[0].numel() - 33 * 47
+    config = AugmentConfig(distort=0, zoom_out=1, iou_crop=1, flip=0)
+    assert torch.equal(augment(whole, config, seed=0, epoch=0, index=0, is_mosaic=True).image, whole.image)
+
+
+def test_of_images_whose_channels_are_no_colours_brightness_and_contrast_change_by_odds():
+    """Values v of a mean m become b * (m + c * (v - m)): b is read from a flat channel, c from one of two values."""
+    image = torch.full((2, 8, 8), 200, dtype=torch.uint8)
+    image[1] = 50
+    image[1, 4:] = 150
+    whole = replace(sample(8, 8, []), image=tv_tensors.Image(image))
+    config = AugmentConfig(**{**OFF, "distort": 0.5})
+    seen = torch.stack([augment(whole, config, seed=0, epoch=0, index=index).image for index in range(80)]).float()
+    brightness, means = seen[:, 0, 0, 0] / 200, seen[:, 1].mean((1, 2))
+    contrast = (seen[:, 1, 7, 0] - seen[:, 1, 0, 0]) / (100 * brightness)
+    torch.testing.assert_close(means, 100 * brightness, rtol=0, atol=1.0)
+    for factor, low, high, rounded in ((brightness, 0.875, 1.125, 0.003), (contrast, 0.5, 1.5, 0.02)):
+        room = (high - low) / 10
+        assert low - rounded <= factor.min() < low + room and high - room < factor.max() <= high + rounded
+        assert 25 <= int(((factor - 1).abs() < rounded / 2).sum()) <= 55
+
+
+@pytest.mark.parametrize(("odds", "fewest", "most"), [(1.0, 28, 40), (0.25, 4, 14)])
+def test_crops_come_as_often_as_they_are_asked_for(odds, fewest, most):
+    """Of seven kinds of crop one is none."""
+    whole, config = sample(60, 80, [[10, 10, 60, 50]]), AugmentConfig(**{**OFF, "iou_crop": odds})
+    shapes = [augment(whole, config, seed=0, epoch=0, index=index).image.shape for index in range(40)]
+    assert fewest <= sum(shape != whole.image.shape for shape in shapes) <= most
+
+
 def test_after_the_stop_epoch_only_flips_are_left():
     whole = sample(33, 47, [[1, 2, 30, 20]])
     config = AugmentConfig(distort=1, zoom_out=1, iou_crop=1, flip=1, stop_epoch=3)
     assert augment(whole, config, seed=0, epoch=2, index=0).image.shape != whole.image.shape
-    seen = augment(whole, config, seed=0, epoch=3, index=0)
-    assert torch.equal(seen.image, whole.image.flip(-1))
+    for index in range(6):
+        seen = augment(whole, config, seed=0, epoch=3, index=index)
+        assert torch.equal(seen.image, whole.image.flip(-1))
 
 
 @pytest.mark.parametrize("boxes", [[], [[1, 2, 30, 20]]], ids=["no target", "one target"])
@@ -131,6 +177,15 @@ def test_small_boxes_are_left_out_of_the_input():
     _, target = to_network(whole, InputConfig(height=32, width=32), min_size=1)
     assert target.labels.tolist() == [1, 3]
     assert len(to_network(whole, InputConfig(height=32, width=32))[1].labels) == 3
+
+
+def test_boxes_of_the_input_are_shares_of_its_sides_and_small_by_its_own_pixels():
+    """A picture of 100 x 200 as an input of 16 x 64: 6.25 pixels down and 3.125 across become one."""
+    boxes = [[20, 20, 40, 60], [0, 0, 3.125, 6.25], [0, 0, 3.125, 6.2], [0, 0, 3.1, 6.25], [-20, 50, 20, 150]]
+    _, target = to_network(sample(100, 200, boxes), InputConfig(height=16, width=64), min_size=1)
+    assert target.labels.tolist() == [1, 2, 5] and target.size == (100, 200)
+    torch.testing.assert_close(target.boxes[0], torch.tensor([0.15, 0.4, 0.1, 0.4]))
+    torch.testing.assert_close(target.boxes[2], torch.tensor([0.05, 0.75, 0.1, 0.5]))
 
 
 def test_the_crop_has_the_odds_of_torchvisions():
