@@ -63,5 +63,6 @@ def test_calibration_pictures_are_spread_evenly_and_known_by_their_files(dataset
 
 
 def test_no_pictures_are_no_calibration(tmp_path):
+    (tmp_path / "of no set.png").touch()
     with pytest.raises(InputError, match="int8 needs images to calibrate with"):
         Calibration(CocoDataset(truths(images=0), tmp_path))
