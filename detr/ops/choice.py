@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
+import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
@@ -109,7 +112,21 @@ def _form(value: Tensor) -> str:
         return asked
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return "grid_sample"
-    return "triton" if value.is_cuda and _why_not_triton(value) is None else "torch"
+    if not value.is_cuda:
+        return "torch"
+    reason = _why_not_triton(value)
+    if reason is not None and not torch.compiler.is_compiling():
+        _note(reason)
+    return "triton" if reason is None else "torch"
+
+
+@functools.cache
+def _note(reason: str) -> None:
+    """Said once: it works, but slower than it could."""
+    warnings.warn(
+        f"deformable attention is computed by plain PyTorch: faster are the kernels 'triton', which {reason}",
+        stacklevel=2,
+    )
 
 
 def _refuse_triton(value: Tensor) -> None:
@@ -123,6 +140,8 @@ def _why_not_triton(value: Tensor) -> str | None:
         return "is not installed: pip install triton"
     if not value.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         return f"compute on a CUDA device, and the value is on {value.device}"
+    if value.is_cuda and not _compiler_is_there():
+        return "need a C compiler when they are first used: install gcc or clang, or say in $CC where one is"
     if value.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
         return f"compute float64, float32, float16 and bfloat16, and the value is {value.dtype}"
     if value.shape[-1] > _LARGEST_HEAD:
@@ -133,6 +152,17 @@ def _why_not_triton(value: Tensor) -> str | None:
 @torch.compiler.assume_constant_result
 def _triton_is_installed() -> bool:
     return importlib.util.find_spec("triton") is not None
+
+
+@torch.compiler.assume_constant_result
+def _compiler_is_there() -> bool:
+    """As Triton looks for one; on Windows it brings its own."""
+    return os.name == "nt" or "CC" in os.environ or _path_to_compiler() is not None
+
+
+@functools.cache
+def _path_to_compiler() -> str | None:
+    return shutil.which("gcc") or shutil.which("clang")
 
 
 @torch.compiler.assume_constant_result

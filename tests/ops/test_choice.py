@@ -1,5 +1,7 @@
 """Who computes deformable attention, and what is said when nobody can."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -112,3 +114,15 @@ def test_references_of_one_image_are_those_of_all():
     twice = [torch.cat([tensor, tensor]) for tensor in (value, offsets, logits)]
     found = deformable_attention(twice[0], shapes, references, *twice[1:], points)
     torch.testing.assert_close(found, deformable_attention(*GIVEN).expand(2, -1, -1))
+
+
+def test_where_the_kernels_of_a_gpu_cannot_be_built_plain_pytorch_is_used_and_said_once(monkeypatch):
+    value = SimpleNamespace(is_cuda=True, dtype=torch.float32, shape=(1, 4, 2, 32))
+    monkeypatch.setattr(detr.ops.choice, "_triton_is_installed", lambda: True)
+    monkeypatch.setattr(detr.ops.choice, "_compiler_is_there", lambda: True)
+    assert detr.ops.choice._form(value) == "triton"
+    monkeypatch.setattr(detr.ops.choice, "_compiler_is_there", lambda: False)
+    detr.ops.choice._note.cache_clear()
+    with pytest.warns(UserWarning, match="plain PyTorch.*need a C compiler"):
+        assert detr.ops.choice._form(value) == "torch"
+    assert detr.ops.choice._form(value) == "torch"
