@@ -52,6 +52,24 @@ def test_the_picture_and_its_boxes_move_together():
             assert inner.numel() == 0 or (inner == 40 * label).all()
 
 
+@pytest.mark.parametrize(
+    ("rotation", "translation", "across", "down"), [(0, 0.1, 16, 8), (10, 0, 20 * 0.174 + 40 * 0.016, 40 * 0.174)]
+)
+def test_a_mosaic_moves_by_shares_of_its_own_sides_and_turns_both_ways(rotation, translation, across, down):
+    """Of 80 x 160 pixels; the middle of the first box lies 40 to the left of its middle and 20 above."""
+    config = MosaicConfig(rotation=rotation, translation=translation, scale=(1, 1))
+    middles = []
+    for key in range(30):
+        with drawing_from(key):
+            seen = mosaic([sample(40, 80)] * 4, config, InputConfig(height=80, width=160))
+        x1, y1, x2, y2 = seen.boxes[0].tolist()
+        middles.append([(x1 + x2) / 2 - 40, (y1 + y2) / 2 - 20])
+    moved = torch.tensor(middles)
+    assert (moved.abs().amax(0) <= torch.tensor([across, down]) + 0.6).all()
+    assert (moved.amax(0) > 0.4 * torch.tensor([across, down])).all()
+    assert (moved.amin(0) < -0.4 * torch.tensor([across, down])).all()
+
+
 def test_a_turned_box_holds_what_it_held():
     """The boxes of a turned mosaic are those around the turned ones: the marks in them stay inside."""
     marked = [sample(60, 60, 0) for _ in range(4)]

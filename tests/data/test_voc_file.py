@@ -41,6 +41,7 @@ def read(folder, **options):
 def test_pixels_are_counted_from_1_and_both_ends_belong_to_the_box(put):
     found = read(put("a", thing("dog", (1, 1, 20, 10)), thing("cat", (5, 3, 5, 3)), thing("cat", (2.5, 1, 7.5, 4))))
     assert found.boxes.tolist() == [[0, 0, 20, 10], [4, 2, 1, 1], [1.5, 0, 6, 4]]
+    assert found.areas.tolist() == [200, 1, 24]
     assert found.classes == Classes((0, 1), ("cat", "dog")) and found.labels.tolist() == [1, 0, 0]
     assert found.image_ids == ("a",) and found.file_names == ("a.jpg",)
     assert (found.heights[0], found.widths[0]) == (10, 20) and found.notes == ()
@@ -54,13 +55,20 @@ def test_difficult_objects_are_crowds(put):
     assert len(CocoDataset(found, folder)[0].boxes) == 1
 
 
+def test_hidden_files_beside_the_annotations_are_none(put):
+    put("a", thing()).joinpath("._a.xml").write_bytes(b"of a file manager")
+    assert read(put("a", thing())).image_ids == ("a",)
+
+
 def test_parts_of_an_object_are_not_objects(put):
     part = f"<part>{thing('head', (2, 2, 3, 3)).replace('object>', 'piece>')}<name>head</name></part>"
     assert len(read(put("a", thing(more=part))).boxes) == 1
 
 
 def test_a_size_that_is_missing_is_read_from_the_image(put):
+    assert read_xml(put("a", thing()) / "a.xml").size == (10, 20)
     for size in ("", "<size><width>0</width><height>0</height></size>", "<size><width>20</width></size>"):
+        assert read_xml(put("a", thing(), size=size) / "a.xml").size == (0, 0)
         found = read(put("a", thing(), size=size))
         assert (found.heights[0], found.widths[0]) == (10, 20)
     put("b", thing(), size="").joinpath("b.jpg").write_bytes(b"")
