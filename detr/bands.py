@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detr.errors import InputError, TooLarge, UsageError
+from detr.errors import InputError, TooLarge
+from detr.extras import require
 
 Bands = NDArray[np.uint8]  # [h, w, C]
 
@@ -61,7 +62,9 @@ def from_tiff(content: BytesIO, name: str, *, most_pixels: int) -> Bands:
 
     Bands beside each other, one after the other, or as pages of one size. InputError for other than 8 bits.
     """
-    tifffile = _tifffile()
+    require("bands", "a TIFF with several bands")
+    import tifffile
+
     try:
         with tifffile.TiffFile(content) as file:
             series = file.series[0]
@@ -122,11 +125,3 @@ def _require_shape(shape: tuple[int, ...], kind: Any, name: str, most_pixels: in
         raise InputError(f"{name}: of shape {tuple(shape)}; expected [h, w] or [h, w, up to {MOST_CHANNELS}]{hint}")
     if shape[0] * shape[1] > most_pixels:
         raise TooLarge(f"{name}: claims more than {most_pixels:,} pixels; such images are not decoded")
-
-
-def _tifffile() -> Any:
-    try:
-        import tifffile
-    except ImportError:
-        raise UsageError('a TIFF with several bands needs tifffile: pip install "detr-toolkit[bands]"') from None
-    return tifffile

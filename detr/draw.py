@@ -9,7 +9,6 @@ from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
@@ -18,6 +17,7 @@ from detr.bands import Bands, shown
 from detr.errors import InputError
 from detr.files import write_bytes
 from detr.image import RGB
+from detr.opencv import cv2
 from detr.records import Detections
 
 Colour = tuple[int, int, int]  # RGB

@@ -17,6 +17,7 @@ from detr.cli.plain import raise_for, say_nothing, to_stderr, to_stdout
 from detr.cli.slices import slice_options, slicing_asked
 from detr.cli.tracking import as_videos, tracking_asked, tracking_options
 from detr.errors import UsageError
+from detr.extras import require
 from detr.files import new_run, require_writable
 
 if TYPE_CHECKING:
@@ -94,13 +95,12 @@ def command(
 
     from detr.runtime.device import choose_device
     from detr.runtime.distributed import joined
-    from detr.tracking.tracker import require_library
     from detr.video import find_sources
 
     found = find_sources(sources)
     if tracking is not None:
         found = as_videos(found, options["fps"])
-        require_library()
+        require("track", "tracking")
     leave_to_processes(device)
     team = click.get_current_context().with_resource(joined(choose_device(device)))
     if team.size > 1 and (options["show"] or any(source.kind == "pipe" for source in found)):

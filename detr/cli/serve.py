@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import socket
@@ -16,12 +15,12 @@ from detr.cli.backend import backend_options, exported_runner
 from detr.cli.help import Verb
 from detr.cli.plain import Finite
 from detr.errors import UsageError
+from detr.extras import require
 
 if TYPE_CHECKING:
     from detr.engine.detector import Detector
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
-_PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _SECONDS_TO_FINISH = 25  # what is under way when it is told to end
 _SECONDS_TO_TAKE = 30
 _SECONDS_KEPT_OPEN = 75  # an idle connection; proxies, who should be the first to close, wait for 60
@@ -62,7 +61,7 @@ def command(host: str, port: int, as_json: bool, **options: Any) -> None:
       curl --data-binary @street.jpg 'http://127.0.0.1:8000/predict?conf=0.4'
       detr serve --weights model.onnx --host 0.0.0.0 --port 80 --queue 32
     """
-    _require_packages()
+    require("serve", "serving")
     asked = _asked(**options)
     with _listening(host, port) as listener:
         import uvicorn
@@ -148,9 +147,3 @@ def _listening(host: str, port: int) -> socket.socket:
         listener.close()
         raise UsageError(f"--host {host} --port {port}: {problem.strerror or problem}") from None
     return listener
-
-
-def _require_packages() -> None:
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(f'serving needs {", ".join(missing)}: pip install "detr-toolkit[serve]"')

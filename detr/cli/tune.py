@@ -14,6 +14,7 @@ from detr.cli.help import Verb
 from detr.cli.plain import SEED, WORKERS, to_stderr, to_stdout
 from detr.cli.stopping import Terminated
 from detr.errors import InputError
+from detr.extras import require
 from detr.files import require_writable
 
 
@@ -67,11 +68,11 @@ def command(
     from detr.training.recipe import at_size, load_recipe
     from detr.tuning.search_space import read_space
     from detr.tuning.trial import TrainingProcess
-    from detr.tuning.tune import BEST_RECIPE, require_optuna, tune
+    from detr.tuning.tune import BEST_RECIPE, tune
     from detr.weights import require_weights
 
     say = to_stderr if as_json else to_stdout
-    require_optuna()
+    require("tune", "tuning")
     if weights is not None:
         require_weights(weights)
     space = read_space(searched)

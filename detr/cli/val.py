@@ -17,6 +17,7 @@ from detr.cli.launching import leave_to_processes
 from detr.cli.plain import WORKERS, to_stderr, to_stdout
 from detr.cli.slices import slice_options, slicing_asked
 from detr.errors import InputError, UsageError
+from detr.extras import require
 from detr.files import new_run, removed_if_empty, require_writable, write_text
 
 if TYPE_CHECKING:
@@ -77,9 +78,7 @@ def command(weights: str | None, predictions: Path | None, data: Path | None, **
         raise UsageError(f"--conf {options['conf']}: expected a number from 0 to 1")
     slices = slicing_asked(options.pop("tile"), options["overlap"], options["tiles_only"], batch=options["batch"])
     if options["why"]:
-        from detr.diagnose.writing import require_charts
-
-        require_charts()
+        require("plots", "--why", "matplotlib")
     leave_to_processes(options["device"])
     if predictions is not None:
         if slices is not None:

@@ -10,19 +10,11 @@ from detr.diagnose.diagnosis import Diagnosis
 from detr.diagnose.page import write_why_page
 from detr.diagnose.report import as_json
 from detr.diagnose.worst import worst_pictures
-from detr.errors import UsageError
-from detr.evaluation import plots
 from detr.evaluation.metrics import Metrics
 from detr.evaluation.thresholds import thresholds_file
 from detr.files import write_text
 
 PAGE, REPORT, THRESHOLDS = "why.html", "why.json", "thresholds.json"
-
-
-def require_charts() -> None:
-    """UsageError without matplotlib."""
-    if not plots.available():
-        raise UsageError("--why needs matplotlib, which is not installed; type: pip install 'detr-toolkit[plots]'")
 
 
 def write_diagnosis(

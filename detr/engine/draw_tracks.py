@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import cv2
 import numpy as np
 
 from detr.draw import Colour, colour_of, put_label
 from detr.image import RGB
+from detr.opencv import cv2
 from detr.tracking import Counted
 
 _IDLE: Colour = (255, 255, 255)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from detr.extras import is_installed
 from detr.files import write_bytes
 
 CURVES = {  # title -> columns of the epochs' rows
@@ -26,7 +26,7 @@ CURVES = {  # title -> columns of the epochs' rows
 
 
 def available() -> bool:
-    return importlib.util.find_spec("matplotlib") is not None
+    return is_installed("matplotlib")
 
 
 def draw_results(epochs: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 from typing import Any
 
 from detr.errors import UsageError
+from detr.extras import is_installed, not_installed, require
 
 NEEDED = {
     "onnx": ("onnx", "onnxscript"),
     "onnxruntime": ("onnxruntime",),
     "openvino": ("openvino",),
     "nncf": ("nncf",),
-    "tensorrt": ("tensorrt",),
 }
 """Module -> what has to be importable for it to do its work."""
 
@@ -25,21 +24,22 @@ _SAYS_NOTHING = {"nncf": ("NNCF_CI", "1")}
 
 def package(name: str) -> Any:
     """The module; UsageError with the line to type where it isn't installed."""
-    for needed in NEEDED[name]:
-        if importlib.util.find_spec(needed) is None:
-            raise UsageError(f"this needs {needed}, which is not installed; type: pip install {_source(name)}")
+    if name == "tensorrt":
+        _require_tensorrt()
+    else:
+        require("export", "this", *NEEDED[name])
     if name in _SAYS_NOTHING:
         os.environ.setdefault(*_SAYS_NOTHING[name])
     return importlib.import_module(name)
 
 
-def _source(name: str) -> str:
-    """What to ask pip for. Of TensorRT there is one for each CUDA, which should be PyTorch's."""
-    if name != "tensorrt":
-        return "'detr-toolkit[export]'"
-    import torch
+def _require_tensorrt() -> None:
+    """Of TensorRT there is one for each CUDA, which should be PyTorch's; so it is in no extra."""
+    if not is_installed("tensorrt"):
+        import torch
 
-    return f"tensorrt-cu{(torch.version.cuda or '12').split('.')[0]}"
+        cuda = (torch.version.cuda or "12").split(".")[0]
+        raise UsageError(f"this needs {not_installed('tensorrt')}; type: pip install tensorrt-cu{cuda}")
 
 
 def version(name: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from types import ModuleType
 from typing import Literal, get_args
 
 from torch import nn
 
-from detr.errors import UsageError
+from detr.extras import require
 
 ChannelAttention = Literal["none", "se", "eca", "cbam"]
 """Squeeze-and-excitation (Hu et al. 2018), ECA (Wang et al. 2020), CBAM (Woo et al. 2018), or nothing."""
@@ -16,8 +15,7 @@ ChannelAttention = Literal["none", "se", "eca", "cbam"]
 
 def timm_package() -> ModuleType:
     """timm; UsageError with the line to type where it isn't installed."""
-    if importlib.util.find_spec("timm") is None:
-        raise UsageError("this setting needs timm, which is not installed; type: pip install 'detr-toolkit[timm]'")
+    require("timm", "this setting")
     import timm
 
     return timm

@@ -14,20 +14,12 @@ import torch
 from PIL import features
 
 from detr import __version__
-from detr.errors import counted
+from detr.errors import InputError, counted
+from detr.extras import EXTRAS
 from detr.files import home
 from detr.runtime.device import computes_bfloat16
 from detr.video.codecs import encoders
 
-EXTRAS = {
-    "plots": ("matplotlib", "tensorboard"),
-    "timm": ("timm",),
-    "track": ("trackers",),
-    "bands": ("tifffile",),
-    "tune": ("optuna",),
-    "serve": ("fastapi", "uvicorn", "python-multipart", "prometheus-client"),
-    "export": ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"),
-}
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "opencv-python", "av", "pycocotools", "scipy")
 _CODECS = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "avif": "AVIF", "libtiff": "TIFF", "jpg_2000": "JPEG 2000"}
 _LEAST_FREE = 5e9  # bytes for checkpoints
@@ -54,7 +46,16 @@ def _software() -> Iterator[Line]:
         version = _version(name)
         if version is None and name == "opencv-python":
             version = _version("opencv-python-headless")
-        yield Line(name, version or "not found", "" if version else f"pip install {name}")
+        advice = "" if version else f"pip install {name}"
+        yield Line(name, version or "not found", _opencv_fault() if name == "opencv-python" else advice)
+
+
+def _opencv_fault() -> str:
+    try:
+        import detr.opencv  # noqa: F401
+    except InputError as fault:
+        return str(fault)
+    return ""
 
 
 def _devices() -> Iterator[Line]:

@@ -5,18 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from detr.errors import UsageError
+from detr.extras import require
 from detr.records import Detections
 
 _CLASS_STEP = 1e5  # pixels, wider than any picture
-
-
-def require_library() -> None:
-    """UsageError with the line to type where the library is missing."""
-    try:
-        import trackers  # noqa: F401
-    except ImportError:
-        raise UsageError("tracking needs trackers: pip install 'detr-toolkit[track]'") from None
 
 
 class Tracker:
@@ -30,9 +22,9 @@ class Tracker:
     def __init__(self, *, rate: float, conf: float = 0.25, patience: float = 1.0) -> None:
         """rate: frames per second that `update` is to see. conf: a score from which on a new track may begin; weaker
         detections only keep tracks going, and are the better for it (section 3 of the paper). patience: seconds after
-        which an object that is not found again is given up. InputError where the library is missing.
+        which an object that is not found again is given up. UsageError where the library is missing.
         """
-        require_library()
+        require("track", "tracking")
         from trackers import ByteTrackTracker
 
         self._interval = 1 / rate

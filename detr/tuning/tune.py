@@ -6,7 +6,6 @@ What is known is in `study.db` (SQLite) from the first moment, so that a search 
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import json
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from detr.errors import InputError, UsageError
+from detr.extras import require
 from detr.files import write_bytes, written_aside
 from detr.training.saved.checkpoint import RECIPE
 from detr.training.saved.occupied import occupied
@@ -51,12 +51,6 @@ class Tuned:
     best_words: tuple[str, ...]
 
 
-def require_optuna() -> None:
-    """UsageError with the line to type where Optuna isn't installed."""
-    if importlib.util.find_spec("optuna") is None:
-        raise UsageError("detr tune needs Optuna, which is not installed; type: pip install 'detr-toolkit[tune]'")
-
-
 def tune(
     space: Sequence[Dimension],
     start: Start,
@@ -75,7 +69,7 @@ def tune(
     was under way when the search was stopped begins anew. InputError if three fail in a row, UsageError for one that
     was asked wrongly.
     """
-    require_optuna()
+    require("tune", "tuning")
     folder.mkdir(parents=True, exist_ok=True)
     with occupied(folder), _known(folder / STUDY):
         study = _study(folder, about, seed, epochs)

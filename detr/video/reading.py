@@ -13,11 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import av
-import cv2
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
@@ -30,6 +29,9 @@ from detr.errors import InputError, TooLarge, counted
 from detr.image import RGB
 from detr.image_file import MOST_PIXELS, count_pictures, looks_like, read_image
 from detr.video.sources import IMAGE_SUFFIXES, Source, find_sources
+
+if TYPE_CHECKING:
+    from cv2 import VideoCapture
 
 PATIENCE = (15.0, 30.0)  # seconds a stream may take to open, and to send the next packet
 LARGEST_DOWNLOAD = 256 * 2**20  # bytes of one image
@@ -88,7 +90,7 @@ class FrameReader:
         self.total: int | None = None  # frames to come, as far as the file knows
         self._image: Bands | None = None
         self._container: InputContainer | None = None
-        self._camera: cv2.VideoCapture | None = None
+        self._camera: VideoCapture | None = None
         if source.kind == "image":
             self.total = 1
         elif source.kind == "sequence":
@@ -217,7 +219,9 @@ class FrameReader:
                 f"{_called(self.source)}: frames of {width} x {height}, more than {self.most_pixels:,} pixels"
             )
 
-    def _camera_frames(self, camera: cv2.VideoCapture) -> Iterator[Frame]:
+    def _camera_frames(self, camera: VideoCapture) -> Iterator[Frame]:
+        from detr.opencv import cv2
+
         rate = Fraction(camera.get(cv2.CAP_PROP_FPS) or 0).limit_denominator(1001) or USUAL_RATE
         start = time.monotonic()
         index = 0
@@ -293,7 +297,9 @@ def _upright(picture: VideoFrame) -> RGB:
     return np.ascontiguousarray(np.rot90(image, round(quarters))) if quarters and quarters == round(quarters) else image
 
 
-def _open_camera(source: Source) -> cv2.VideoCapture:
+def _open_camera(source: Source) -> VideoCapture:
+    from detr.opencv import cv2
+
     with _quiet_opencv():
         camera = cv2.VideoCapture(int(source.path))
     if not camera.isOpened():
@@ -305,6 +311,8 @@ def _open_camera(source: Source) -> cv2.VideoCapture:
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
     """OpenCV tries one backend after the other and complains of each on stderr; we say it once."""
+    from detr.opencv import cv2
+
     before = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:

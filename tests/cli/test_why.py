@@ -78,6 +78,6 @@ def test_predict_takes_the_thresholds(run, data, tmp_path):
 
 
 def test_without_matplotlib_the_line_to_type_is_given(data, monkeypatch):
-    monkeypatch.setattr("detr.evaluation.plots.available", lambda: False)
+    monkeypatch.setattr("detr.extras.is_installed", lambda name: False)
     with pytest.raises(UsageError, match=r"pip install 'detr-toolkit\[plots\]'"):
         CliRunner().invoke(val, ["--predictions", "x.json", "--data", str(data), "--why"], catch_exceptions=False)

@@ -52,7 +52,7 @@ def gpu(files, monkeypatch):
 @pytest.fixture
 def tensorrt(gpu, monkeypatch):
     def installed(version=VERSIONS[-1]):
-        monkeypatch.setattr("detr.export.packages.importlib.util.find_spec", lambda name: name)
+        monkeypatch.setattr("detr.export.packages.is_installed", lambda name: True)
         monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(version))
 
     installed()
@@ -177,7 +177,7 @@ def test_what_tensorrt_says_against_a_network_is_passed_on(tensorrt, files, monk
 
 
 def test_without_a_gpu_or_without_tensorrt_one_line_says_so(gpu, monkeypatch):
-    monkeypatch.setattr("detr.export.packages.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("detr.export.packages.is_installed", lambda name: False)
     with pytest.raises(UsageError, match="needs tensorrt, which is not installed; type: pip install tensorrt-cu12"):
         require_format("tensorrt")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

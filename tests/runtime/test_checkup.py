@@ -1,11 +1,10 @@
-import configparser
 import importlib.metadata
-from pathlib import Path
+import sys
 
 import pytest
 
 from detr.runtime import checkup as module
-from detr.runtime.checkup import EXTRAS, checkup
+from detr.runtime.checkup import checkup
 
 
 @pytest.fixture
@@ -37,10 +36,9 @@ def test_little_room_is_said(monkeypatch):
     assert lines["working directory"].advice == "little room for checkpoints"
 
 
-def test_the_extras_are_those_that_can_be_installed():
-    setup = configparser.ConfigParser()
-    setup.read(Path(__file__).parents[2] / "setup.cfg")
-    assert set(EXTRAS) == set(setup["options.extras_require"]) - {"test", "docs"}
-    for extra, packages in EXTRAS.items():
-        for name in packages:
-            assert name in setup["options.extras_require"][extra]
+def test_an_opencv_that_lacks_libraries_of_the_system_is_found(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.delitem(sys.modules, "detr.opencv", raising=False)
+    lines = {line.about: line for line in checkup()}
+    assert "OpenCV can't be loaded" in lines["opencv-python"].advice
+    assert "pip install --force-reinstall --no-deps opencv-python-headless" in lines["opencv-python"].advice

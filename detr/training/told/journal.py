@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import json
 import math
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from detr.errors import InputError
+from detr.extras import is_installed
 from detr.files import write_bytes, write_text
 from detr.image_file import read_image
 from detr.training.told.loggers import Tracker
@@ -126,7 +126,7 @@ def _finite(values: Mapping[str, Number]) -> dict[str, Number]:
 
 
 def _tensorboard(folder: Path) -> Any:
-    if importlib.util.find_spec("tensorboard") is None:
+    if not is_installed("tensorboard"):
         return None
     from torch.utils.tensorboard import SummaryWriter
 

@@ -6,7 +6,6 @@ or fails can neither slow nor stop a training; what couldn't be sent is said onc
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import queue
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from detr.errors import UsageError, did_you_mean
+from detr.extras import is_installed, not_installed
 from detr.files import write_text
 from detr.image import RGB
 
@@ -99,9 +99,8 @@ def chosen_logs(words: str | None) -> tuple[str, ...] | None:
         if name not in PACKAGES:
             near = did_you_mean(name, PACKAGES)
             raise UsageError(f"--log {name}: expected {', '.join(PACKAGES)}, several with commas, or none{near}")
-        if importlib.util.find_spec(name) is None:
-            package = f"'{PACKAGES[name]}'"
-            raise UsageError(f"--log {name} needs {name}, which is not installed; type: pip install {package}")
+        if not is_installed(name):
+            raise UsageError(f"--log {name} needs {not_installed(name)}; type: pip install '{PACKAGES[name]}'")
     return names
 
 
