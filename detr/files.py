@@ -124,8 +124,16 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def home() -> Path:
-    """What is kept between runs: `$DETR_HOME`, else `~/.cache/detr`."""
-    return Path(os.environ.get("DETR_HOME") or Path.home() / ".cache" / "detr")
+    """What is kept between runs: `$DETR_HOME`, else `~/.cache/detr`.
+
+    A user whom the system doesn't know by name, as in containers that run under any number, is at home at the root.
+    """
+    if chosen := os.environ.get("DETR_HOME"):
+        return Path(chosen)
+    try:
+        return Path.home() / ".cache" / "detr"
+    except RuntimeError:
+        return Path("/.cache/detr")
 
 
 def shipped(folder: str) -> Path:

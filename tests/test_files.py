@@ -7,12 +7,14 @@ import os
 import re
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
 from detr.errors import InputError, UsageError
 from detr.files import (
     folder_written_aside,
+    home,
     new_run,
     read_json,
     read_text,
@@ -66,6 +68,13 @@ def test_a_file_appears_when_its_block_ends_well(tmp_path):
         assert aside.parent == path.parent and aside.suffix == ".json"
     assert path.read_text() == "{}"
     assert names_in(path.parent) == ["a.json"]
+
+
+def test_who_has_neither_name_nor_home_can_ask_what_is_kept(monkeypatch):
+    for name in ("HOME", "DETR_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2_000_000_011)
+    assert home() == Path("/.cache/detr")
 
 
 def test_bytes_that_are_no_utf8_are_written_as_json_reads_them(tmp_path):
