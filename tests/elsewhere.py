@@ -18,11 +18,13 @@ DEVICE = "lazy:0"
 """PyTorch's backward pass takes tensors of it without asking for a driver."""
 FAKE = FakeTensorMode(allow_non_fake_inputs=True)
 COPIES = ("aten::_to_copy", "aten::copy_")
+UNORDERED = ("aten::nll_loss2d_forward", "aten::grid_sampler_2d_backward", "aten::_adaptive_avg_pool2d_backward")
+"""An error on a GPU under `train.deterministic`."""
 INDEXED = ("aten::index", "aten::index_put", "aten::index_put_")
 
 
 class Watching(TorchDispatchMode):
-    """Notes what would make a GPU's host wait; `looks` counts the copies to the host."""
+    """Notes what would make a GPU's host wait, or give other bits each time; `looks` counts the copies to the host."""
 
     def __init__(self):
         super().__init__()
@@ -34,6 +36,8 @@ class Watching(TorchDispatchMode):
         name = operator._schema.name
         if name in COPIES:
             self._copied(name, args, kwargs, answer)
+        elif name in UNORDERED:
+            self.faults.add(f"{place()}: {name} is not deterministic")
         elif name in INDEXED and len(devices := {each.device.type for each in tensors_of(args) if each.dim()}) > 1:
             self.faults.add(f"{place()}: an index on {' and '.join(sorted(devices))}")
         return answer

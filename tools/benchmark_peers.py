@@ -39,7 +39,9 @@ from detr.models.saving import save_model
 from detr.ops import kernels
 from detr.runtime.runner import TorchRunner
 
-CLOSE = 1e-3  # of scores and of boxes as shares of the image, for the median query of ways in float32
+CLOSE = {"cpu": 1e-3, "cuda": 2e-2}
+"""Scores, and boxes as shares of the image, of the median query of ways in float32; a GPU's convolutions round the
+factors to 10 bits (TF32), as PyTorch lets them."""
 Answer = tuple[Tensor, Tensor]  # logits [B, Q, C], boxes [B, Q, 4]
 
 
@@ -72,7 +74,7 @@ def main(names: tuple[str, ...], batch: int, size: int, rounds: int, device: str
             torch.manual_seed(0)
             images = pictures(batch, size)
             ways = ways_of(name, images, torch.device(device), Path(folder), options["without"])
-            check(ways, images)
+            check(ways, images, CLOSE[torch.device(device).type])
             alternate(ways, images, rounds)
             lines += table(f"## {name}, {size} x {size}, batch {batch}, {device}", ways)
             report.append({"name": name, "ways": {way.name: way.times for way in ways}})
@@ -238,14 +240,14 @@ def by_openvino(model: nn.Module, images: Tensor, precision: str) -> Callable[[T
     return run
 
 
-def check(ways: list[Way], images: Tensor) -> None:
+def check(ways: list[Way], images: Tensor, close: float) -> None:
     """Leave where a way in float32 finds something else."""
     expected = answer_of(ways[0], images)
     for way in ways:
         found = answer_of(way, images)
         distances = torch.cdist(expected, found, p=math.inf).amin(-1)
         way.difference = distances.median().item()
-        if way.exact and not way.difference <= CLOSE:
+        if way.exact and not way.difference <= close:
             sys.exit(f"{way.name}: its queries are {way.difference:.1e} from those of {ways[0].name}; no time is shown")
 
 

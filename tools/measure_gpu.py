@@ -74,7 +74,7 @@ def parts(out: Path) -> list[Part]:
         Part(
             "ops", "the operator's forms side by side, with the memory-traffic floor",
             ("tools/benchmark_ops.py", "--no-cpu", "--seconds", "3", "--out", f"{out}/ops.md"), 4,
-            toy=("tools/benchmark_ops.py", "--threads", "1", "--seconds", "0.1", "--only", "batch 1",
+            toy=("tools/benchmark_ops.py", "--threads", "1", "--seconds", "0.1", "--only", "decoder, batch 1",
                  "--out", f"{out}/ops.md"),
         ),
         Part(

@@ -15,7 +15,8 @@ def cross_entropy(logits: Tensor, slots: Tensor, *, no_object_weight: float = 0.
     logits [B, Q, C], the last slot is "no object"; slots [B, Q] int64. A query that is to say "no object" weighs
     `no_object_weight`, any other 1: there are many of the one and few of the other.
     """
-    loss = negative_log_likelihood(logits.transpose(1, 2), slots, reduction="none")
+    # In one row, as what PyTorch has for maps is not deterministic on a GPU.
+    loss = negative_log_likelihood(logits.flatten(0, 1), slots.flatten(), reduction="none").view_as(slots)
     return torch.where(slots == logits.shape[-1] - 1, no_object_weight * loss, loss)
 
 

@@ -135,7 +135,9 @@ def deterministic():
 @pytest.mark.parametrize("method", ["bilinear", "discrete"])
 def test_added_in_whole_numbers_the_gradients_are_as_exact(method):
     tensors = given()
+    torch.use_deterministic_algorithms(False)  # on a GPU grid_sample has no gradient that is
     expected = answers("grid_sample", tensors, method=method)
+    torch.use_deterministic_algorithms(True)
     assert_alike(answers("triton", tensors, method=method), expected, rtol=1e-12, atol=1e-12)
 
 
