@@ -71,10 +71,15 @@ def download(names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--model", help="The preset it is for, where the file does not say.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(file: str, model: str | None, as_json: bool) -> None:
-    """Say what FILE (or a release) is: its format, model, classes, parameters, metadata, and whether it is whole."""
+    """Say what FILE (or a release) is: its format, model, classes, parameters, metadata, and whether it is whole.
+
+    An exported file says which weights it was made of: their NUMBERS are the same. A .pt2 or .engine is a program; look
+    at none that you don't trust.
+    """
+    from detr.export import is_exported
     from detr.models.inspection import inspect as inspected
 
-    report = inspected(file, model)
+    report = _of_exported(file) if is_exported(file) else inspected(file, model)
     if as_json:
         click.echo(json.dumps(report, indent=2))
         return
@@ -85,15 +90,41 @@ def inspect(file: str, model: str | None, as_json: bool) -> None:
         "model": report["model"] or f"none of ours: {report['problem']}",
         "classes": f"{len(classes)}: {listed(classes)}" if classes else "not said",
         "parameters": f"{report['parameters']:,}" if report["parameters"] else "",
-        "tensors": f"{report['tensors']:,} ({', '.join(report['dtypes'])})",
+        "tensors": f"{report['tensors']:,} ({', '.join(report['dtypes'])})" if report["tensors"] else "",
         "metadata": ", ".join(f"{key} {_short(value)}" for key, value in report["metadata"].items()),
         "sha256": report["sha256"] or "a folder has none",
+        "numbers": report["numbers"] or "",
         "checked": report["checked"],
     }
     width = max(map(len, lines))
     for name, text in lines.items():
         if text:
             click.echo(f"{name.ljust(width)}  {text}")
+
+
+def _of_exported(file: str) -> dict[str, Any]:
+    """The same report, as far as an exported file tells."""
+    from detr.export import open_runner
+    from detr.releases import file_sha256
+
+    path, runner = Path(file), open_runner(file)
+    about = runner.about
+    return {
+        "file": file,
+        "bytes": path.stat().st_size,
+        "format": runner.name,
+        "names": None,
+        "model": about.config.arch,
+        "problem": None,
+        "classes": list(about.classes.names),
+        "parameters": None,
+        "tensors": None,
+        "dtypes": [runner.number],
+        "metadata": {},
+        "sha256": file_sha256(path),
+        "numbers": about.numbers,
+        "checked": "nothing to check against",
+    }
 
 
 @command.command(short_help="Write weights in another format.")

@@ -13,6 +13,7 @@ from detr.classes import Classes
 from detr.errors import InputError
 from detr.export.form import PLAIN, Form
 from detr.models import Network
+from detr.models.inspection import digest_of
 from detr.models.postprocess import Scoring
 from detr.models.presets import model_config
 
@@ -30,6 +31,7 @@ class About:
     takes_padding: bool  # images are padded to that size, and a mask says where
     int8: bool = False
     form: Form = PLAIN
+    numbers: str | None = None  # SHA-256 of the weights it was made of, as `digest_of` tells it
 
     def to_json(self) -> str:
         slots = self.scoring.slots
@@ -45,6 +47,7 @@ class About:
                 "takes_padding": self.takes_padding,
                 "int8": self.int8,
                 "form": asdict(self.form),
+                "numbers": self.numbers,
             }
         )
 
@@ -57,7 +60,8 @@ def about_of(network: Network, form: Form = PLAIN, *, int8: bool = False) -> Abo
     input = network.config.input
     longest = -(-input.long // 32) * 32
     size = (longest, longest) if input.keeps_aspect else (input.height, input.width)
-    return About(network.config, network.classes, network.scoring, size, input.keeps_aspect, int8, form)
+    numbers = digest_of(network)
+    return About(network.config, network.classes, network.scoring, size, input.keeps_aspect, int8, form, numbers)
 
 
 def about_from(text: str | None, path: Path) -> About:
@@ -77,6 +81,7 @@ def about_from(text: str | None, path: Path) -> About:
             takes_padding=bool(tree["takes_padding"]),
             int8=bool(tree["int8"]),
             form=Form(**tree.get("form", {})),
+            numbers=tree.get("numbers"),
         )
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from None

@@ -23,7 +23,4 @@ def kept_at(network: Network, suffix: str, packages: Sequence[str], *more: str, 
     about = about_of(network, form).to_json()
     versions = [f"{name} {version(name)}" for name in packages]
     digest = hashlib.sha256("\n".join([__version__, torch.__version__, *versions, about, *more]).encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return home() / "exports" / f"{network.config.arch}-{digest.hexdigest()[:_DIGITS]}{suffix}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
+
+import torch
 
 from detr import convert, releases, weights
 from detr.errors import InputError
@@ -22,6 +25,7 @@ def inspect(name_or_path: str, model: str | None = None) -> dict[str, Any]:
     name: str | None = None
     problem: str | None = None
     parameters: int | None = None
+    numbers: str | None = None
     classes = checkpoint.classes
     try:
         network = network_of(checkpoint, model or said_by_release(name_or_path, checkpoint))
@@ -30,7 +34,7 @@ def inspect(name_or_path: str, model: str | None = None) -> dict[str, Any]:
         if convert.identify(checkpoint.state) in convert.BACKBONES:
             name = "a backbone only, to start a training from"
     else:
-        name, classes = _described(network), network.classes
+        name, classes, numbers = _described(network), network.classes, digest_of(network)
         parameters = sum(parameter.numel() for parameter in network.parameters())
     return {
         "file": str(path),
@@ -45,8 +49,18 @@ def inspect(name_or_path: str, model: str | None = None) -> dict[str, Any]:
         "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.values()}),
         "metadata": {key: value for key, value in checkpoint.metadata.items() if key != "config"},
         "sha256": None if path.is_dir() else releases.file_sha256(path),
+        "numbers": numbers,
         "checked": _checked(name_or_path, checkpoint),
     }
+
+
+def digest_of(network: Network) -> str:
+    """SHA-256 of all its numbers, under our names: the same whatever file, of whatever kind, they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def name_of(network: Network) -> str | None:

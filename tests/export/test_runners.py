@@ -1,3 +1,4 @@
+import copy
 import importlib.util
 import json
 from pathlib import Path
@@ -5,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from detr.cli.weights import inspect
 from detr.data.shapes import draw_shapes
 from detr.engine.detector import Detector
 from detr.errors import InputError, UsageError
@@ -13,6 +16,7 @@ from detr.export import Form, OpenVINORunner, form_for, open_runner, opening, ru
 from detr.export.about import about_from, about_of
 from detr.export.divergence import trace
 from detr.models import build_model, load_model
+from detr.models.inspection import digest_of
 from detr.runtime.runner import TorchRunner
 
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
@@ -62,6 +66,16 @@ def test_every_family_is_verified_by_onnx_runtime_and_openvino(each):
         assert verdict.agreement.counted >= 18
         stages = trace(network, runner, seen[0], verdict.tolerance).stages
         assert max(stage.error for stage in stages) < 1e-4
+
+
+def test_a_file_says_which_weights_it_was_made_of(exported):
+    network, path = exported("rtdetr")
+    report = CliRunner().invoke(inspect, [str(path), "--json"], catch_exceptions=False)
+    assert json.loads(report.stdout)["numbers"] == digest_of(network)
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        next(other.parameters()).view(-1)[0] += 1
+    assert digest_of(other) != digest_of(network)
 
 
 def test_half_of_the_numbers_bits_find_nearly_the_same(tmp_path):
