@@ -271,7 +271,8 @@ def _owners(kind: Any, location: tuple[str | int, ...]) -> list[type[Config]]:
 
 def _configs_in(annotation: Any) -> Iterator[type[Config]]:
     """The config classes inside `X | None`, `Annotated[X, ...]`, unions, tuples and mappings."""
-    if isinstance(annotation, type) and issubclass(annotation, Config):
+    plain = isinstance(annotation, type) and not get_args(annotation)  # list[int] is a type, too, in Python 3.10
+    if plain and issubclass(annotation, Config):
         yield annotation
     else:
         for inner in get_args(annotation):
