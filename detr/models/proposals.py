@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from detr.layers.position import anchors, precise
 from detr.layers.transformer import MLP
 from detr.models.initial_weights import spread, start_at_zero, start_scores
-from detr.models.queries import Memory
+from detr.models.queries import Memory, picked
 from detr.records import Predictions
 
 RankedBy = Literal["first slot", "best slot"]
@@ -52,10 +52,5 @@ class ProposalSelection(nn.Module):
         boxes = precise(self.box_head(embedding)) + places
         ranking = scores[..., 0] if self.ranked_by == "first slot" else scores.amax(-1)
         positions = ranking.topk(min(num_queries, ranking.shape[1]), dim=1).indices
-        chosen = Predictions(_pick(scores, positions), _pick(boxes, positions))
+        chosen = Predictions(picked(scores, positions), picked(boxes, positions))
         return Proposals(Predictions(scores, boxes), chosen, positions)
-
-
-def _pick(rows: Tensor, positions: Tensor) -> Tensor:
-    """[B, S, n], [B, Q] -> [B, Q, n]"""
-    return rows.gather(1, positions[..., None].expand(-1, -1, rows.shape[-1]))

@@ -72,12 +72,12 @@ class QuerySelection(nn.Module):
         if memory.padding is not None:
             ranking = ranking.masked_fill(memory.padding, -torch.inf)
         positions = ranking.topk(min(num_queries, ranking.shape[1]), dim=1).indices
-        content = _pick(embedding, positions)
+        content = picked(embedding, positions)
         boxes = precise(self.box_head(content)) + places[positions]
-        proposals = Predictions(_pick(scores, positions), boxes.sigmoid())
+        proposals = Predictions(picked(scores, positions), boxes.sigmoid())
         return Queries(content.detach(), boxes.detach(), proposals, positions)
 
 
-def _pick(rows: Tensor, positions: Tensor) -> Tensor:
-    """[B, S, D], [B, Q] -> [B, Q, D]"""
+def picked(rows: Tensor, positions: Tensor) -> Tensor:
+    """The rows at `positions`: [B, S, D], [B, Q] -> [B, Q, D]"""
     return rows.gather(1, positions[..., None].expand(-1, -1, rows.shape[-1]))
