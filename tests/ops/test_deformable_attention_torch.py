@@ -150,6 +150,7 @@ def test_the_operator_is_registered_as_pytorch_wants_it(dtype):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("method", ["bilinear", "discrete"])
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of the compiler of PyTorch 2.10
 def test_it_compiles_into_one_graph(method):
     tensors = given(SHAPES, POINTS, references="boxes", dtype=torch.float32)
     padding = padding_of(tensors["value"])

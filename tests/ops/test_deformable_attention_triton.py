@@ -115,6 +115,7 @@ def test_parts_of_larger_tensors_are_read_where_they_lie():
     assert_alike(answers("triton", strided), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")  # of the interpreter
 def test_a_place_that_is_no_number_gives_no_number():
     value, references, offsets, logits = (tensor.detach() for tensor in given())
     offsets[0, 0, 0, 0, 0] = torch.nan
