@@ -404,7 +404,7 @@ class Camera:
 
 
 def test_a_camera_gives_frames_with_times_until_it_stops(monkeypatch):
-    monkeypatch.setattr("detr.video.reading.cv2.VideoCapture", Camera)
+    monkeypatch.setattr("cv2.VideoCapture", Camera)
     read = list(frames(3))
     assert [frame.index for frame in read] == [0, 1, 2, 3, 4] and Camera.released
     assert read[0].image[0, 0].tolist() == [0, 0, 200] and read[0].rate == 30

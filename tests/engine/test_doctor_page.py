@@ -48,4 +48,4 @@ def test_a_set_without_any_box_has_a_page_too(tmp_path):
     (tmp_path / "set" / "labels" / "a.txt").write_text("")
     (tmp_path / "set" / "data.yaml").write_text("train: images\nnames: [dot]\n")
     text = page_of(tmp_path / "set", tmp_path / "out")
-    assert "1 images, 0 boxes" in text and "train: none of 1 images has a box" in text
+    assert "1 image, 0 boxes" in text and "train: none of 1 image has a box" in text
