@@ -43,7 +43,7 @@ class Runner(Protocol):
 class TorchRunner:
     """A copy of the network for inference only: folded (`network.deploy()`), its convolutions channels-last.
 
-    On an x86 processor they are also packed (`detr.layers.packed`).
+    On an x86 processor these and the linear layers are also packed (`detr.layers.packed`).
     The copy doesn't follow later changes of the network. A module that is no `DetectionNetwork` is run as it is.
     `half` computes in 16 bits: float16 on a GPU, bfloat16 on the CPU. `compile` hands the network to `torch.compile`:
     a minute at the first batch of each shape, and on a CPU a C++ compiler; on a GPU it replays CUDA graphs.
