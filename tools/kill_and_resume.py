@@ -72,6 +72,7 @@ class Kill:
     who: str
     moment: str
     place: str
+    seconds: float  # that going on took, to the end
     equal: bool
 
 
@@ -94,7 +95,7 @@ def main(kills: int, seed: int, out: Path | None) -> None:
             way = ways[number % len(ways)]
             done.append(_one(way, words, place, f"killed-{number}", *whole[way], draw))
             click.echo(_row(number, done[-1]))
-    text = _table(done)
+    text = _table(done, f"--kills {kills} --seed {seed}")
     click.echo(f"\n{text}")
     if out is not None:
         write_text(out, text)
@@ -111,7 +112,7 @@ def _whole(way: Way, words: list[str], place: Path, name: str) -> tuple[Path, in
 
 
 def _one(
-    way: Way, words: list[str], place: Path, name: str, whole: Path, states: int, seconds: float, draw: random.Random
+    way: Way, words: list[str], place: Path, name: str, whole: Path, states: int, pace: float, draw: random.Random
 ) -> Kill:
     """A training killed some time after one of its states, gone on with, and compared.
 
@@ -119,7 +120,7 @@ def _one(
     """
     run = place / "train" / name
     process = _started(way.command(*words, "--name", name))
-    state, later = draw.randint(1, states - 1), draw.uniform(0, seconds)
+    state, later = draw.randint(1, states - 1), draw.uniform(0, pace)
     for _ in islice(_states(process, run), state):
         pass
     time.sleep(later)
@@ -130,14 +131,16 @@ def _one(
     for victim in victims:
         _kill(victim)
     where = _where(run)
+    begin = time.monotonic()
     if way.restarts:
         _finished(process)
         who += ", torchrun starts anew"
     else:
         process.communicate(timeout=LONGEST)
         _finished(_started(way.command("--resume", str(run))))
+    seconds = time.monotonic() - begin
     equal = all((run / file).read_bytes() == (whole / file).read_bytes() for file in (BEST, LAST, RESUME))
-    return Kill(way, who, f"{later:.3f} s after state {state} of {states}", where, equal)
+    return Kill(way, who, f"{later:.3f} s after state {state} of {states}", where, seconds, equal)
 
 
 def _started(command: list[str]) -> subprocess.Popen[str]:
@@ -196,21 +199,31 @@ def _row(number: int, kill: Kill) -> str:
     end = "equal bytes" if kill.equal else "**DIFFERENT**"
     return (
         f"| {number + 1} | {kill.way.processes} | {kill.way.workers} | {kill.who} | {kill.moment} "
-        f"| {kill.place} | {end} |"
+        f"| {kill.place} | {kill.seconds:.0f} | {end} |"
     )
 
 
-def _table(done: list[Kill]) -> str:
+def _table(done: list[Kill], options: str) -> str:
     equal = sum(kill.equal for kill in done)
     lines = [
-        "| | processes | loader processes | killed | when | last saved | in the end |",
-        "|---|---|---|---|---|---|---|",
+        "# Trainings killed with SIGKILL at random moments",
+        "",
+        f"Made by `python tools/kill_and_resume.py {options}` at {_commit()}:",
+        "a toy detector, three epochs of six steps, a state after each step.",
+        "",
+        "| | processes | loader processes | killed | when | last saved | seconds of going on | in the end |",
+        "|---|---|---|---|---|---|---|---|",
         *(_row(number, kill) for number, kill in enumerate(done)),
         "",
         f"{equal} of {len(done)} ended in the bytes of a training that nobody stopped (`best`, `last` and `resume`; "
         f"PyTorch {torch.__version__}, on the CPU).",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _commit() -> str:
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":
