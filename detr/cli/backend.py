@@ -79,6 +79,10 @@ def _require_sense(weights: str, given: bool, backend: str, int8: bool, calibrat
         raise UsageError(f"{weights} is an exported file, which says how it is run; leave out --backend and --int8")
     if int8 and backend == "torch":
         raise UsageError("--int8 needs --backend openvino or --backend onnx")
+    require_calibration(int8, calibrate)
+
+
+def require_calibration(int8: bool, calibrate: str | None) -> None:
     if int8 and calibrate is None:
         raise UsageError("--int8 needs --calibrate DATA: a data set with some hundred images like those to come")
     if calibrate is not None and not int8:

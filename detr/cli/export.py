@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detr.cli import flags
+from detr.cli.backend import require_calibration
 from detr.cli.help import Verb
 from detr.cli.plain import Finite, sides, to_stderr
 from detr.errors import UsageError, did_you_mean
-from detr.files import require_writable
 
 if TYPE_CHECKING:
-    from detr.data.coco import CocoDataset
-    from detr.export import Form
+    from detr.engine.exporting import Order
     from detr.models import Network
 
 
@@ -67,28 +66,38 @@ def command(weights: str, formats: str, as_json: bool, **options: Any) -> None:
       detr export rtdetr-r18 --format onnx,openvino -o exported
       detr export best.safetensors --format openvino --int8 --calibrate my-data
     """
-    from detr.export import require_format, require_weights
-    from detr.export.proven import path_for
+    from detr.engine.exporting import fill
+    from detr.export import require_weights
 
     require_weights(weights)
+    require_calibration(options["int8"], options["calibrate"])
+    order = _order(formats, **options)
+    order.paths(weights)  # what is in the way is said before the work
+    reports = fill(order, _network(weights, **options), weights, say=to_stderr)
+    if as_json:
+        click.echo(json.dumps(reports))
+
+
+def _order(formats: str, dynamic: str | None, **options: Any) -> Order:
+    from detr.engine.exporting import Order
+    from detr.export import Building
+
     names = [name.strip() for name in formats.split(",") if name.strip()]
     if not names:
         raise UsageError(f"--format {formats!r}: expected onnx, openvino, torch-export, tensorrt, or several of them")
-    if options["int8"] != (options["calibrate"] is not None):
-        needs = "--int8 needs --calibrate DATA: a data set with some hundred images like those to come"
-        raise UsageError(needs if options["int8"] else "--calibrate is for --int8; say both")
-    for name in names:
-        require_format(name, int8=options["int8"])
-    form = _form(**options)
-    network = _network(weights, **options)
-    kind = {"half": options["half"], "int8": options["int8"]}
-    paths = {name: path_for(weights, name, options["out"], **kind) for name in names}
-    for path in paths.values():
-        require_writable(path.parent)
-    dataset = None if options["data"] is None else dataset_of(options["data"], options["split"], options["images"])
-    reports = [_exported(network, name, path, form, dataset, **options) for name, path in paths.items()]
-    if as_json:
-        click.echo(json.dumps(reports))
+    words = {word.strip() for word in (dynamic or "batch").split(",")} - {"none", ""}
+    for word in words - {"batch", "size"}:
+        raise UsageError(f"--dynamic {word}{did_you_mean(word, ['batch', 'size', 'none']) or ': expected batch, size'}")
+    same = ("out", "half", "calibrate", "verify", "data", "split", "images", "most")
+    return Order(
+        formats=names,
+        preprocessing=options["with_preprocessing"],
+        max_det=options["max_det"] if options["with_postprocessing"] else None,
+        open_batch="batch" in words,
+        open_size=None if dynamic is None else "size" in words,
+        building=Building(options["max_batch"], options["workspace"]),
+        **{name: options[name] for name in same},
+    )
 
 
 def _network(weights: str, model: str | None, fresh: bool, **options: Any) -> Network:
@@ -100,51 +109,3 @@ def _network(weights: str, model: str | None, fresh: bool, **options: Any) -> Ne
     set_effort(network, layers=options["layers"], queries=options["queries"])
     imgsz = None if options["imgsz"] is None else sides(options["imgsz"])
     return of_input(network, input_of_size(network.config.input, imgsz))
-
-
-def _form(dynamic: str | None, **options: Any) -> Form:
-    """As far as it doesn't depend on the network."""
-    from detr.export import Form
-
-    words = {word.strip() for word in (dynamic or "batch").split(",")} - {"none", ""}
-    for word in words - {"batch", "size"}:
-        raise UsageError(f"--dynamic {word}{did_you_mean(word, ['batch', 'size', 'none']) or ': expected batch, size'}")
-    return Form(
-        preprocessing=options["with_preprocessing"],
-        max_det=options["max_det"] if options["with_postprocessing"] else None,
-        open_batch="batch" in words,
-        open_size="size" in words,
-        half=options["half"],
-    )
-
-
-def _exported(
-    network: Network, format: str, path: Path, form: Form, dataset: CocoDataset | None, **options: Any
-) -> dict[str, Any]:
-    from dataclasses import replace
-
-    from detr.export import Building, form_for
-    from detr.export.proven import calibration_of, write_proven
-
-    if options["dynamic"] is None and not form.preprocessing:
-        form = replace(form, open_size=form_for(network).open_size)
-    return write_proven(
-        format,
-        network,
-        path,
-        form=form,
-        calibration=calibration_of(options["calibrate"]) if options["int8"] else None,
-        building=Building(options["max_batch"], options["workspace"]),
-        verify=options["verify"],
-        dataset=dataset,
-        called="generated pictures" if dataset is None else str(options["data"]),
-        most=options["most"],
-        say=to_stderr,
-    )
-
-
-def dataset_of(data: Path, split: str, images: Path | None) -> CocoDataset:
-    from detr.data.opening import open_split
-    from detr.data.sources import find_split
-
-    return open_split(find_split(data, split, images=images))

@@ -64,11 +64,12 @@ def command(weights: str, data: Path, formats: str | None, as_json: bool, **opti
     \b
       detr parity runs/train/train/best.safetensors --data my-data
     """
-    from detr.cli.export import dataset_of
+    from detr.data.opening import open_split
+    from detr.data.sources import find_split
     from detr.export import require_weights
 
     require_weights(weights)
-    dataset = dataset_of(data, options["split"], options["images"])
+    dataset = open_split(find_split(data, options["split"], images=options["images"]))
     rows = []
     for row in _rows(weights, dataset, _wanted(formats), **options):
         rows.append(row)

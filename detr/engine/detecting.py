@@ -24,7 +24,7 @@ from detr.slicing import Slicing
 from detr.video import Frame
 
 if TYPE_CHECKING:
-    from detr.engine.detector import Detector
+    from detr.engine.finder import Finder
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ def prepare(frame: Frame, settings: Settings) -> Prepared:
     return Prepared(frame, tensor, 1000 * (time.perf_counter() - start))
 
 
-def results(detector: Detector, pictures: Iterable[Frame], settings: Settings, *, batch: int = 1) -> Iterator[Results]:
+def results(finder: Finder, pictures: Iterable[Frame], settings: Settings, *, batch: int = 1) -> Iterator[Results]:
     """A result for each frame, in order. Reading and preparing run ahead in a thread."""
     batch = settings.frames_at_once(batch)
     items = ahead((prepare(frame, settings) for frame in pictures), depth=2 * batch)
@@ -54,38 +54,38 @@ def results(detector: Detector, pictures: Iterable[Frame], settings: Settings, *
         for item in items:
             group.append(item)
             if len(group) == batch:
-                yield from detector.detect(group, settings)
+                yield from finder.detect(group, settings)
                 group = []
         if group:
-            yield from detector.detect(group, settings)
+            yield from finder.detect(group, settings)
     finally:
         items.close()
 
 
 @torch.inference_mode()
-def detect(detector: Detector, group: Sequence[Prepared], settings: Settings) -> list[Results]:
+def detect(finder: Finder, group: Sequence[Prepared], settings: Settings) -> list[Results]:
     """One pass of the network; images of different size are padded. InputError where it answers with NaN."""
     if settings.slicing is not None:
-        return [_sliced(detector, item, settings, settings.slicing) for item in group]
+        return [_sliced(finder, item, settings, settings.slicing) for item in group]
     sizes = [(item.frame.image.shape[0], item.frame.image.shape[1]) for item in group]
     watch = _Watch()
-    found = _look(detector, [cast(Tensor, item.tensor) for item in group], sizes, settings, watch)
+    found = _look(finder, [cast(Tensor, item.tensor) for item in group], sizes, settings, watch)
     shares = watch.shares(len(group))
-    return [_result(detector, item, *one, shares, settings) for item, one in zip(group, found, strict=True)]
+    return [_result(finder, item, *one, shares, settings) for item, one in zip(group, found, strict=True)]
 
 
-def _sliced(detector: Detector, item: Prepared, settings: Settings, slicing: Slicing) -> Results:
+def _sliced(finder: Finder, item: Prepared, settings: Settings, slicing: Slicing) -> Results:
     start, watch = time.perf_counter(), _Watch()
     best_scores: list[float] = []
 
     def look(images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
-        seen = _look(detector, images, sizes, settings, watch)
+        seen = _look(finder, images, sizes, settings, watch)
         best_scores.extend(best for _, best in seen)
         return [found for found, _ in seen]
 
     found = find_in_tiles(item.frame.image, slicing, look, input=settings.input, most=settings.max_det)
     watch.postprocess += 1000 * (time.perf_counter() - start) - watch.inference - watch.postprocess
-    return _result(detector, item, found, max(best_scores), watch.shares(1), settings)
+    return _result(finder, item, found, max(best_scores), watch.shares(1), settings)
 
 
 @dataclass(eq=False)
@@ -100,17 +100,17 @@ class _Watch:
 
 
 def _look(
-    detector: Detector, images: list[Tensor], sizes: list[tuple[int, int]], settings: Settings, watch: _Watch
+    finder: Finder, images: list[Tensor], sizes: list[tuple[int, int]], settings: Settings, watch: _Watch
 ) -> list[tuple[Detections, float]]:
     """What is in each image, in the pixels of its size, on the CPU, with the best score there, kept or not."""
     start = time.perf_counter()
     batch, padding = padded(images)
-    runner = detector.runner(half=settings.half)
+    runner = finder.runner(half=settings.half)
     output = runner(as_input(batch.to(runner.device, non_blocking=True), padding, settings.input), padding)
     last = output.layers[-1]
     if not bool(torch.isfinite(last.logits).all() & torch.isfinite(last.boxes).all()):
         advice = "; try it without half" if settings.half else ": its weights are damaged"
-        raise InputError(f"{detector.source} answers with numbers that are none (NaN){advice}")
+        raise InputError(f"{finder.source} answers with numbers that are none (NaN){advice}")
     middle = time.perf_counter()
     found = select(
         output,
@@ -127,7 +127,7 @@ def _look(
 
 
 def _result(
-    detector: Detector,
+    finder: Finder,
     item: Prepared,
     found: Detections,
     best_score: float,
@@ -138,12 +138,12 @@ def _result(
         shown(item.frame.image),
         _inside(found, item.frame.image),
         path=item.frame.path,
-        names=detector.names,
+        names=finder.names,
         speed={"preprocess": item.milliseconds, **speed},
         frame=item.frame.index,
         time=item.frame.time,
         as_found=found.boxes,
-        explainer=Explainer(detector, settings),
+        explainer=Explainer(finder, settings),
     )
     return replace(result, best_score=best_score)
 

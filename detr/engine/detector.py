@@ -4,37 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
-from torch import nn
 
-from detr.classes import Classes
-from detr.engine import detecting
-from detr.engine.cost import Info, info_of
-from detr.engine.detecting import Prepared
+from detr.engine.finder import Finder
 from detr.engine.given import Channels, Picture, given_frames
 from detr.engine.results import Results
-from detr.errors import InputError, UsageError, counted
-from detr.evaluation.thresholds import read_thresholds
-from detr.models import load_model
-from detr.models.inspection import preset_of
-from detr.runtime.device import choose_device, default_workers
-from detr.runtime.runner import Runner, TorchRunner
-from detr.runtime.settings import (
-    Settings,
-    at_least_1,
-    class_indices,
-    input_of_size,
-    refuse,
-    set_effort,
-    share,
-    slicing_of,
-)
-from detr.slicing import Slicing
-from detr.video import Frame
-from detr.weights import RELEASES
+from detr.errors import UsageError
+from detr.runtime.device import default_workers
+from detr.runtime.settings import at_least_1, input_of_size, refuse, slicing_of
 
 if TYPE_CHECKING:
     from detr.evaluation.evaluate import Evaluator
@@ -42,101 +23,11 @@ if TYPE_CHECKING:
     from detr.training.train import Summary
 
 
-class Detector:
+class Detector(Finder):
     """`Detector("rtdetr-r18")`, or any readable checkpoint: call it with pictures to get a `Results` for each.
 
     `names` maps class indices to names; `network` is the `nn.Module` itself.
     """
-
-    archs: ClassVar[tuple[str, ...]] = ()  # the only architectures this class takes; all where there is none
-
-    def __init__(
-        self,
-        weights: str | os.PathLike[str] | nn.Module | Runner = "rtdetr-tiny",
-        *,
-        model: str | None = None,
-        device: str | torch.device | None = None,
-        layers: int | None = None,
-        queries: int | None = None,
-        compile: bool = False,
-    ) -> None:
-        """`weights`: a release, a file, a network, or a runner such as `detr.export` makes, which has no `network`.
-
-        `model`: the preset, where a file doesn't say what it is.
-
-        `layers`, `queries`: how many decoder layers and queries answer, by default the model's own; fewer are faster.
-        `compile`: hand the network to `torch.compile` (see `TorchRunner`), for many pictures of the same size.
-        """
-        self.model, self.compile = model, compile
-        self._ready: tuple[object, TorchRunner] | None = None
-        self._is_given = not isinstance(weights, (str, os.PathLike))
-        self.source = os.fspath(weights) if isinstance(weights, (str, os.PathLike)) else type(weights).__name__
-        if not isinstance(weights, (str, os.PathLike, nn.Module)):
-            self._runner: Runner | None = weights
-            self.network: Any = None
-            self.device = weights.device
-            self._require_arch(weights.config)
-            return
-        self._runner = None
-        self.device = choose_device("auto" if device is None else str(device))
-        network = weights if isinstance(weights, nn.Module) else load_model(os.fspath(weights), model)
-        self._require_arch(network.config)
-        self.network = network.to(self.device).eval()
-        set_effort(cast(Any, network), layers=layers, queries=queries)
-
-    def _require_arch(self, config: Any) -> None:
-        if self.archs and config.arch not in self.archs:
-            said = f"{self.source} is a model of kind {config.arch!r}, not {' or '.join(map(repr, self.archs))}"
-            raise InputError(f"{said}; use detr.{_door(config.arch)}, or detr.Detector, which takes any")
-
-    @property
-    def config(self) -> Any:
-        """The model's settings."""
-        return self.network.config if self._runner is None else self._runner.config
-
-    @property
-    def classes(self) -> Classes:
-        """What the weights find: names, and the category ids of the data they learned from."""
-        return self.network.classes if self._runner is None else self._runner.classes
-
-    @property
-    def names(self) -> dict[int, str]:
-        """Class index -> name."""
-        return self.classes.as_dict()
-
-    def __repr__(self) -> str:
-        classes = counted(len(self.classes), "class", "classes")
-        return f"{type(self).__name__}({self.source!r}, {classes}, {self.device})"
-
-    def info(self) -> Info:
-        """Parameters, arithmetic, layers, queries and classes; `print` it for one line. UsageError for a runner."""
-        if self.network is None:
-            raise UsageError(f"{self.source} gives its answer only; ask the weights that it was exported from")
-        return info_of(self.network)
-
-    def to(self, device: str | torch.device) -> Detector:
-        """Move it: auto, cpu, cuda, cuda:N or mps. UsageError for a device that isn't there."""
-        chosen = choose_device(str(device))
-        if self._runner is None:
-            self.network.to(chosen)
-        elif chosen != self.device:
-            raise UsageError(f"device {str(device)!r}: {self._runner.name} runs on {self.device}")
-        self.device = chosen
-        return self
-
-    def runner(self, *, half: bool = False) -> Runner:
-        """The network made ready to answer: folded, once for as long as it stays as it is.
-
-        A runner that was given is given back: what it computes in was said when it was made.
-        """
-        if self._runner is not None:
-            return self._runner
-        state = (id(self.network), self.device, half, self.compile, *_versions(self.network))
-        if self._ready is None or self._ready[0] != state:
-            self._ready = None  # two copies need not be there at a time
-            runner = TorchRunner(self.network, device=self.device, half=half, compile=self.compile)
-            self._ready = state, runner
-        return self._ready[1]
 
     @overload
     def __call__(
@@ -259,37 +150,6 @@ class Detector:
         results = follow_all(self, numbered(pictures, fps), settings, tracking, stride=stride, batch=batch)
         return results if stream else list(results)
 
-    def settings(
-        self,
-        *,
-        conf: float | str | os.PathLike[str] = 0.25,
-        classes: Sequence[int | str] | int | str | None = None,
-        max_det: int = 300,
-        imgsz: int | Sequence[int] | None = None,
-        half: bool = False,
-        slicing: Slicing | None = None,
-    ) -> Settings:
-        """Checked settings; UsageError for a value that makes no sense."""
-        is_file = isinstance(conf, os.PathLike) or (isinstance(conf, str) and conf.endswith(".json"))
-        by_class = read_thresholds(Path(cast(str, conf)), self.classes) if is_file else None
-        return Settings(
-            conf=min(by_class) if by_class is not None else share("conf", cast(float, conf)),
-            by_class=by_class,
-            classes=None if classes is None else class_indices(classes, self.classes),
-            max_det=at_least_1("max_det", max_det),
-            input=input_of_size(self.config.input, imgsz),
-            half=half,
-            slicing=slicing,
-        )
-
-    def results(self, pictures: Iterable[Frame], settings: Settings, *, batch: int = 1) -> Iterator[Results]:
-        """A result for each frame, in order. Reading and preparing run ahead in a thread."""
-        return detecting.results(self, pictures, settings, batch=batch)
-
-    def detect(self, group: Sequence[Prepared], settings: Settings) -> list[Results]:
-        """One pass of the network; images of different size are padded. InputError where it answers with NaN."""
-        return detecting.detect(self, group, settings)
-
     def val(
         self,
         data: str | os.PathLike[str],
@@ -366,19 +226,18 @@ class Detector:
 
         InputError where they don't find the same: the file is called NAME.unverified then.
         """
-        from detr.engine.exporting import exported
+        from detr.engine.exporting import Order, fill
+        from detr.export import of_input
 
         refuse(others, Detector.export)
         if self.network is None:
             raise UsageError(f"{self.source} is an exported file; give the weights that it was made of")
-        return exported(
-            self.network,
-            self.source,
-            format,
+        if int8 != (calibrate is not None):
+            raise UsageError("int8 and calibrate go together: calibrate is a data set with some hundred images")
+        order = Order(
+            formats=[format],
             out=None if out is None else Path(out),
-            input=input_of_size(self.config.input, imgsz),
             half=half,
-            int8=int8,
             calibrate=calibrate,
             preprocessing=with_preprocessing,
             max_det=max_det if with_postprocessing else None,
@@ -387,8 +246,10 @@ class Detector:
             verify=verify,
             data=data,
             split=split,
-            say=say,
         )
+        network = of_input(deepcopy(self.network).cpu(), input_of_size(self.config.input, imgsz))
+        [report] = fill(order, network, self.source, say=say)
+        return Path(report["file"])
 
     def train(
         self,
@@ -412,99 +273,16 @@ class Detector:
         finetune: with schedule and augmentation for a small data set.
         settings: `key.sub=value` words on top of it.
         """
-        from detr.data.opening import open_for_training
-        from detr.files import new_run
-        from detr.training.recipe import load_recipe
+        from detr.engine.training import recipe_for, train_from
         from detr.training.saved.checkpoint import BEST
-        from detr.training.train import train
 
         if self._is_given:
             raise UsageError(f"training starts from a release or a file; this detector was given a {self.source}")
         given = {"train.epochs": epochs, "train.batch": batch, "train.seed": seed}
         words = [*settings, *(f"{key}={value}" for key, value in given.items() if value is not None)]
-        chosen = load_recipe(self._usual_recipe() if recipe is None else recipe, words, finetune=finetune)
-        train_set, val_set = open_for_training(data, channels=chosen.model.input.channels)
-        out = new_run("train", name, project=project, overwrite=overwrite)
-        summary = train(
-            chosen,
-            train_set=train_set,
-            val_set=val_set,
-            out=out,
-            weights=self.source,
-            device=str(self.device),
-            workers=workers,
-            say=say,
+        chosen = recipe_for(self, recipe, words, finetune=finetune)
+        summary = train_from(
+            self, chosen, data, name=name, project=project, overwrite=overwrite, workers=workers, say=say
         )
-        self.source, self.model = str(out / BEST), None
-        self.network = load_model(self.source).to(self.device).eval()
+        self._load(str(summary.out / BEST))
         return summary
-
-    def _usual_recipe(self) -> str:
-        """That of the preset or release; of a training run, its own; of another file, that of the model it holds."""
-        if self.model is not None:
-            return self.model
-        if (release := RELEASES.get(self.source)) and release.model:
-            return release.model
-        beside = Path(self.source).with_name("recipe.yaml")
-        if beside.is_file():
-            return str(beside)
-        if (name := preset_of(self.network)) is None:
-            raise UsageError(f"which recipe? {self.source} does not say; pass one such as recipe='rtdetr-r18'")
-        return name
-
-
-class DETR(Detector):
-    """DETR (Carion et al. 2020)."""
-
-    archs = ("detr",)
-
-
-class DeformableDETR(Detector):
-    """Deformable DETR (Zhu et al. 2021), with refined boxes and two stages too."""
-
-    archs = ("deformable_detr",)
-
-
-class DINO(Detector):
-    """DINO (Zhang et al. 2023)."""
-
-    archs = ("dino",)
-
-
-class RTDETR(Detector):
-    """RT-DETR (Zhao et al. 2024), v2 and DEIM's too."""
-
-    archs = ("rtdetr",)
-
-
-class RTDETRv2(RTDETR):
-    """RT-DETRv2 (Lv et al. 2024): the same network with two more settings, so that this takes what `RTDETR` takes."""
-
-
-class DFINE(Detector):
-    """D-FINE (Peng et al. 2025), and DEIM's."""
-
-    archs = ("dfine",)
-
-
-class DEIM(Detector):
-    """DEIM (Huang et al. 2025): a way to train D-FINE's and RT-DETRv2's networks, whose files are theirs."""
-
-    archs = ("dfine", "rtdetr")
-
-
-class DEIMv2(Detector):
-    """DEIMv2 (Huang et al. 2025)."""
-
-    archs = ("deimv2",)
-
-
-def _door(arch: str) -> str:
-    return next((each.__name__ for each in Detector.__subclasses__() if arch in each.archs), "Detector")
-
-
-def _versions(network: nn.Module) -> tuple[object, ...]:
-    """Differs from what it was when settings or numbers of the network have changed."""
-    tensors = [*network.parameters(), *network.buffers()]
-    config = cast(Any, network.config)
-    return (id(config), *((id(each), each.data_ptr(), 0 if each.is_inference() else each._version) for each in tensors))

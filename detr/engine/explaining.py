@@ -23,12 +23,12 @@ from detr.slicing import Slicing, views_of
 from detr.video import Frame, Source
 
 if TYPE_CHECKING:
-    from detr.engine.detector import Detector
+    from detr.engine.finder import Finder
     from detr.engine.results import Results
 
 
 def explain(
-    detector: Detector, frame: Frame, settings: Settings, *, longest: int | None = None
+    detector: Finder, frame: Frame, settings: Settings, *, longest: int | None = None
 ) -> tuple[Results, list[Explanation]]:
     """What is found in a picture, just as without explaining, and what each of it looked at.
 
@@ -44,7 +44,7 @@ def explain(
     return result, explanations(recorded, detector.network, picture, found, result.names)
 
 
-def runner_of(detector: Detector, settings: Settings) -> TorchRunner:
+def runner_of(detector: Finder, settings: Settings) -> TorchRunner:
     runner = detector.runner(half=settings.half)
     if not isinstance(runner, TorchRunner):
         raise UsageError(f"{runner.name} gives its answer only; explain the weights that it was exported from")
@@ -53,7 +53,7 @@ def runner_of(detector: Detector, settings: Settings) -> TorchRunner:
     return runner
 
 
-def answering(detector: Detector, settings: Settings) -> Callable[[Sequence[Bands]], list[tuple[Tensor, Tensor]]]:
+def answering(detector: Finder, settings: Settings) -> Callable[[Sequence[Bands]], list[tuple[Tensor, Tensor]]]:
     """Pictures of one size -> all that the network says of each: boxes [Q, 4] xyxy in pixels, and scores [Q, C]."""
     runner = runner_of(detector, settings)
 
@@ -71,8 +71,8 @@ def answering(detector: Detector, settings: Settings) -> Callable[[Sequence[Band
 class Explainer:
     """Who found a result, and how it was asked: as long as that detector lives. It doesn't keep it alive."""
 
-    def __init__(self, detector: Detector | None, settings: Settings) -> None:
-        self._detector: Callable[[], Detector | None] = _nobody if detector is None else weakref.ref(detector)
+    def __init__(self, detector: Finder | None, settings: Settings) -> None:
+        self._detector: Callable[[], Finder | None] = _nobody if detector is None else weakref.ref(detector)
         self._settings = settings
 
     def __call__(self, result: Results, index: int) -> Explanation:

@@ -18,7 +18,7 @@ from detr.export.openvino_runner import OpenVINORunner
 from detr.export.pt2_runner import Pt2Runner
 from detr.export.quantising import Calibration
 from detr.export.tensorrt_runner import TensorRTRunner
-from detr.export.to_tensorrt import Building
+from detr.export.to_tensorrt import USUAL, Building
 from detr.export.verifying import Verdict, verify
 from detr.export.writing import form_for, of_input, write
 
@@ -26,6 +26,7 @@ __all__ = [
     "SUFFIXES",
     "SURE",
     "TOLERANCES",
+    "USUAL",
     "Agreement",
     "Backend",
     "Building",

@@ -9,7 +9,9 @@ from torch import nn
 
 import detr.weights
 from detr.classes import Classes
-from detr.engine.detector import RTDETR, Detector
+from detr.engine.detector import Detector
+from detr.engine.families import RTDETR
+from detr.engine.training import usual_recipe
 from detr.errors import InputError, UsageError
 from detr.image import InputConfig, prepare
 from detr.models.postprocess import Scoring
@@ -321,16 +323,16 @@ def test_train_goes_on_from_the_weights_and_holds_the_best_afterwards(shapes, un
             next(network.parameters()).fill_(0.5)
         state, model = network.state_dict(), network.config.model_dump(mode="json")
         detr.weights.write(out / "best.safetensors", state, model=model, classes=network.classes)
-        return "summary"
+        return types.SimpleNamespace(out=out)
 
     monkeypatch.setattr("detr.training.train.train", train)
     model = RTDETR(untrained, device="cpu")
-    assert model._usual_recipe() == "rtdetr-tiny"
+    assert usual_recipe(model) == "rtdetr-tiny"
     model.network.config = model.network.config.model_copy(update={"num_denoising": 7})
     with pytest.raises(UsageError, match="which recipe"):
         model.train(shapes, project=tmp_path)
     options = {"settings": ["train.clip=0.2"], "epochs": 3, "batch": 2, "seed": 5, "workers": 0, "project": tmp_path}
-    assert model.train(shapes, recipe="rtdetr-tiny", **options) == "summary"
+    assert model.train(shapes, recipe="rtdetr-tiny", **options).out == tmp_path / "train" / "train"
     settings = asked["recipe"].train
     assert (settings.epochs, settings.batch, settings.seed, settings.clip) == (3, 2, 5, 0.2)
     assert (asked["sizes"], asked["weights"], asked["workers"]) == ((6, 4), str(untrained), 0)
