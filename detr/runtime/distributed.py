@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from detr.errors import UsageError
 
 Anything = TypeVar("Anything")
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Team:
     rank: int
     size: int
     device: torch.device
+    meets_on: torch.device = _CPU  # where the hosts compare numbers of their own; on a GPU they would wait for it
 
     @property
     def leads(self) -> bool:
@@ -34,17 +36,26 @@ class Team:
 
     def largest(self, value: float) -> float:
         """The largest of the processes' values."""
+        return self.asking_largest(value)()
+
+    def asking_largest(self, value: float) -> Callable[[], float]:
+        """`largest` when it is called, which waits until all have asked; nobody waits before."""
         if self.size == 1:
-            return value
-        shared = torch.tensor(value, device=self.device, dtype=torch.float64)
-        dist.all_reduce(shared, dist.ReduceOp.MAX)
-        return float(shared)
+            return lambda: value
+        shared = torch.tensor(value, device=self.meets_on, dtype=torch.float64)
+        work = dist.all_reduce(shared, dist.ReduceOp.MAX, async_op=True)
+
+        def answer() -> float:
+            work.wait()
+            return float(shared)
+
+        return answer
 
     def total(self, value: float) -> float:
         """The sum over the processes."""
         if self.size == 1:
             return value
-        shared = torch.tensor(value, device=self.device, dtype=torch.float64)
+        shared = torch.tensor(value, device=self.meets_on, dtype=torch.float64)
         dist.all_reduce(shared)
         return float(shared)
 
@@ -69,7 +80,7 @@ class Team:
         if self.size == 1:
             return decide()
         box = [decide() if self.leads else None]
-        dist.broadcast_object_list(box, src=0, device=self.device)
+        dist.broadcast_object_list(box, src=0, device=self.meets_on)
         return cast(Anything, box[0])
 
     def follow(self, values: Iterable[Tensor]) -> None:
@@ -98,9 +109,9 @@ def joined(device: torch.device) -> Iterator[Team]:
         torch.cuda.set_device(device)
     already = dist.is_initialized()
     if not already:
-        _meet("nccl" if device.type == "cuda" else "gloo")
+        _meet("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Team(rank, size, device)
+        yield Team(rank, size, device, _CPU if "cpu:" in dist.get_backend_config() else device)
     finally:
         if not already:
             dist.destroy_process_group()

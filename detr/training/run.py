@@ -65,6 +65,7 @@ class Run:
     card: SanityCard | None = None
     teacher: Teacher | None = None
     keep_folder: Callable[[], None] = lambda: None  # makes `out` anew where someone removed it
+    asked: Callable[[], float] | None = None  # the team, for a signal that came to one of it
 
     @property
     def evaluated(self) -> DetectionNetwork:
@@ -155,13 +156,22 @@ class Run:
 
     def interrupted(self) -> int:
         """The SIGINT or SIGTERM that came to any process of the team, 0 if none did; asked by all at once."""
-        return round(self.team.largest(self.interruption.number))
+        self.asked = self.team.asking_largest(self.interruption.number)
+        return round(self.asked())
+
+    def interrupted_before(self) -> int:
+        """The same, as all were when this was last called: long answered by now, so that none waits for the others."""
+        before, self.asked = self.asked, self.team.asking_largest(self.interruption.number)
+        answer = self.asked if self.team.size == 1 else before
+        return 0 if answer is None else round(answer())
 
     def leave_if_interrupted(self, number: int | None = None) -> None:
         """After a signal (by default `interrupted`): save the state, then let it do what it does."""
         number = self.interrupted() if number is None else number
         if not number:
             return
+        if self.asked is not None:
+            self.asked()  # nothing is left under way
         self.save_state()
         self.team.wait()
         self.say(f"stopped after step {self.counters.step}; go on with: detr train --resume {self.out}")

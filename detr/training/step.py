@@ -64,9 +64,10 @@ def gradients(run: Run, pieces: list[Batch]) -> tuple[dict[str, Tensor], Output]
         with apart(run.learner, run.team, wanted=not is_last):
             with run.precision():
                 output = run.learner(images, batch.padding, batch.targets)
+            answers = None if run.teacher is None else run.teacher.answers(batch, images, run.precision)
             terms = run.criterion(output, batch.targets, poisoned=True)
-            if run.teacher is not None:
-                terms |= run.teacher.losses(batch, images, output, run.precision)
+            if run.teacher is not None and answers is not None:
+                terms |= run.teacher.losses(output, answers)
             run.scaler.scale(_to_all(sum(terms.values()) * share)).backward()
         for name, value in terms.items():
             losses[name] = losses.get(name, 0.0) + value.detach() * share

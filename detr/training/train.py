@@ -164,7 +164,7 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
             set_rates_at(run, counters.step, steps)
             output = take_step(run, pieces)
             run.keep_folder()
-            signal = run.interrupted()
+            signal = run.interrupted_before()
             if signal or counters.step % looks == 0 or counters.step in LOOKS:
                 tell_steps(run, run.watch.look(), steps, bar)
                 answer_for_skipped(run, train_set)
@@ -174,6 +174,7 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
             bar.update()
             run.leave_if_interrupted(signal)
             run.save_if_due()
+        run.leave_if_interrupted()
     run.watch.look()
     answer_for_skipped(run, train_set)
     means = run.watch.means()

@@ -16,9 +16,13 @@ def teaching(matches=None, slots=(0, 1), teachers_slots=(0, 1), **settings):
     return Teaching(TeachingConfig(**settings), CriterionConfig(), matches, slots=slots, teachers_slots=teachers_slots)
 
 
+def losses_of(part, output, answers, num_targets=1, *, epoch=0):
+    return part(output, answers, part.sure(answers).numpy(), num_targets, epoch=epoch)
+
+
 def taught(student, answers, *, num_targets=1, **settings):
     student = student if isinstance(student, tuple) else (student,)
-    return teaching(**settings)(Output(student), answers, num_targets, epoch=0)
+    return losses_of(teaching(**settings), Output(student), answers, num_targets)
 
 
 def test_a_student_that_says_the_same_has_nothing_to_learn():
@@ -53,8 +57,8 @@ def test_every_decoder_layer_is_taught():
 
 def test_start_boxes_and_proposals_are_not_taught():
     shifted = Predictions(SURE, BOXES + torch.tensor([0.1, 0, 0, 0]))
-    alone = teaching()(Output((shifted,)), Predictions(SURE, BOXES), 1, epoch=0)
-    beside = teaching()(Output((shifted,), shifted, start=shifted), Predictions(SURE, BOXES), 1, epoch=0)
+    alone = losses_of(teaching(), Output((shifted,)), Predictions(SURE, BOXES))
+    beside = losses_of(teaching(), Output((shifted,), shifted, start=shifted), Predictions(SURE, BOXES))
     assert {name: float(value) for name, value in beside.items()} == {name: float(alone[name]) for name in alone}
 
 
@@ -64,7 +68,7 @@ def test_from_an_epoch_on_teachers_boxes_are_matched_by_overlap_too():
     answers = Predictions(torch.tensor([[[4.0]]]), student.boxes[:, 1:])
     criterion = CriterionConfig(matcher=MatcherConfig(by_overlap_from=3, class_cost=20))
     part = Teaching(TeachingConfig(), criterion, {0: 0}, slots=[0], teachers_slots=[0])
-    apart = [float(part(Output((student,)), answers, 1, epoch=epoch)["loss_teacher_bbox"]) for epoch in (2, 3)]
+    apart = [float(losses_of(part, Output((student,)), answers, epoch=each)["loss_teacher_bbox"]) for each in (2, 3)]
     assert apart[0] > 0.1 and apart[1] == 0
 
 

@@ -1,6 +1,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from detr import weights
 from detr.errors import UsageError
 from detr.runtime.device import choose_device
 from detr.runtime.distributed import Team, joined
+from detr.runtime.interruption import Interruption
+from detr.training.run import Run
 from tests import programs
 
 PROGRAM = Path(__file__).parent / "two_processes.py"
@@ -32,6 +35,21 @@ def test_alone_everything_is_ones_own():
     assert (team.total(3), team.largest(2), team.agreed(lambda: "x")) == (3, 2, "x")
     with joined(torch.device("cpu")) as found:
         assert found == team
+
+
+def test_a_signal_in_another_process_is_heard_of_a_step_later_without_waiting(monkeypatch):
+    """The other process is stood for by what it would say; only what is asked for is waited for."""
+    said, waited = iter([0.0, 15.0, 15.0, 15.0]), []
+
+    def all_reduce(shared, operation, async_op):
+        shared.fill_(max(float(shared), next(said)))
+        return SimpleNamespace(wait=lambda: waited.append(float(shared)))
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    run = SimpleNamespace(team=Team(0, 2, torch.device("cpu")), interruption=Interruption({}), asked=None)
+    steps = [(Run.interrupted_before(run), list(waited)) for _ in range(3)]
+    assert steps == [(0, []), (0, [0.0]), (15, [0.0, 15.0])]
+    assert Run.interrupted(run) == 15  # at an epoch's end all of it
 
 
 def test_two_processes_give_the_gradient_of_the_whole_batch(together, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,21 @@ from detr.errors import InputError, UsageError, counted, listed
 from detr.image import as_input
 from detr.models import load_model
 from detr.models.network import DetectionNetwork
-from detr.records import Batch, Output
+from detr.records import Batch, Output, Predictions
+from detr.runtime.arriving import Arriving
 
 
 class TeacherConfig(TeachingConfig):
     weights: str  # a release or a file
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a teacher says of a batch."""
+
+    said: Predictions
+    kept: Arriving  # [B, Q] what it is sure of
+    num_targets: int  # of the batch
 
 
 class Teacher:
@@ -62,16 +73,20 @@ class Teacher:
             f"{listed([student.classes.names[index] for index in matches], 8)}"
         )
 
-    def losses(
-        self, batch: Batch, images: Tensor, output: Output, precision: Callable[[], AbstractContextManager[Any]]
-    ) -> dict[str, Tensor]:
-        """Of a student's `output` for a batch, whose `images` are normalised as the student takes them."""
+    def answers(self, batch: Batch, images: Tensor, precision: Callable[[], AbstractContextManager[Any]]) -> Answers:
+        """For a batch, whose `images` are normalised as the student takes them."""
         if batch.images.dtype == torch.uint8:
             images = as_input(batch.images, batch.padding, self.network.config.input)
         with torch.no_grad(), precision():
             answers = self.network(images, batch.padding).layers[-1]
         num_targets = sum(len(target.labels) for target in batch.targets)
-        return self.teaching(output, answers, num_targets, epoch=self.criterion.epoch)
+        return Answers(answers, Arriving(self.teaching.sure(answers)), num_targets)
+
+    def losses(self, output: Output, answers: Answers) -> dict[str, Tensor]:
+        """Of a student's `output` for the same batch. Best asked for after a wait, which no other then follows."""
+        return self.teaching(
+            output, answers.said, answers.kept.numpy(), answers.num_targets, epoch=self.criterion.epoch
+        )
 
 
 def require_same_colours(teacher: Teacher, student: DetectionNetwork, augment: AugmentConfig) -> None:
