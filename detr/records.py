@@ -7,6 +7,7 @@ Shape letters of the house: `B` batch, `Q` queries, `C` classes, `D` channels, `
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -45,6 +46,13 @@ class Batch:
             None if self.padding is None else self.padding.to(device, non_blocking=non_blocking),
             [target.to(device, non_blocking) for target in self.targets],
         )
+
+    def share_memory(self) -> Batch:
+        """The same in memory that other processes may see; RuntimeError where there is too little."""
+        targets = [(target.labels, target.boxes) for target in self.targets]
+        for tensor in (self.images, *([] if self.padding is None else [self.padding]), *chain(*targets)):
+            tensor.share_memory_()
+        return self
 
     def pin_memory(self) -> Batch:
         """The same in memory that a GPU copies from directly."""

@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "detr"
 FLOORS = [
     [
         "errors",
+        "patience",
         "extras",
         "opencv",
         "records",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,8 @@ class CocoDataset:
 
     Boxes are clipped to the image; crowds and what lies outside the image are left out (the evaluator takes the raw
     boxes from `annotations`). Missing images and file names that leave the folder are an InputError at once. `pixels`
-    may be changed for one that keeps what it has decoded (`detr.data.kept_pixels`).
+    may be changed for one that keeps what it has decoded (`detr.data.kept_pixels`), `begins` for one that wants to know
+    which image is read now.
     """
 
     def __init__(self, annotations: Annotations, images: str | os.PathLike[str]) -> None:
@@ -46,6 +48,7 @@ class CocoDataset:
         self._starts = np.searchsorted(annotations.image_indices[order], np.arange(len(self) + 1))
         # Shared with the loader's processes, so that together they warn once.
         self.pixels: Pixels = decoded
+        self.begins: Callable[[int], object] | None = None
         self._has_warned = torch.zeros(1, dtype=torch.uint8).share_memory_()
 
     def in_channels(self, channels: int | None) -> CocoDataset:
@@ -63,18 +66,23 @@ class CocoDataset:
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`; InputError names the file if it cannot be read."""
-        path = self.file(index)
+        path = self._begun(index)
         pixels = self.pixels(index, path, self.channels)
         return self._sample(path, index, pixels, pixels.shape[:2])
 
     def reduced(self, index: int, short: int) -> Sample:
         """The sample with fewer pixels where that is faster to read, but a shorter side of no less than `short`."""
-        path = self.file(index)
+        path = self._begun(index)
         return self._sample(path, index, *read_reduced(path, short, channels=self.channels))
 
     def file(self, index: int) -> StoredFile:
         """Where image `index` is: a path, or its place in an archive."""
         return self._folder.file(self.annotations.file_names[index])
+
+    def _begun(self, index: int) -> StoredFile:
+        if self.begins is not None:
+            self.begins(index)
+        return self.file(index)
 
     def _sample(self, path: StoredFile, index: int, pixels: Bands, size: tuple[int, int]) -> Sample:
         """`pixels` of an image whose (height, width) on disk is `size`."""

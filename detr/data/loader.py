@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from detr.data.balance import repeat_factors, repeated
 from detr.data.coco import CocoDataset
@@ -19,9 +20,11 @@ from detr.data.mixing import mix
 from detr.data.mosaic import mosaic, part_side
 from detr.data.sample import Sample, drawing_from, uniform, whole
 from detr.data.sizes import drawn_input, spread_sides
+from detr.data.standstill import Standstill, Whereabouts, no_room_for
 from detr.data.transforms import AugmentConfig, augment, to_network
 from detr.errors import InputError
 from detr.image import STRIDE, InputConfig, normalise, padded
+from detr.patience import LONGEST
 from detr.records import Batch, Target
 
 _ORDER, _SCALE, _MOSAIC, _SIZE, _MIX = 1, 2, 3, 4, 5  # keep the draws of different things apart
@@ -43,6 +46,7 @@ def train_loader(
     scales: Sequence[int] | int = (),
     first_step: int = 0,
     balance: float | None = None,
+    longest_wait: float = LONGEST,
 ) -> DataLoader[Batch]:
     """The batches of one epoch: `batch_size` images on each of `world_size` processes, in an order drawn for the epoch.
 
@@ -50,7 +54,8 @@ def train_loader(
     are sides of the input, one drawn for each step (nearest interpolation, as upstream), or how often its own stands
     among those of `spread_sides`; none after `augment.stop_epoch`. Inputs that keep the aspect are padded; scales,
     mixup and copy-blend are not for them. `first_step` goes on within an epoch. `balance`: images of rare classes come
-    more than once an epoch (see `detr.data.balance`). InputError if no image has a box.
+    more than once an epoch (see `detr.data.balance`). InputError if no image has a box, and where no batch came for
+    `longest_wait` seconds (0: never).
     """
     if not len(dataset.annotations.boxes) or dataset.annotations.crowd.all():
         raise InputError(f"none of the {len(dataset):,} training images has a box")
@@ -64,7 +69,7 @@ def train_loader(
     sides = spread_sides(input, scales) if isinstance(scales, int) else tuple(scales)
     drawn = sides if augment.draws_scales(epoch) else ()
     batches = _TrainingBatches(dataset.in_channels(input.channels), input, augment, seed, epoch, rank, drawn)
-    return _Batches(batches, list(enumerate(steps))[first_step:], workers)
+    return _Batches(batches, list(enumerate(steps))[first_step:], workers, longest_wait, "train.longest_wait")
 
 
 def val_loader(
@@ -75,6 +80,7 @@ def val_loader(
     workers: int,
     rank: int = 0,
     world_size: int = 1,
+    longest_wait: float = LONGEST,
 ) -> DataLoader[Batch]:
     """Each image once, in file order, over all processes together: process `rank` takes every `world_size`-th batch.
 
@@ -83,7 +89,7 @@ def val_loader(
     indices = list(range(len(dataset)))
     steps = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
     batches = _PlainBatches(dataset.in_channels(input.channels), input)
-    return _Batches(batches, list(enumerate(steps))[rank::world_size], workers)
+    return _Batches(batches, list(enumerate(steps))[rank::world_size], workers, longest_wait)
 
 
 def steps_of_epoch(
@@ -184,9 +190,19 @@ class _PlainBatches(Dataset[Batch]):
 class _Batches(DataLoader[Batch]):
     """A loader of whole batches. A user's mistake met by a worker arrives as itself, without the worker's traceback."""
 
-    def __init__(self, batches: Dataset[Batch], steps: list[Step], workers: int) -> None:
+    def __init__(
+        self,
+        batches: _TrainingBatches | _PlainBatches,
+        steps: list[Step],
+        workers: int,
+        longest_wait: float,
+        setting: str = "",
+    ) -> None:
+        self.longest_wait, self.setting = longest_wait, setting
+        self.whereabouts = Whereabouts(workers)
+        self.images = batches.dataset
         super().__init__(
-            _Answering(batches),
+            _Answering(batches, self.whereabouts),
             batch_size=None,
             sampler=steps,
             num_workers=workers,
@@ -198,23 +214,48 @@ class _Batches(DataLoader[Batch]):
         )
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for answer in super().__iter__():
-            if isinstance(answer, InputError):
-                raise answer
-            yield answer
+        standstill = Standstill(self.images, self.whereabouts, self.longest_wait, self.setting)
+        with standstill.starting():
+            answers = super().__iter__()
+        with standstill.watched() as patience:
+            while True:
+                with standstill.in_words(), patience.waiting():
+                    answer = next(answers, None)
+                if answer is None:
+                    return
+                if isinstance(answer, InputError):
+                    raise answer
+                yield answer
 
 
 class _Answering(Dataset[Any]):
     """Answers with the InputError instead of raising it: a loader would wrap it in the text of a traceback."""
 
-    def __init__(self, batches: Dataset[Batch]) -> None:
-        self.batches = batches
+    def __init__(self, batches: _TrainingBatches | _PlainBatches, whereabouts: Whereabouts) -> None:
+        self.batches, self.whereabouts = batches, whereabouts
 
     def __getitem__(self, step: Step) -> Batch | InputError:
+        process = get_worker_info()
+        number = 0 if process is None else process.id
+        self.whereabouts.begin(number)
+        self.batches.dataset.begins = partial(self.whereabouts.at, number)
         try:
-            return self.batches[step]
+            batch = self.batches[step]
+            return batch if process is None else _handed_over(batch)
         except InputError as problem:
             return problem.with_traceback(None)
+        finally:
+            self.whereabouts.done(number)
+
+
+def _handed_over(batch: Batch) -> Batch:
+    """In shared memory. The loader's own way there is a thread, whose failure would leave the others waiting."""
+    try:
+        return batch.share_memory()
+    except RuntimeError as problem:
+        if (said := no_room_for(problem)) is None:
+            raise
+        raise InputError(said) from None
 
 
 def _as_is(batch: Any) -> Any:

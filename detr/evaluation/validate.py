@@ -21,6 +21,7 @@ from detr.evaluation.metrics import Metrics
 from detr.evaluation.predictions import DetectionArrays
 from detr.image import InputConfig, as_input, padded
 from detr.models.postprocess import select
+from detr.patience import LONGEST
 from detr.records import Batch, Detections, Output
 from detr.runtime.ahead import ahead
 from detr.runtime.progress import progress
@@ -53,6 +54,7 @@ def validate(
     slicing: Slicing | None = None,
     watch: Watch | None = None,
     quiet: bool = False,
+    longest_wait: float = LONGEST,
 ) -> tuple[Metrics, DetectionArrays]:
     """Run over the data set and evaluate what is found.
 
@@ -60,6 +62,7 @@ def validate(
     batches are those of one process, and no image is seen twice. (On a CPU the last bits of a network also depend on
     the number of threads, which `torchrun` sets to one.) `batch_size` is that of one process; `input` overrides the
     model's own; with `slicing` each image is looked at in tiles. `watch` sees every answer of the network.
+    An InputError ends the wait for a batch after `longest_wait` seconds (0: never).
 
     The classes are matched by name; OtherClasses where the data has boxes of classes that the model
     doesn't know, InputError naming the image where an output is not finite.
@@ -80,8 +83,9 @@ def validate(
     with torch.inference_mode():
         if slicing is None:
             loader = val_loader(
-                dataset, input=input, batch_size=batch_size, workers=workers, rank=rank, world_size=size
-            )
+                dataset, input=input, batch_size=batch_size, workers=workers, rank=rank, world_size=size,
+                longest_wait=longest_wait,
+            )  # fmt: skip
             batches = progress(loader, total=len(loader), description="val", unit="batch", quiet=quiet or rank > 0)
             found = _in_batches(batches, look, runner.device)
         else:

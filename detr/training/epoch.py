@@ -8,6 +8,7 @@ from itertools import islice
 
 from detr.data.coco import CocoDataset
 from detr.data.loader import train_loader
+from detr.errors import InputError
 from detr.records import Batch
 from detr.training.learning.optimizer import rate_factor, set_rates
 from detr.training.run import Run
@@ -33,6 +34,7 @@ def begin_epoch(run: Run, train_set: CocoDataset, workers: int) -> tuple[int, It
         scales=settings.scales,
         first_step=counters.step_in_epoch * settings.accumulate,
         balance=settings.balance,
+        longest_wait=settings.longest_wait,
     )
     steps = counters.step_in_epoch + math.ceil(len(loader) / settings.accumulate)
     if counters.step_in_epoch:  # what is told of an epoch gone on with is true even if none of its steps was left
@@ -41,7 +43,7 @@ def begin_epoch(run: Run, train_set: CocoDataset, workers: int) -> tuple[int, It
     run.learner.train()
     for module in run.frozen:
         module.eval()
-    return steps, _together(loader, settings.accumulate)
+    return steps, _saved_without(run, _together(loader, settings.accumulate))
 
 
 def end_epoch(run: Run) -> None:
@@ -54,6 +56,17 @@ def set_rates_at(run: Run, step: int, steps_per_epoch: int) -> None:
     settings = run.recipe.train
     factor = rate_factor(settings.schedule, step, steps_per_epoch=steps_per_epoch, epochs=settings.epochs)
     set_rates(run.optimizer, factor)
+
+
+def _saved_without(run: Run, groups: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
+    """`groups`; where one can't be had, which ends the training, what was done until then is saved."""
+    try:
+        yield from groups
+    except InputError as problem:
+        if run.sharded or not run.team.leads or not run.save_if_sound():
+            raise
+        at = f"after step {run.counters.step}"
+        raise InputError(f"{problem}; saved {at}: when that is mended, detr train --resume {run.out}") from problem
 
 
 def _together(batches: Iterable[Batch], pieces: int) -> Iterator[list[Batch]]:

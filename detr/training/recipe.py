@@ -13,6 +13,7 @@ from detr.criterion import FAMILIES, CriterionConfig
 from detr.data.transforms import AugmentConfig
 from detr.image import MOST_SIDE, STRIDE
 from detr.models import ModelConfig
+from detr.patience import LONGEST
 from detr.runtime.settings import input_of_size
 from detr.training.learning.average import AverageConfig
 from detr.training.learning.freeze import Frozen
@@ -66,6 +67,7 @@ class TrainConfig(Config):
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     evaluate_every: int = Field(default=1, ge=1)  # epochs; the last one is always evaluated
     patience: int = Field(default=0, ge=0)  # evaluations without a better AP until training stops; 0: never
+    longest_wait: float = Field(default=LONGEST, ge=0)  # seconds without a batch until training ends; 0: never
 
 
 class Recipe(Config):

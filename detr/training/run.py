@@ -145,14 +145,20 @@ class Run:
             self.journal.close()
 
     def save_if_due(self) -> None:
-        """Within an epoch, as often as was asked for; not while steps are being left out, which may be the end."""
+        """Within an epoch, as often as was asked for."""
         is_due = self.pace.is_due(self.counters.step)
         if self.sharded:
             is_due = bool(self.team.largest(is_due))
         if is_due:
-            self.watch.look()
-            if not self.watch.in_a_row:
-                self.save_state()
+            self.save_if_sound()
+
+    def save_if_sound(self) -> bool:
+        """Whether the state was saved: not while steps are being left out, which may be the end."""
+        self.watch.look()
+        if self.watch.in_a_row:
+            return False
+        self.save_state()
+        return True
 
     def interrupted(self) -> int:
         """The SIGINT or SIGTERM that came to any process of the team, 0 if none did; asked by all at once."""

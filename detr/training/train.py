@@ -190,6 +190,7 @@ def _evaluate(run: Run, published: DetectionNetwork, val_set: CocoDataset, worke
         val_set,
         batch_size=max(1, run.recipe.train.batch // run.team.size),
         workers=workers,
+        longest_wait=run.recipe.train.longest_wait,
     )
     run.keep_folder()
     if run.journal is not None:

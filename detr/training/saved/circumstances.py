@@ -17,7 +17,7 @@ from detr.training.learning.teacher import TeacherConfig, digest_of_file
 from detr.training.recipe import Recipe
 from detr.training.saved.checkpoint import Resumed
 
-FREE = ("train.epochs", "train.patience", "train.skip_at_most")
+FREE = ("train.epochs", "train.patience", "train.skip_at_most", "train.longest_wait")
 """Settings that say when to stop; changing them is what going on is often for."""
 
 
