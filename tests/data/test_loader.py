@@ -1,4 +1,7 @@
 import json
+import os
+import re
+import time
 from dataclasses import replace
 from itertools import chain
 
@@ -10,7 +13,7 @@ from PIL import Image
 from detr.boxes import cxcywh_to_xyxy
 from detr.classes import Classes
 from detr.data.coco import CocoDataset, read_annotations
-from detr.data.loader import input_size, steps_of_epoch, train_loader, val_loader
+from detr.data.loader import _handed_over, input_size, steps_of_epoch, train_loader, val_loader
 from detr.data.mixing import CopyBlendConfig, MixUpConfig
 from detr.data.mosaic import MosaicConfig
 from detr.data.sizes import SizesConfig
@@ -18,12 +21,14 @@ from detr.data.transforms import AugmentConfig
 from detr.errors import InputError
 from detr.image import InputConfig, prepare, resized
 from detr.image_file import read_image
+from detr.records import Batch
 from tests import programs
 
 SMALL = InputConfig(height=64, width=64)
 KEEPING = InputConfig(resize="short side", short=40, long=66, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
 OFF = {"distort": 0, "zoom_out": 0, "iou_crop": 0, "flip": 0}
 PLAIN = AugmentConfig(**OFF)
+not_on_windows = pytest.mark.skipif(os.name == "nt", reason="what a process itself waits for can't be ended there")
 more_workers_than_cores = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 
@@ -323,6 +328,7 @@ def test_workers_leave_ctrl_c_to_their_parent(dataset, tmp_path):
 import os, signal, sys
 from detr.boxes import cxcywh_to_xyxy
 from detr.data.coco import CocoDataset, read_annotations
+from detr.records import Batch
 from tests import programs
 from detr.data.loader import val_loader
 from detr.image import InputConfig
@@ -337,3 +343,35 @@ print(1 + len(list(batches)))
     done = programs.run("-c", program)
     assert done.stdout.split() == ["parent", "9"], done.stderr
     assert "Traceback" not in done.stderr
+
+
+def never(index, path, channels):
+    time.sleep(600)
+
+
+@pytest.mark.parametrize(("workers", "who", "wait"), [
+    (1, r"loader process 1 of 1 \(pid \d+\)", 3), pytest.param(0, "this process", 0.4, marks=not_on_windows),
+])  # fmt: skip
+def test_a_file_that_never_arrives_is_named_and_given_up_after_a_while(dataset, capfd, workers, who, wait):
+    dataset.pixels = never
+    batches = loader(dataset, workers=workers, longest_wait=wait)
+    with pytest.raises(
+        InputError, match=rf"^no batch for {wait} s \(train.longest_wait\): {who} is at .*images.\d.png"
+    ):
+        next(iter(batches))
+    assert re.match(
+        rf"warning: no batch for \S+ s: {who} is at \S+.png; given up after {wait} s \(train", capfd.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(("torchs", "ours"), [
+    ("unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)", "--shm-size"),
+    ("unable to open shared memory object </torch_1_2_3> in read-write mode: Too many open files (24)", "ulimit -n"),
+])  # fmt: skip
+def test_a_batch_that_finds_no_room_between_processes_is_the_users_to_mend(torchs, ours):
+    class Full(Batch):
+        def share_memory(self):
+            raise RuntimeError(torchs)
+
+    with pytest.raises(InputError, match=ours):
+        _handed_over(Full(torch.zeros(1), None, []))

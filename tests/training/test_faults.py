@@ -128,7 +128,7 @@ def test_a_disk_that_fills_up_ends_the_training_in_one_line_and_loses_nothing(
 def test_a_loader_process_that_is_killed_loses_nothing(recipe_with, small_sets, tmp_path, whole, monkeypatch):
     with monkeypatch.context() as patched:
         during_step(patched, 2, lambda: os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL))
-        with pytest.raises(RuntimeError, match="DataLoader worker"):
+        with pytest.raises(InputError, match=r"loader process 1 of 1 \(pid \d+\) was ended by SIGKILL.*; saved after"):
             run(recipe_with(), small_sets, tmp_path, workers=1)
     run(recipe_with(), small_sets, tmp_path, resume=True)
     assert (tmp_path / RESUME).read_bytes() == (whole / RESUME).read_bytes()
