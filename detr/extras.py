@@ -10,7 +10,7 @@ EXTRAS = {
     "plots": ("matplotlib", "tensorboard"),
     "timm": ("timm",),
     "track": ("trackers",),
-    "bands": ("tifffile",),
+    "bands": ("tifffile", "imagecodecs"),
     "tune": ("optuna",),
     "serve": ("fastapi", "uvicorn", "python-multipart", "prometheus-client"),
     "export": ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"),

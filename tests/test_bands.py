@@ -32,14 +32,17 @@ def test_arrays_are_read_as_they_are(tmp_path, channels):
 def test_tiffs_of_many_bands_are_read_in_either_order(tmp_path, channels, planar):
     pixels = noise(7, 9, channels)
     stored = pixels if planar == "contig" else np.moveaxis(pixels, 2, 0)
-    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack", planarconfig=planar)
-    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", channels=channels), pixels)
+    for compression in (None, "lzw", "deflate", "zstd"):
+        tifffile.imwrite(
+            tmp_path / "a.tif", stored, photometric="minisblack", planarconfig=planar, compression=compression
+        )
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif", channels=channels), pixels)
     assert read_size(tmp_path / "a.tif") == (7, 9)
 
 
 def test_four_channels_of_a_png_are_kept_where_four_are_asked_for(tmp_path):
     pixels = noise(7, 9, 4)
-    Image.fromarray(pixels, "RGBA").save(tmp_path / "a.png")
+    Image.fromarray(pixels).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", channels=4), pixels)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), pixels[:, :, :3])
 
