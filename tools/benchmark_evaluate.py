@@ -23,11 +23,13 @@ from typing import Any
 
 import click
 import numpy as np
+from commit import commit
 
 from detr.classes import COCO as COCO_CLASSES
 from detr.data.annotations import Annotations
 from detr.evaluation.evaluate import evaluate
 from detr.evaluation.predictions import DetectionArrays, read_predictions, write_predictions
+from detr.runtime.processor import processor
 
 NUM_IMAGES, NUM_BOXES, NUM_DETECTIONS = 5_000, 36_000, 984_000
 
@@ -182,9 +184,6 @@ def measure(way: str, folder: Path) -> dict[str, Any]:
 
 
 def as_table(rows: dict[str, Any], reference: dict[str, Any], *, images: int, num_detections: int) -> str:
-    from detr.engine.benchmark import processor  # brings torch, which the measured processes must not hold
-
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     lines = [
         "# Evaluating a set of the size of COCO val2017",
         "",
@@ -204,7 +203,7 @@ def as_table(rows: dict[str, Any], reference: dict[str, Any], *, images: int, nu
     load = os.getloadavg()[0]
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores ({processor()}), load {load:.1f}"
     versions = f"Python {platform.python_version()}, NumPy {np.__version__}, pycocotools {version('pycocotools')}"
-    lines += ["", f"{machine}; {versions}; commit {commit}.", "", "    python tools/benchmark_evaluate.py"]
+    lines += ["", f"{machine}; {versions}; commit {commit()}.", "", "    python tools/benchmark_evaluate.py"]
     return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@
 
 Measures at the sizes of RT-DETR's decoder (640 px) and Deformable DETR's encoder (800 x 1066 px), forward without
 gradients and forward with backward, all forms in turn (A B A B ...), and prints medians, quartiles and ratios to the
-form by `grid_sample`, level by level. No time is printed unless all outputs and gradients are those of that form in
+form by `grid_sample`, level by level. A form shows no time unless its outputs and gradients are those of that one in
 float64. With a CUDA device there are rows of it too, with the memory-traffic floor: the bytes that must be read and
 written at least once, over the bandwidth that a copy reaches on the device.
 """
@@ -15,21 +15,21 @@ import gc
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 import torch
+from commit import commit
 from torch import Tensor
 
-from detr.engine.benchmark import processor
 from detr.ops import deformable_attention, kernels
 from detr.ops.locations import frames_of
+from detr.runtime.processor import processor
 
 PYRAMID_640 = ((80, 80), (40, 40), (20, 20))
 PYRAMID_800 = ((100, 134), (50, 67), (25, 34), (13, 17))
@@ -69,6 +69,9 @@ class Way(NamedTuple):
     compiled: bool = False
 
 
+Run = Callable[[bool], tuple[Tensor, ...]]  # backward -> the output, or the gradients of value, offsets, logits
+
+
 class Given(NamedTuple):
     shapes: tuple[tuple[int, int], ...]
     references: Tensor
@@ -89,19 +92,25 @@ def main(
     out: Path | None, cpu: bool, threads: tuple[int, ...], only: str | None, seconds: float, compiled: bool
 ) -> None:
     lines = ["# Deformable attention: the forms side by side", ""]
+
+    def put(more: Iterable[list[str]]) -> None:
+        """What was measured stays, whatever ends the program."""
+        for each in more:
+            lines.extend(each)
+            if out:
+                out.parent.mkdir(parents=True, exist_ok=True)
+                out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
     for number in threads if cpu else ():
         torch.set_num_threads(number)
         title = f"## CPU, float32, {number} thread{'s' if number > 1 else ''}"
-        lines += table(title, CPU_SIZES, ways("cpu", compiled), torch.device("cpu"), torch.float32, only, seconds)
+        put(table(title, CPU_SIZES, ways("cpu", compiled), torch.device("cpu"), torch.float32, only, seconds))
     if torch.cuda.is_available():
         for dtype in (torch.float32, torch.bfloat16):
             title = f"## {torch.cuda.get_device_name()}, {str(dtype).removeprefix('torch.')}"
-            lines += table(title, CUDA_SIZES, ways("cuda", compiled), torch.device("cuda"), dtype, only, seconds)
-    lines += footer()
+            put(table(title, CUDA_SIZES, ways("cuda", compiled), torch.device("cuda"), dtype, only, seconds))
+    put([footer()])
     print("\n".join(lines))
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def ways(device: str, compiled: bool) -> list[Way]:
@@ -122,8 +131,9 @@ def table(
     dtype: torch.dtype,
     only: str | None,
     seconds: float,
-) -> list[str]:
-    lines = [
+) -> Iterator[list[str]]:
+    """Lines as they are known."""
+    yield [
         title,
         "",
         "| size | direction | form | median ms | quartiles | grid_sample = 1 |",
@@ -133,12 +143,16 @@ def table(
         if only and only not in size.name:
             continue
         given = make(size, device, dtype)
-        runs = [runner(way, given) for way in ways]
-        check(ways, runs, given, dtype)
+        every = [(way, runner(way, given)) for way in ways]
+        wrong = faults(every, given, dtype)
+        yield [f"| {size.name} | | {name} | no time: {fault} | | |" for name, fault in wrong.items()]
+        runs = [run for way, run in every if way.name not in wrong]
+        sound = [way for way, _ in every if way.name not in wrong]
         for direction, backward in (("forward", False), ("forward and backward", True)):
             times = alternate([partial(run, backward) for run in runs], device, seconds)
             base = statistics.median(times[0])
-            for way, measured in zip(ways, times, strict=True):
+            lines = []
+            for way, measured in zip(sound, times, strict=True):
                 low, middle, high = statistics.quantiles(measured, n=4)
                 lines.append(
                     f"| {size.name} | {direction} | {way.name} | {middle * 1e3:.2f} "
@@ -146,7 +160,8 @@ def table(
                 )
             if device.type == "cuda":
                 lines.append(f"| {size.name} | {direction} | memory traffic alone | {floor(given, backward):.3f} | | |")
-    return [*lines, ""]
+            yield lines
+    yield [""]
 
 
 def make(size: Size, device: torch.device, dtype: torch.dtype) -> Given:
@@ -186,8 +201,7 @@ def centres(height: int, width: int) -> Tensor:
     return torch.stack([x, y], -1).flatten(0, 1)
 
 
-def runner(way: Way, given: Given) -> Callable[[bool], tuple[Tensor, ...]]:
-    """backward -> the output, or the gradients of value, offsets and logits"""
+def runner(way: Way, given: Given) -> Run:
     form = torch.compile(deformable_attention, fullgraph=True) if way.compiled else deformable_attention
     points = (POINTS,) * len(given.shapes)
 
@@ -202,20 +216,28 @@ def runner(way: Way, given: Given) -> Callable[[bool], tuple[Tensor, ...]]:
     return run
 
 
-def check(ways: list[Way], runs: list[Callable[[bool], tuple[Tensor, ...]]], given: Given, dtype: torch.dtype) -> None:
-    """Leave if a form's output or gradients are not those of grid_sample in float64."""
+def faults(ways: list[tuple[Way, Run]], given: Given, dtype: torch.dtype) -> dict[str, str]:
+    """What is wrong with whom: a form whose output or gradients are not those of grid_sample in float64.
+
+    Leaves if that is the first one, which the others are compared with.
+    """
     tensors = {name: getattr(given, name).detach().double().requires_grad_() for name in NAMES}
     precise = given._replace(references=given.references.double(), grad=given.grad.double(), **tensors)
     reference = runner(Way("reference", "grid_sample"), precise)
+    wrong: dict[str, str] = {}
     for backward, names in ((False, ("output",)), (True, NAMES)):
         expected = reference(backward)
-        for way, run in zip(ways, runs, strict=True):
+        for way, run in ways:
             for name, here, there in zip(names, run(backward), expected, strict=True):
                 far = ((here.double() - there).norm() / there.norm()).item()
                 if not far <= TOLERANCE[dtype]:
                     what = name if name == "output" else f"gradient of {name}"
-                    sys.exit(f"{way.name}: its {what} differs by {far:.1e} of the reference; no time is shown")
+                    wrong.setdefault(way.name, f"its {what} differs by {far:.1e} of the reference")
     gc.collect()
+    base = ways[0][0].name
+    if base in wrong:
+        sys.exit(f"{base}: {wrong[base]}; no time is shown")
+    return wrong
 
 
 def alternate(runs: list[Callable[[], object]], device: torch.device, seconds: float) -> list[list[float]]:
@@ -265,7 +287,6 @@ def bandwidth() -> float:
 
 
 def footer() -> list[str]:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     load = os.getloadavg()[0]
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores ({processor()}), load {load:.1f}"
     arguments = " ".join(["python", "tools/benchmark_ops.py", *sys.argv[1:]])
@@ -273,7 +294,7 @@ def footer() -> list[str]:
         f"{HEADS} heads of {CHANNELS} channels, {POINTS} points on each level. Outputs and gradients of every form",
         "are those of `grid_sample` in float64. Medians and quartiles of turns A B A B ...; ratios are of the medians.",
         "",
-        f"{machine}; Python {platform.python_version()}, PyTorch {torch.__version__}; commit {commit}.",
+        f"{machine}; Python {platform.python_version()}, PyTorch {torch.__version__}; commit {commit()}.",
         "",
         f"    {arguments}",
     ]

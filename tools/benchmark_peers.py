@@ -2,10 +2,10 @@
 
     python tools/benchmark_peers.py --out tools/results/peers.md
 
-Networks have random weights, as speed does not depend on them, filled so that no two queries are alike. Each way of
-running one must find what transformers finds, or nothing is printed; where numbers are shorter than float32 the median
-difference of a query's scores and box is shown instead. Ways take turns (A B A B ...), so what else a machine does hits
-all of them alike. What isn't installed is left out, and said.
+Networks have random weights, as speed does not depend on them, filled so that no two queries are alike. A way of
+running one must find what transformers finds, or its time is not shown; where numbers are shorter than float32 the
+median difference of a query's scores and box is shown instead. Ways take turns (A B A B ...), so what else a machine
+does hits all of them alike. What isn't installed, or fails, is left out, and said.
 Ours run with freed memory kept, as in `detr`'s commands; the others with what glibc arrives at by itself.
 """
 
@@ -18,10 +18,10 @@ import math
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,13 +30,14 @@ from typing import Any
 
 import click
 import torch
+from commit import commit
 from torch import Tensor, nn
 
 from detr.cli.allocation import keep_freed_memory
-from detr.engine.benchmark import processor
 from detr.models import Network, build_model
 from detr.models.saving import save_model
 from detr.ops import kernels
+from detr.runtime.processor import processor
 from detr.runtime.runner import TorchRunner
 
 CLOSE = {"cpu": 1e-3, "cuda": 2e-2}
@@ -67,31 +68,33 @@ def main(names: tuple[str, ...], batch: int, size: int, rounds: int, device: str
     """Measure the presets NAMES (rtdetr-r18 and rtdetr-r50 unless given)."""
     warnings.filterwarnings("ignore")
     torch.set_num_threads(threads)
-    lines, report = ["# RT-DETR, ours and others'", ""], []
+    lines, report, text = ["# RT-DETR, ours and others'", ""], [], ""
+    ending = [
+        "`times as fast` as the first way, by medians of turns. `difference`: of scores and box of the",
+        "median query from its nearest of the first way's. Prepared images to logits and boxes.",
+        "",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DETR_HOME"] = str(Path(folder) / "home")
         for name in names or ("rtdetr-r18", "rtdetr-r50"):
             torch.manual_seed(0)
             images = pictures(batch, size)
-            ways = ways_of(name, images, torch.device(device), Path(folder), options["without"])
-            check(ways, images, CLOSE[torch.device(device).type])
+            ways, refused = ways_of(name, images, torch.device(device), Path(folder), options["without"])
             alternate(ways, images, rounds)
-            lines += table(f"## {name}, {size} x {size}, batch {batch}, {device}", ways)
+            lines += table(f"## {name}, {size} x {size}, batch {batch}, {device}", ways, refused)
             report.append({"name": name, "ways": {way.name: way.times for way in ways}})
-    lines += [
-        "`times as fast` as the first way, by medians of turns. `difference`: of scores and box of the",
-        "median query from its nearest of the first way's. Prepared images to logits and boxes.",
-        "",
-        *footer(Path(__file__).name, threads, device),
-    ]
-    print("\n".join(lines))
-    if options["out"]:
-        options["out"].write_text("\n".join(lines) + "\n", encoding="utf-8")
-        options["out"].with_suffix(".json").write_text(json.dumps(report) + "\n", encoding="utf-8")
+            text = "\n".join([*lines, *ending, *footer(Path(__file__).name, threads, device)])
+            if options["out"]:  # what was measured stays, whatever ends the program
+                options["out"].write_text(text + "\n", encoding="utf-8")
+                options["out"].with_suffix(".json").write_text(json.dumps(report) + "\n", encoding="utf-8")
+    print(text)
 
 
-def ways_of(name: str, images: Tensor, device: torch.device, folder: Path, without: tuple[str, ...]) -> list[Way]:
-    """transformers first, where it is installed: the others are compared with the first."""
+def ways_of(
+    name: str, images: Tensor, device: torch.device, folder: Path, without: tuple[str, ...]
+) -> tuple[list[Way], dict[str, str]]:
+    """transformers first, where it is installed: the others are compared with the first. And why others are left out:
+    they find something else, or can't be run here."""
     network = filled(build_model(name)).eval()
     makers: dict[str, Callable[[], Callable[[Tensor], Answer]]] = {}
     if missing := missing_of("transformers"):
@@ -109,13 +112,29 @@ def ways_of(name: str, images: Tensor, device: torch.device, folder: Path, witho
     }
     if device.type == "cpu" and not missing:
         makers |= file_ways(network, theirs, images, folder)
-    ways = []
+    ways: list[Way] = []
+    refused: dict[str, str] = {}
+    expected = None
     for title, make in makers.items():
         if any(word in title for word in without):
             continue
         print(f"making {name}: {title}", file=sys.stderr, flush=True)
-        ways.append(Way(title, make(), exact="half" not in title and "int8" not in title and "bf16" not in title))
-    return ways
+        try:
+            way = Way(title, make(), exact="half" not in title and "int8" not in title and "bf16" not in title)
+            found = answer_of(way, images)
+        except Exception as problem:  # no compiler, no memory: the table says so
+            traceback.print_exc()
+            refused[title] = f"{type(problem).__name__}: {next(iter(str(problem).splitlines()), '')}"
+            continue
+        expected = found if expected is None else expected
+        way.difference = torch.cdist(expected, found, p=math.inf).amin(-1).median().item()
+        if way.exact and not way.difference <= CLOSE[device.type]:
+            refused[title] = f"its queries are {way.difference:.1e} from those of {ways[0].name if ways else title}"
+        else:
+            ways.append(way)
+    if not ways:
+        sys.exit(f"{name}: no way of running it works here")
+    return ways, refused
 
 
 def file_ways(network: Network, theirs: nn.Module, images: Tensor, folder: Path) -> dict[str, Any]:
@@ -240,17 +259,6 @@ def by_openvino(model: nn.Module, images: Tensor, precision: str) -> Callable[[T
     return run
 
 
-def check(ways: list[Way], images: Tensor, close: float) -> None:
-    """Leave where a way in float32 finds something else."""
-    expected = answer_of(ways[0], images)
-    for way in ways:
-        found = answer_of(way, images)
-        distances = torch.cdist(expected, found, p=math.inf).amin(-1)
-        way.difference = distances.median().item()
-        if way.exact and not way.difference <= close:
-            sys.exit(f"{way.name}: its queries are {way.difference:.1e} from those of {ways[0].name}; no time is shown")
-
-
 def answer_of(way: Way, images: Tensor) -> Tensor:
     """[B, Q, C + 4] scores and boxes"""
     logits, boxes = way.run(images)
@@ -279,7 +287,7 @@ def allocate_as_in(name: str) -> None:
         mallopt(-1, 64 << 20)  # M_TRIM_THRESHOLD: twice the largest block from the heap, as by default
 
 
-def table(title: str, ways: list[Way]) -> list[str]:
+def table(title: str, ways: list[Way], refused: dict[str, str]) -> list[str]:
     base = statistics.median(ways[0].times)
     lines = [title, "", "| way | median ms | quartiles | times as fast | difference |", "|---|---|---|---|---|"]
     for way in ways:
@@ -287,17 +295,17 @@ def table(title: str, ways: list[Way]) -> list[str]:
         lines.append(
             f"| {way.name} | {middle:.1f} | {low:.1f}-{high:.1f} | {base / middle:.2f} | {way.difference:.0e} |"
         )
+    lines += [f"| {name} | no time: {why} | | | |" for name, why in refused.items()]
     return [*lines, ""]
 
 
 def footer(program: str, threads: int, device: str) -> list[str]:
     """What was measured on, and how to do it again."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     versions = ", ".join(f"{name} {version_of(name)}" for name in ("torch", "transformers", "onnxruntime", "openvino"))
     what = torch.cuda.get_device_name() if device.startswith("cuda") else f"{processor()}, {threads} threads"
     return [
         f"{platform.system()} {platform.machine()}, {what}, load {os.getloadavg()[0]:.1f}; Python "
-        f"{platform.python_version()}, {versions}; commit {commit}.",
+        f"{platform.python_version()}, {versions}; commit {commit()}.",
         "",
         f"    {' '.join(['python', f'tools/{program}', *sys.argv[1:]])}",
     ]

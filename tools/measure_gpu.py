@@ -1,12 +1,12 @@
 """Everything that only a GPU can tell, in order of value: tests, operator, latency, training, the same bytes twice.
 
     python tools/measure_gpu.py --out runs/gpu            # about 25 minutes on one GPU
-    python tools/measure_gpu.py --only tests --only ops   # parts by their names
+    python tools/measure_gpu.py --only tests --only ops --minutes 9   # parts by their names, where time is short
     python tools/measure_gpu.py --toy                     # on a CPU, at toy size: does the program itself work?
 
 Each part is a program of its own with a time limit: one that fails or takes too long is said so and the next begins.
-After each the summary is written anew, so that whatever ends the machine leaves what was measured until then. What
-needs a package that isn't installed is left out, and said.
+After each the summary, with all tables, is written anew, so that whatever ends the machine leaves what was measured
+until then. What needs a package that isn't installed is left out, and said; the tests and the operator need the fewest.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from pathlib import Path
 
 import click
 import torch
+from commit import commit
 
 ROOT = Path(__file__).parents[1]
 KERNELS = "tests/ops/test_deformable_attention_triton.py"
 PLAIN = ("-q", "-c", os.devnull, f"--rootdir={ROOT}", "--noconftest", "-p", "no:cacheprovider")
 """Of pytest: the operator's tests need nothing of the others, nor what those import."""
+NETWORKS = ("pydantic", "scipy", "safetensors", "yaml")
 LINES = 12  # of what a part said last, where it failed
 
 
@@ -79,20 +81,20 @@ def parts(out: Path) -> list[Part]:
         ),
         Part(
             "latency", "networks, prepared images to boxes, against transformers eager and compiled",
-            (*peers, "--device", "cuda", "--rounds", "30"), 8,
+            (*peers, "--device", "cuda", "--rounds", "30"), 8, needs=NETWORKS,
             toy=(*peers, "rtdetr-r18", "--device", "cpu", "--size", "160", "--rounds", "2", "--without", "ompile",
                  "--without", "backend", "--without", "OpenVINO"),
         ),
         Part(
             "training", "a step of training, batch 16",
-            (*training, "--device", "cuda", "--batch", "16", "--rounds", "15"), 4,
+            (*training, "--device", "cuda", "--batch", "16", "--rounds", "15"), 4, needs=NETWORKS,
             toy=(*training, "--device", "cpu", "--batch", "1", "--size", "160", "--rounds", "2"),
         ),
         Part(
             "bytes", "the other tests of a GPU, among them 200 deterministic steps, twice, to the same bytes",
             ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/ops", "tests/runtime",
              "tests/export", "--deselect", KERNELS), 5,
-            needs=("pytest", "pytest_timeout", "hypothesis"),
+            needs=("pytest", "pytest_timeout", "hypothesis", *NETWORKS, "pycocotools", "cv2", "av", "tqdm"),
         ),
     ]  # fmt: skip
 
@@ -122,6 +124,7 @@ def main(out: Path, only: tuple[str, ...], toy: bool, minutes: float) -> None:
         lines += [f"## {part.name}: {part.about}", "", said, ""]
         print(f"{part.name}: {said.splitlines()[0]}", flush=True)
         (out / "summary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
     print(f"written: {out / 'summary.md'}")
     sys.exit(1 if failed else 0)
 
@@ -133,7 +136,8 @@ def run(part: Part, out: Path, *, toy: bool, seconds: float) -> str:
         return "left out: no time is left"
     words = part.toy if toy and part.toy is not None else part.words
     command = [*(() if toy else part.program), sys.executable, *words]
-    about = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **part.environment}
+    places = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))  # packages may have been brought along
+    about = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONUNBUFFERED": "1", **part.environment}
     if toy:
         about["TRITON_INTERPRET"] = "1"
     log, table = out / f"{part.name}.log", out / f"{'peers' if part.name == 'latency' else part.name}.md"
@@ -152,10 +156,14 @@ def run(part: Part, out: Path, *, toy: bool, seconds: float) -> str:
             code = None
     took = f"{time.monotonic() - began:.0f} s"
     end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES:])
+    measured = ""
+    if table.exists():  # of one that was stopped as far as it came
+        measured = table.read_text(encoding="utf-8")
+        table.unlink()
     if code == 0:
-        return f"done in {took}\n\n" + (table.read_text(encoding="utf-8") if table.exists() else f"```\n{end}\n```")
+        return f"done in {took}\n\n" + (measured or f"```\n{end}\n```")
     what = f"stopped after {took}, its limit" if code is None else f"failed after {took} (exit code {code})"
-    return f"{what}; the end of {log.name}:\n\n```\n{end}\n```"
+    return f"{what}; the end of {log.name}:\n\n```\n{end}\n```\n\n{measured}"
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -172,14 +180,13 @@ def machine() -> str:
     if torch.cuda.is_available():
         about = torch.cuda.get_device_properties(0)
         what = f"{about.name}, capability {about.major}.{about.minor}, {about.total_memory / 1e9:.0f} GB"
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     triton = "no Triton"
     if importlib.util.find_spec("triton") is not None:
         import triton as package
 
         triton = f"Triton {package.__version__}"
     versions = f"Python {platform.python_version()}, PyTorch {torch.__version__} (CUDA {torch.version.cuda}), {triton}"
-    return f"{what}; {versions}; commit {git.stdout.strip() or 'unknown'}."
+    return f"{what}; {versions}; commit {commit()}."
 
 
 if __name__ == "__main__":

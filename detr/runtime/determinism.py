@@ -24,12 +24,15 @@ def same_bits(wanted: bool) -> Iterator[None]:
         yield
         return
     memory: Any = deterministic
-    before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    convolutions: Any = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory, convolutions.benchmark
     os.environ.setdefault(_WORKSPACE, ":4096:8")  # what cuBLAS asks for, before its first use
     torch.use_deterministic_algorithms(True)
     memory.fill_uninitialized_memory = False  # a help in finding errors, at the cost of a pass over each tensor
+    convolutions.benchmark = False  # the fastest algorithm of a trial need not be that of the next
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0])
         memory.fill_uninitialized_memory = before[1]
+        convolutions.benchmark = before[2]

@@ -42,11 +42,12 @@ def test_two_hundred_steps_on_a_gpu_end_in_the_same_bytes(recipe_with, sets, tmp
     assert after_training(recipe, sets, tmp_path / "b", device="cuda") == first
 
 
-def test_outside_everything_is_as_before():
+def test_outside_everything_is_as_before(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     with same_bits(False):
         assert not torch.are_deterministic_algorithms_enabled()
     with same_bits(True):
-        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.benchmark
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
     assert not torch.are_deterministic_algorithms_enabled()
-    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.utils.deterministic.fill_uninitialized_memory and torch.backends.cudnn.benchmark
