@@ -73,6 +73,10 @@ class Classes:
         """Index -> name, as result objects show it."""
         return dict(enumerate(self.names))
 
+    def rows(self) -> list[dict[str, Any]]:
+        """For a report: `index`, `id` and `name` of each."""
+        return [{"index": index, **row} for index, row in enumerate(self.to_json())]
+
     def to_json(self) -> list[dict[str, Any]]:
         """Rows of `id` and `name`, as in COCO's `categories`."""
         return [{"id": id, "name": name} for id, name in zip(self.ids, self.names, strict=True)]

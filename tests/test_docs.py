@@ -19,7 +19,7 @@ from detr.training.recipe import load_recipe
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [  # as one would read them
-    *("index", "predict", "train", "measure", "explain", "ship"),
+    *("index", "predict", "train", "measure", "explain", "ship", "json"),
     *("coming-from", "troubleshooting", "python", "networks", "parts"),
 ]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

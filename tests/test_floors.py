@@ -17,6 +17,7 @@ FLOORS = [
         "boxes",
         "classes",
         "files",
+        "json_shape",
         "archives",
         "bands",
         "config",

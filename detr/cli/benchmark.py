@@ -14,7 +14,7 @@ import click
 from detr.cli import flags
 from detr.cli.benchmark_file import cases_of_file
 from detr.cli.help import Verb
-from detr.cli.plain import WORKERS, Finite
+from detr.cli.plain import Finite, print_json
 from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty, write_text
 
@@ -59,7 +59,7 @@ class Way(NamedTuple):
     help="Sides of the input, or the shorter one.  [default: the model's]",
 )
 @flags.device
-@click.option("--workers", type=WORKERS, help="Loader processes of --data.  [default: the cores, at most 8]")
+@flags.workers
 @click.option("--warmup", default=5, type=click.IntRange(min=0), help="Turns that don't count.")
 @click.option("--seconds", default=3.0, type=Finite(0, 86_400), help="Of runs that do, each; ten at least.")
 @flags.run("benchmark", default="benchmark, ... where several are compared")
@@ -103,7 +103,7 @@ def command(names: tuple[str, ...], sweep: str | None, name: str | None, as_json
             "points": [point.to_json() for point in points],
         }
         if as_json:
-            click.echo(json.dumps(report, allow_nan=False))
+            print_json(report)
         if folder is not None:
             _keep(folder, report, table, in_words(made_on))
 
@@ -240,7 +240,7 @@ _COLUMNS = {
     "model": "{name}",
     "runner": "{runner}",
     "batch": "{batch}",
-    "input": "{input[1]}x{input[0]}",
+    "input": "{input[width]}x{input[height]}",
     "layers": "{layers}",
     "queries": "{queries}",
     "GFLOPs": "{gflops:.1f}",
@@ -248,8 +248,8 @@ _COLUMNS = {
     "p95 ms": "{p95_ms:.2f}",
     "whole ms": "{whole_ms:.2f}",
     "images/s": "{images_per_second:.1f}",
-    "memory MB": "{memory_mb}",
-    "AP": "{ap}",
+    "memory MB": "{memory}",
+    "AP": "{AP}",
 }
 
 
@@ -257,7 +257,8 @@ def _table(points: list[Point]) -> str:
     """Markdown, its columns aligned."""
     rows = []
     for point in points:
-        numbers = {key: "-" if value is None else value for key, value in point.to_json().items()}
+        memory = "-" if point.memory is None else f"{point.memory / 1e6:.1f}"
+        numbers = {**point.to_json(), "memory": memory, "AP": "-" if point.ap is None else f"{100 * point.ap:.2f}"}
         rows.append([text.format(**numbers) for text in _COLUMNS.values()])
     widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
     lines = [list(_COLUMNS), ["-" * width for width in widths], *rows]

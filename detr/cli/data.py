@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from detr.cli.flags import as_json
+from detr.cli import flags
 from detr.cli.help import Verb
-from detr.cli.plain import SEED, to_stderr, to_stdout
+from detr.cli.plain import SEED, print_json, to_stderr, to_stdout
 from detr.errors import InputError, counted
 
 if TYPE_CHECKING:
@@ -57,10 +56,10 @@ def shapes(out: Path, images: int, val_images: int, size: int, seed: int, no_vid
 
 @command.command(cls=Verb)
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--images", type=click.Path(path_type=Path), help="Image folder of a single annotation file.")
+@flags.images
 @click.option("--quick", is_flag=True, help="Do not decode the images.")
 @click.option("--strict", is_flag=True, help="A box without width or height is an error, not a note.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@flags.as_json("The report")
 def check(data: Path, images: Path | None, quick: bool, strict: bool, as_json: bool) -> None:
     """Show what DATA holds and what is wrong with it.
 
@@ -79,7 +78,7 @@ def check(data: Path, images: Path | None, quick: bool, strict: bool, as_json: b
         classes = next(iter(reports.values())).classes if reports else None
         reports[split] = check_split(source, classes=classes, strict=strict, decode=not quick, progress=progress)
     if as_json:
-        click.echo(json.dumps({split: report.to_json() for split, report in reports.items()}, indent=2))
+        print_json({"splits": {split: report.to_json() for split, report in reports.items()}})
     else:
         for report in reports.values():
             _print(" and ".join(split for split, source in sources.items() if source == report.source), report)
@@ -92,10 +91,10 @@ def check(data: Path, images: Path | None, quick: bool, strict: bool, as_json: b
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--to", "format", required=True, help="coco, yolo or voc.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write, new or empty.")
-@click.option("--images", type=click.Path(path_type=Path), help="Image folder of a single annotation file.")
+@flags.images
 @click.option("--copy", is_flag=True, help="Copy the images instead of making hard links to them.")
 @click.option("--val", type=float, help="Share of the images that become val, where DATA has none: 0.2.")
-@as_json("What was written")
+@flags.as_json("What was written")
 def convert(
     data: Path, format: str, out: Path, images: Path | None, copy: bool, val: float | None, as_json: bool
 ) -> None:
@@ -117,7 +116,7 @@ def convert(
     for note in done.notes:
         to_stderr(f"note: {note}")
     if as_json:
-        click.echo(json.dumps(done.to_json(out)))
+        print_json(done.to_json(out))
         return
     splits = [
         f"{split} {counted(count, 'image')} with {counted(done.boxes[split], 'box', 'boxes')}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from detr.cli import flags
 from detr.cli.help import Verb
+from detr.cli.plain import print_json
 from detr.files import new_run
 
 
@@ -46,5 +46,5 @@ def command(
 
     demo = run_demo(out, images=images, train_images=train_images if trains else None, say=say, **options)
     if as_json:
-        click.echo(json.dumps(demo.to_json()))
+        print_json(demo.to_json())
     say(f"done in {sum(demo.seconds.values()):.0f} s; look at {demo.page}")

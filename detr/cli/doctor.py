@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import click
 
 from detr.cli import flags
 from detr.cli.help import Verb
-from detr.cli.plain import to_stdout
+from detr.cli.plain import print_json, to_stdout
 from detr.errors import InputError, UsageError, counted
 from detr.files import new_run
 
@@ -22,14 +21,14 @@ if TYPE_CHECKING:
 @click.command(cls=Verb, context_settings={"show_default": True})
 @click.argument("data", type=click.Path(path_type=Path), required=False)
 @click.option("--model", default="rtdetr-r18", help="Preset or recipe that is to be trained.")
-@click.option("--imgsz", type=int, help="Side of its input.  [default: the model's]")
-@click.option("--images", type=click.Path(path_type=Path), help="Image folder of a single annotation file.")
+@flags.side
+@flags.images
 @click.option("--strict", is_flag=True, help="Leave with 1 if there is an error or a warning, for CI.")
 @click.option("--fix", type=click.Path(path_type=Path), help="Folder for a corrected copy, in COCO's format.")
 @click.option("--copy", is_flag=True, help="With --fix: copy the images instead of making hard links.")
 @click.option("--no-page", is_flag=True, help="Do not write the page with pictures.")
 @flags.run("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@flags.as_json("The report")
 def command(
     data: Path | None,
     model: str,
@@ -66,20 +65,11 @@ def command(
 
     plan = _plan(model, imgsz)
     report = examine(data, plan, images=images, progress=progress)
-    changes = None
-    if fix is not None:
-        from detr.data.doctor_fix import write_fixed
-
-        changes = write_fixed(report, fix, copy=copy, progress=progress)
-    page = None
-    if not no_page:
-        from detr.engine.doctor_page import write_doctor_page
-
-        page = new_run("doctor", name, project=project, overwrite=overwrite) / "index.html"
-        write_doctor_page(page, str(data), report, plan)
+    changes = None if fix is None else _fixed(report, fix, copy=copy)
+    folder = None if no_page else new_run("doctor", name, project=project, overwrite=overwrite)
+    page = None if folder is None else _page(folder, data, report, plan)
     if as_json:
-        tree = {**report.to_json(), "page": page and str(page), "fixed": changes}
-        click.echo(json.dumps(tree, indent=2))
+        print_json({**report.to_json(), "page": page and str(page), "fixed": changes})
     else:
         _show(report)
     for line in changes or ():
@@ -109,6 +99,20 @@ def _plan(model: str, imgsz: int | None) -> Plan:
     )
 
 
+def _fixed(report: Report, folder: Path, *, copy: bool) -> list[str]:
+    from detr.data.doctor_fix import write_fixed
+    from detr.runtime.progress import progress
+
+    return write_fixed(report, folder, copy=copy, progress=progress)
+
+
+def _page(folder: Path, data: Path, report: Report, plan: Plan) -> Path:
+    from detr.engine.doctor_page import write_doctor_page
+
+    write_doctor_page(folder / "index.html", str(data), report, plan)
+    return folder / "index.html"
+
+
 def _show(report: Report) -> None:
     for seen in report.seen:
         boxes = counted(len(seen.annotations.boxes), "box", "boxes")
@@ -127,7 +131,7 @@ def _examine_machine(*, as_json: bool) -> None:
 
     lines = checkup()
     if as_json:
-        click.echo(json.dumps([{"about": it.about, "value": it.value, "advice": it.advice} for it in lines], indent=2))
+        print_json({"lines": [vars(line) for line in lines]})
         return
     width = max(len(line.about) for line in lines)
     for line in lines:

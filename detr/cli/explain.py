@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import click
 
 from detr.cli import flags
 from detr.cli.help import Verb
-from detr.cli.plain import raise_for, say_nothing, to_stderr, to_stdout
+from detr.cli.plain import print_json, raise_for, say_nothing, to_stderr, to_stdout
 from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty, require_writable
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--layer", type=click.IntRange(min=1), help="Decoder layer that pictures show.  [default: all, the mean]")
 @click.option("--head", type=click.IntRange(min=1), help="Attention head that pictures show.  [default: all, the mean]")
 @click.option("--faithful", is_flag=True, help="Hide what was looked at, and as much elsewhere: what costs more?")
-@click.option("--imgsz", metavar="N|H,W", help="Size of the input, multiples of 32.  [default: the model's]")
+@flags.imgsz
 @flags.parts
 @flags.device
 @flags.half
@@ -95,8 +94,8 @@ def _report(summary: Summary, num_sources: int, *, as_json: bool) -> None:
     for note in summary.notes:
         to_stderr(f"note: {note}")
     if as_json:
-        click.echo(json.dumps(summary.to_json(), allow_nan=False))
-    if summary.pictures:
+        print_json(summary.to_json())
+    if summary.frames:
         click.echo(f"{summary.text}; look at {summary.page}", err=as_json)
     elif not any(Path(summary.folder).iterdir()):
         summary.folder.rmdir()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import click
 from detr.cli import flags
 from detr.cli.backend import require_calibration
 from detr.cli.help import Verb
-from detr.cli.plain import Finite, sides, to_stderr
+from detr.cli.plain import Finite, print_json, sides, to_stderr
 from detr.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     "--format", "formats", default="onnx", metavar="NAME,...", help="onnx, openvino, torch-export, tensorrt; several."
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="File or folder.  [default: MODEL's name, here]")
-@click.option("--imgsz", metavar="N|H,W", help="Size of the input.  [default: the model's]")
+@flags.imgsz
 @flags.parts
 @click.option(
     "--dynamic",
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--most", default=64, type=click.IntRange(min=1), help="Pictures to compare, evenly spread over the data."
 )
-@click.option("--json", "as_json", is_flag=True, help="What was written and found as JSON on stdout.")
+@flags.as_json("What was written and found")
 def command(weights: str, formats: str, as_json: bool, **options: Any) -> None:
     """Write MODEL, a release or a file of weights, as a file that `detr predict`, `val` and `benchmark --weights` run,
     and so do ONNX Runtime, OpenVINO and PyTorch without this program. An engine of TensorRT is made for the GPU and
@@ -75,7 +74,7 @@ def command(weights: str, formats: str, as_json: bool, **options: Any) -> None:
     order.paths(weights)  # what is in the way is said before the work
     reports = fill(order, _network(weights, **options), weights, say=to_stderr)
     if as_json:
-        click.echo(json.dumps(reports))
+        print_json({"files": reports})
 
 
 def _order(formats: str, dynamic: str | None, **options: Any) -> Order:

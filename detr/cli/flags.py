@@ -45,6 +45,20 @@ split = together(
     click.option("--images", type=click.Path(path_type=Path), help="Image folder, where --data is an annotation file."),
     click.option("--split", default="val", help="train, val or test."),
 )
+images = click.option("--images", type=click.Path(path_type=Path), help="Image folder of a single annotation file.")
+workers = click.option(
+    "--workers", type=click.IntRange(0, 1000), help="Loader processes.  [default: the cores, at most 8]"
+)
+imgsz = click.option(
+    "--imgsz",
+    metavar="N|H,W",
+    help="Size of the input, multiples of 32; where it keeps the aspect, the shorter side.  [default: the model's]",
+)
+side = click.option(
+    "--imgsz",
+    type=click.IntRange(min=32),
+    help="Side of the input, a multiple of 32; where it keeps the aspect, the shorter one.  [default: the model's]",
+)
 quiet = click.option("--quiet", is_flag=True, help="No progress bar, and no line for each source.")
 
 

@@ -7,9 +7,12 @@ from typing import Any
 
 import click
 
+from detr.cli import flags
+from detr.cli.plain import print_json
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@flags.as_json("The rows")
 def command(as_json: bool) -> None:
     """List the models: size and arithmetic as measured, accuracy and speed as published, and where the weights are.
 
@@ -23,7 +26,7 @@ def command(as_json: bool) -> None:
     """
     rows = model_rows()
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        print_json({"models": rows})
         return
     cells = [
         ["NAME", "PARAMETERS", "GFLOPS", "INPUT", "AP", "T4 MS", "WEIGHTS"],
@@ -52,12 +55,14 @@ def model_rows() -> list[dict[str, Any]]:
         if name not in measured:
             raise InputError(f"weights/models.json lacks {name}; run: python tools/write_models_table.py")
         release = RELEASES.get(name)
+        height, width = measured[name]["input"]
         rows.append(
             {
                 "name": name,
                 **measured[name],
-                "ap": release.ap if release else None,
-                "ap50": release.ap50 if release else None,
+                "input": {"height": height, "width": width},
+                "AP": fraction(release.ap) if release else None,
+                "AP50": fraction(release.ap50) if release else None,
                 "t4_ms": release.latency if release else None,
                 "published_gflops": release.gflops if release else None,
                 "weights": {key: where(key) for key, each in RELEASES.items() if each.model == name},
@@ -68,19 +73,22 @@ def model_rows() -> list[dict[str, Any]]:
 
 def as_columns(row: dict[str, Any]) -> list[str]:
     """Name, parameters, GFLOPs, input, AP and latency, as people read them."""
-    height, width = row["input"]
     return [
         row["name"],
         f"{row['parameters'] / 1e6:.2f}",
         f"{row['gflops']:.1f}",
-        f"{width} x {height}",
-        _or_dash(row["ap"]),
-        _or_dash(row["t4_ms"]),
+        f"{row['input']['width']} x {row['input']['height']}",
+        percent(row["AP"]),
+        "-" if row["t4_ms"] is None else str(row["t4_ms"]),
     ]
 
 
-def _or_dash(value: float | None) -> str:
-    return "-" if value is None else str(value)
+def fraction(percent: float | None) -> float | None:
+    return None if percent is None else round(percent / 100, 5)
+
+
+def percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def _places(row: dict[str, Any]) -> str:

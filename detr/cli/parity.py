@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +11,7 @@ import click
 
 from detr.cli import flags
 from detr.cli.help import Verb
+from detr.cli.plain import print_json
 from detr.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class Row:
     allowed: float = 0.0
     share: float | None = None  # of the detections that have a counterpart
     detections: int | None = None  # above 0.3, on either side
-    iou: float | None = None  # the least of a detection and its counterpart
-    score: float | None = None  # the most that two scores differ
+    least_iou: float | None = None  # of a detection and its counterpart
+    score_difference: float | None = None  # the most that two scores differ
 
     @property
     def ok(self) -> bool:
@@ -76,14 +76,16 @@ def command(weights: str, data: Path, formats: str | None, as_json: bool, **opti
         click.echo(f"{row.way}: AP {row.ap:.6f}", err=True)
     click.echo(_table(rows), err=as_json)
     if as_json:
-        click.echo(json.dumps([_as_json(row) for row in rows], allow_nan=False))
+        print_json({"weights": weights, "data": str(data), "ways": [_as_json(row) for row in rows]})
     if wrong := [row for row in rows if not row.ok]:
         hint = f"; is {data} the split that training measured?" if wrong[0].way == "training" else ""
         raise InputError(f"more than allowed from detr val: {', '.join(row.way for row in wrong)}{hint}")
 
 
 def _as_json(row: Row) -> dict[str, Any]:
-    return asdict(row) | {"allowed": None if row.allowed == _ANY else row.allowed, "ok": row.ok}
+    told = asdict(row)
+    allowed = None if row.allowed == _ANY else row.allowed
+    return {"way": told.pop("way"), "AP": told.pop("ap"), **told, "allowed": allowed, "ok": row.ok}
 
 
 def _wanted(formats: str | None) -> list[str]:
@@ -193,7 +195,7 @@ def _table(rows: list[Row]) -> str:
     for row in rows:
         seen = ["-"] * 4
         if row.share is not None:
-            seen = [f"{row.detections:,}", f"{row.share:.2%}", f"{row.iou:.4f}", f"{row.score:.1e}"]
+            seen = [f"{row.detections:,}", f"{row.share:.2%}", f"{row.least_iou:.4f}", f"{row.score_difference:.1e}"]
         allowed = "-" if row.way == "val" else "any" if row.allowed == _ANY else f"{row.allowed:.0e}"
         verdict = "" if allowed in ("-", "any") else "same" if row.ok else "DIFFERS"
         lines.append([row.way, f"{row.ap:.6f}", f"{row.difference:+.1e}", allowed, *seen, verdict])

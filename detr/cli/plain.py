@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ import click
 
 from detr.errors import InputError, UsageError, visible
 
-WORKERS = click.IntRange(0, 1000)
 SEED = click.IntRange(0, 2**32 - 1)  # of NumPy's generators, among others
 
 
@@ -54,6 +54,12 @@ def to_stdout(line: str, *, err: bool = False) -> None:
 
 def to_stderr(line: str) -> None:
     to_stdout(line, err=True)
+
+
+def print_json(tree: dict[str, Any]) -> None:
+    """The one line that --json leaves on stdout (`docs/json.md` says what is called what); null for NaN and infinity,
+    which JSON doesn't have, but the metadata of a file may."""
+    click.echo(json.dumps(json.loads(json.dumps(tree), parse_constant=lambda name: None)))
 
 
 def say_nothing(line: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from detr.cli import flags
 from detr.cli.backend import backend_options, exported_runner
 from detr.cli.help import Verb
 from detr.cli.launching import leave_to_processes
-from detr.cli.plain import raise_for, say_nothing, to_stderr, to_stdout
+from detr.cli.plain import print_json, raise_for, say_nothing, to_stderr, to_stdout
 from detr.cli.slices import slice_options, slicing_asked
 from detr.cli.tracking import as_videos, tracking_asked, tracking_options
 from detr.errors import UsageError
@@ -39,11 +38,7 @@ if TYPE_CHECKING:
 @flags.model
 @flags.detections(max_det=300)
 @click.option("--vid-stride", type=click.IntRange(min=1), default=1, help="Take every N-th frame of a video.")
-@click.option(
-    "--imgsz",
-    metavar="N|H,W",
-    help="Size of the input, multiples of 32; where it keeps the aspect, the shorter side.  [default: the model's]",
-)
+@flags.imgsz
 @flags.parts
 @flags.devices
 @flags.half
@@ -64,7 +59,7 @@ if TYPE_CHECKING:
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first source that can't be read.")
 @click.option("--iou", hidden=True, help="Accepted for the sake of old habits; there is no suppression to set.")
-@flags.run("predict")
+@flags.run("predict", default="predict, predict-2, ...; of tracks track, track-2, ...")
 @flags.as_json("The summary")
 @flags.quiet
 def command(
@@ -189,7 +184,7 @@ def _report(summary: Summary, num_sources: int, *, as_json: bool) -> None:
     for note in summary.notes:
         to_stderr(f"note: {note}")
     if as_json:
-        click.echo(json.dumps(summary.to_json(), allow_nan=False))
+        print_json(summary.to_json())
     saved = any(summary.folder.iterdir())
     if summary.frames:
         click.echo(f"{summary.text}{f': {summary.folder}' if saved else ''}", err=as_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 from detr.cli import flags
 from detr.cli.backend import backend_options, exported_runner
 from detr.cli.help import Verb
-from detr.cli.plain import Finite
+from detr.cli.plain import Finite, print_json
 from detr.errors import UsageError
 from detr.extras import require
 
@@ -44,7 +43,7 @@ _SECONDS_KEPT_OPEN = 75  # an idle connection; proxies, who should be the first 
 @click.option(
     "--origin", "origins", multiple=True, metavar="URL", help="Scripts of pages from there may ask (CORS); * for all."
 )
-@click.option("--imgsz", type=click.IntRange(min=32), help="Side of the input, or the shorter one.")
+@flags.side
 @flags.parts
 @flags.device
 @backend_options
@@ -76,7 +75,7 @@ def command(host: str, port: int, as_json: bool, **options: Any) -> None:
         place = f"[{host}]" if ":" in host else host
         url = f"http://{place}:{listener.getsockname()[1]}"
         if as_json:
-            click.echo(json.dumps({"url": url, "weights": options["weights"], "device": str(detector.device)}))
+            print_json({"url": url, "weights": options["weights"], "device": str(detector.device)})
         click.echo(f"{options['weights']} on {detector.device}: {url} (Ctrl-C ends)", err=as_json)
         config = uvicorn.Config(
             app,

@@ -15,7 +15,7 @@ import click
 from detr.cli import flags
 from detr.cli.help import Verb
 from detr.cli.launching import leave_to_processes
-from detr.cli.plain import WORKERS, to_stdout
+from detr.cli.plain import print_json, to_stdout
 from detr.errors import UsageError, counted
 from detr.files import new_run, removed_if_empty
 
@@ -63,11 +63,7 @@ AUTO = "auto"
     help="Images of one step, over all processes; auto: as many as fit in memory.  [default: the recipe's]",
 )
 @click.option("--accumulate", type=click.IntRange(min=1), help="Pieces to compute a batch in, when memory is short.")
-@click.option(
-    "--imgsz",
-    type=click.IntRange(min=32),
-    help="Side of the input, a multiple of 32; where it keeps the aspect, the shorter side.",
-)
+@flags.side
 @click.option(
     "--amp", type=click.Choice(["off", "auto", "bf16", "fp16"]), help="Mixed precision.  [default: the recipe's]"
 )
@@ -84,7 +80,7 @@ AUTO = "auto"
 @click.option("--deterministic", is_flag=True, default=None, help="Only algorithms that give the same bits each time.")
 @click.option("--compile", is_flag=True, default=None, help="Compile backbone and encoder: minutes first, then faster.")
 @flags.devices
-@click.option("--workers", type=WORKERS, help="Loader processes.  [default: the cores, at most 8]")
+@flags.workers
 @click.option("--cache", type=click.Choice(["ram", "disk"]), help="Keep the decoded images for the next epochs.")
 @click.option(
     "--log",
@@ -152,7 +148,7 @@ def command(
         result = _trained(task, team, say, device, **options)
         say(_conclusion(result, data))
         if as_json and team.leads:
-            click.echo(json.dumps(result.to_json()))
+            print_json(result.to_json())
 
 
 @dataclass(frozen=True)

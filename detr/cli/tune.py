@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from detr.cli import flags
 from detr.cli.help import Verb
-from detr.cli.plain import SEED, WORKERS, to_stderr, to_stdout
+from detr.cli.plain import SEED, print_json, to_stderr, to_stdout
 from detr.cli.stopping import Terminated
 from detr.errors import InputError
 from detr.extras import require
 from detr.files import require_writable
+
+if TYPE_CHECKING:
+    from detr.tuning.search_space import Dimension
+    from detr.tuning.tune import Tuned
 
 
 @click.command(cls=Verb, context_settings={"show_default": True})
@@ -30,31 +35,17 @@ from detr.files import require_writable
 @click.option("--weights", help="Release or file that each training starts from.")
 @click.option("--finetune", is_flag=True, help="Schedule and augmentation for a small data set.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Of each training.  [default: the recipe's]")
-@click.option("--imgsz", type=click.IntRange(min=32), help="Side of the input, a multiple of 32.")
+@flags.side
 @click.option("--seed", type=SEED, default=0, help="Of the search; all trainings have the recipe's.")
 @flags.device
-@click.option("--workers", type=WORKERS, help="Loader processes.  [default: the cores, at most 8]")
+@flags.workers
 @click.option(
     "--name", default="tune", callback=flags.named, help="Name of the search; one of that name is gone on with."
 )
 @click.option("--project", default="runs", help="Folder that holds the runs.")
 @flags.as_json("What came of it")
 def command(
-    recipe: str,
-    settings: tuple[str, ...],
-    data: str,
-    searched: tuple[str, ...],
-    trials: int,
-    weights: str | None,
-    finetune: bool,
-    epochs: int | None,
-    imgsz: int | None,
-    seed: int,
-    device: str,
-    workers: int | None,
-    name: str,
-    project: str,
-    as_json: bool,
+    recipe: str, settings: tuple[str, ...], data: str, name: str, project: str, as_json: bool, **options: Any
 ) -> None:
     """Train RECIPE again and again with other settings, and write the recipe that gave the best AP.
 
@@ -65,57 +56,76 @@ def command(
       detr tune rtdetr-r18 --data my-data --finetune --epochs 6 \\
         --search train.optimizer.lr=1e-5..1e-3:log --search augment.flip=0,0.5
     """
-    from detr.training.recipe import at_size, load_recipe
     from detr.tuning.search_space import read_space
-    from detr.tuning.trial import TrainingProcess
-    from detr.tuning.tune import BEST_RECIPE, tune
+    from detr.tuning.tune import BEST_RECIPE
     from detr.weights import require_weights
 
-    say = to_stderr if as_json else to_stdout
     require("tune", "tuning")
-    if weights is not None:
-        require_weights(weights)
-    space = read_space(searched)
-    words = [*settings] if epochs is None else [*settings, f"train.epochs={epochs}"]
-    plain = load_recipe(recipe, words, finetune=finetune)
-    if imgsz is not None:
-        at_size(plain, imgsz)
-    for dimension in space:
-        for end in dimension.ends():
-            load_recipe(recipe, [*words, end], finetune=finetune)
+    if options["weights"] is not None:
+        require_weights(options["weights"])
+    words = [*settings] if options["epochs"] is None else [*settings, f"train.epochs={options['epochs']}"]
+    space = read_space(options["searched"])
+    epochs = _checked(recipe, words, space, **options)
     folder = Path(project) / "tune" / name
     require_writable(folder)
-
-    options = {"--data": data, "--weights": weights, "--imgsz": imgsz, "--device": device, "--workers": workers}
-    given = [recipe, *words, *(["--finetune"] if finetune else [])]
-    for option, value in options.items():
-        given += [] if value is None else [option, str(value)]
+    say = to_stderr if as_json else to_stdout
     try:
-        found = tune(
-            space,
-            lambda number, chosen: TrainingProcess([*given, *chosen], project=folder, name=f"trial-{number:03d}"),
-            folder=folder,
-            about={
-                "recipe": recipe, "settings": words, "search": list(searched), "--finetune": finetune,
-                "--data": os.path.abspath(data), "--weights": weights, "--imgsz": imgsz,
-            },
-            trials=trials,
-            epochs=plain.train.epochs,
-            seed=seed,
-            say=say,
-        )  # fmt: skip
+        found = _found(space, folder, recipe, words, data, epochs, say, **options)
     except (KeyboardInterrupt, Terminated):
         say(f"stopped; the same command goes on with {folder}")
         raise
     say(found.table)
     if found.best is None:
         raise InputError(f"no trial came to its end; what they said is in {folder}")
-    best = shlex.quote(str(folder / BEST_RECIPE))
-    start = "" if weights is None else f" --weights {shlex.quote(weights)}"
-    say(
-        f"best AP {found.best_ap:.4f}: {' '.join(found.best_words)}\n"
-        f"  detr train {best} --data {shlex.quote(data)}{start}"
-    )
+    best = str(folder / BEST_RECIPE)
+    start = "" if options["weights"] is None else f" --weights {shlex.quote(options['weights'])}"
+    say(f"best AP {found.best_ap:.4f}: {' '.join(found.best_words)}")
+    say(f"  detr train {shlex.quote(best)} --data {shlex.quote(data)}{start}")
     if as_json:
-        recipe_file = {"folder": str(folder), "recipe": str(folder / BEST_RECIPE)}
-        click.echo(json.dumps({**recipe_file, "trial": found.best, "AP": found.best_ap, "settings": found.best_words}))
+        about = {"trial": found.best, "AP": found.best_ap, "settings": found.best_words}
+        print_json({"folder": str(folder), "recipe": best, **about})
+
+
+def _checked(
+    recipe: str, words: list[str], space: list[Dimension], *, finetune: bool, imgsz: int | None, **_: Any
+) -> int:
+    """The epochs of a training; UsageError where one of them could not begin, with a value at either end."""
+    from detr.training.recipe import at_size, load_recipe
+
+    plain = load_recipe(recipe, words, finetune=finetune)
+    if imgsz is not None:
+        at_size(plain, imgsz)
+    for dimension in space:
+        for end in dimension.ends():
+            load_recipe(recipe, [*words, end], finetune=finetune)
+    return plain.train.epochs
+
+
+def _found(
+    space: list[Dimension],
+    folder: Path,
+    recipe: str,
+    words: list[str],
+    data: str,
+    epochs: int,
+    say: Callable[[str], None],
+    **options: Any,
+) -> Tuned:
+    from detr.tuning.trial import TrainingProcess
+    from detr.tuning.tune import tune
+
+    same = {f"--{key}": options[key] for key in ("weights", "imgsz")}
+    given = [recipe, *words, *(["--finetune"] if options["finetune"] else [])]
+    for flag, value in {"--data": data, **same, "--device": options["device"], "--workers": options["workers"]}.items():
+        given += [] if value is None else [flag, str(value)]
+    search = {"recipe": recipe, "settings": words, "search": list(options["searched"])}
+    return tune(
+        space,
+        lambda number, chosen: TrainingProcess([*given, *chosen], project=folder, name=f"trial-{number:03d}"),
+        folder=folder,
+        about={**search, "--finetune": options["finetune"], "--data": os.path.abspath(data), **same},
+        trials=options["trials"],
+        epochs=epochs,
+        seed=options["seed"],
+        say=say,
+    )

@@ -14,7 +14,7 @@ from detr.cli import flags
 from detr.cli.backend import backend_options, exported_runner
 from detr.cli.help import Verb
 from detr.cli.launching import leave_to_processes
-from detr.cli.plain import WORKERS, to_stderr, to_stdout
+from detr.cli.plain import print_json, to_stderr, to_stdout
 from detr.cli.slices import slice_options, slicing_asked
 from detr.errors import InputError, UsageError
 from detr.extras import require
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from detr.data.annotations import Annotations
     from detr.data.coco import CocoDataset
     from detr.diagnose.diagnosis import Diagnosis
-    from detr.diagnose.places import PlaceWatch
+    from detr.diagnose.places import Places, PlaceWatch
     from detr.evaluation.metrics import Metrics
+    from detr.evaluation.predictions import DetectionArrays
     from detr.runtime.distributed import Team
     from detr.runtime.runner import Runner, TorchRunner
 
@@ -38,12 +39,10 @@ if TYPE_CHECKING:
 @click.option("--data", type=click.Path(path_type=Path), help="Data set: COCO, YOLO or VOC; folder or file.")
 @flags.split
 @click.option("--batch", default=8, type=click.IntRange(min=1), help="Images at once, in each process.")
-@click.option(
-    "--imgsz", type=click.IntRange(min=32), help="Side of the input, or the shorter one.  [default: the model's]"
-)
+@flags.side
 @flags.parts
 @flags.devices
-@click.option("--workers", type=WORKERS, help="Loader processes.  [default: the cores, at most 8]")
+@flags.workers
 @flags.half
 @click.option("--compile", is_flag=True, help="Compile the network first: a minute, then faster.")
 @backend_options
@@ -153,75 +152,95 @@ def _measure_model(weights: str, data: Path, **options: Any) -> None:
     from detr.runtime.distributed import joined
 
     with joined(choose_device(options["device"])) as team:
-        _measure_model_as(team, weights, data, **options)
+        runner = _runner(team, weights, **options)
+        dataset = _dataset(team, runner, data, **options)
+        if options["save_json"] and team.leads:
+            require_writable(options["save_json"].parent)
+        name, project, overwrite = options["name"], options["project"], options["overwrite"]
+        folder = team.agreed(lambda: new_run("val", name, project=project, overwrite=overwrite))
+        start = time.perf_counter()
+        with removed_if_empty(folder):
+            metrics, found, places = _validated(team, runner, dataset, **options)
+        if team.leads:
+            seconds = time.perf_counter() - start
+            about = {"weights": weights, "data": str(data), "run": _run_of(runner, **options), "seconds": seconds}
+            report = {**about, **metrics.to_json()}
+            _leave(folder, runner, dataset, metrics, found, places, report, **options)
 
 
-def _measure_model_as(team: Team, weights: str, data: Path, **options: Any) -> None:
+def _dataset(team: Team, runner: Runner, data: Path, **options: Any) -> CocoDataset:
+    """The split, of whose classes the model knows at least those that have boxes."""
     from detr.data.coco import CocoDataset
     from detr.data.sources import find_split
-    from detr.evaluation.album import draw_evaluation
-    from detr.evaluation.predictions import write_predictions
+
+    source = find_split(data, options["split"], images=options["images"])
+    dataset = CocoDataset(_noted(source.read()), source.images)
+    _require_known_classes(runner.classes, dataset.annotations, say=team.leads)
+    return dataset
+
+
+def _validated(
+    team: Team, runner: Runner, dataset: CocoDataset, **options: Any
+) -> tuple[Metrics, DetectionArrays, Places | str]:
+    """The numbers, what was found, and with --why where queries started, or why that isn't known."""
     from detr.evaluation.validate import validate
     from detr.runtime.device import default_workers
     from detr.runtime.settings import input_of_size
 
-    runner = _runner(team, weights, **options)
-    source = find_split(data, options["split"], images=options["images"])
-    dataset = CocoDataset(_noted(source.read()), source.images)
-    _require_known_classes(runner.classes, dataset.annotations, say=team.leads)
-    input = input_of_size(runner.config.input, options["imgsz"])
-    if options["save_json"] and team.leads:
-        require_writable(options["save_json"].parent)
-    name, project, overwrite = options["name"], options["project"], options["overwrite"]
-    folder = team.agreed(lambda: new_run("val", name, project=project, overwrite=overwrite))
-    watch: PlaceWatch | None = None
-    unseen = ""
-    if options["why"]:
-        from detr.diagnose.places import PlaceWatch, unwatchable
+    watch, unseen = _watch(runner, dataset, **options) if options["why"] else (None, "")
+    metrics, found = validate(
+        runner,
+        dataset,
+        batch_size=options["batch"],
+        workers=default_workers(team.size) if options["workers"] is None else options["workers"],
+        input=input_of_size(runner.config.input, options["imgsz"]),
+        watch=watch,
+        **{name: options[name] for name in ("conf", "max_dets", "evaluator", "slicing")},
+    )
+    return metrics, found, unseen if watch is None else watch.places()
 
-        unseen = unwatchable(runner, sliced=options["slicing"] is not None) or ""
-        watch = None if unseen else PlaceWatch(cast("TorchRunner", runner), dataset.annotations)
-    start = time.perf_counter()
-    with removed_if_empty(folder):
-        metrics, found = validate(
-            runner,
-            dataset,
-            batch_size=options["batch"],
-            workers=default_workers(team.size) if options["workers"] is None else options["workers"],
-            conf=options["conf"],
-            max_dets=options["max_dets"],
-            evaluator=options["evaluator"],
-            input=input,
-            slicing=options["slicing"],
-            watch=watch,
-        )
-        places = unseen if watch is None else watch.places()
-    seconds = time.perf_counter() - start
-    if not team.leads:
-        return
+
+def _watch(runner: Runner, dataset: CocoDataset, **options: Any) -> tuple[PlaceWatch | None, str]:
+    from detr.diagnose.places import PlaceWatch, unwatchable
+
+    unseen = unwatchable(runner, sliced=options["slicing"] is not None)
+    return (None, unseen) if unseen else (PlaceWatch(cast("TorchRunner", runner), dataset.annotations), "")
+
+
+def _run_of(runner: Runner, **options: Any) -> dict[str, Any]:
+    """What the numbers depend on besides weights and data."""
     kept = ("split", "batch", "imgsz", "half", "conf", "layers", "queries")
     settings = {key: options[key] for key in kept} | {"device": str(runner.device), "runner": runner.name}
-    settings["slicing"] = None if options["slicing"] is None else vars(options["slicing"])
-    report = {"weights": weights, "data": str(data), "run": settings, "seconds": seconds, **metrics.to_json()}
+    return {**settings, "slicing": None if options["slicing"] is None else vars(options["slicing"])}
+
+
+def _leave(
+    folder: Path,
+    runner: Runner,
+    dataset: CocoDataset,
+    metrics: Metrics,
+    found: DetectionArrays,
+    places: Places | str,
+    report: dict[str, Any],
+    **options: Any,
+) -> None:
+    """Say the numbers, and leave them in the folder with predictions and pictures."""
+    from detr.evaluation.album import draw_evaluation
+    from detr.evaluation.predictions import write_predictions
+
     _show(metrics, report, as_json=options["as_json"])
     for path in filter(None, (folder / "predictions.json", options["save_json"])):
         write_predictions(path, found, dataset.classes)
     write_text(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
     pictures = draw_evaluation(folder, dataset, metrics, found)
-    speed = len(dataset) / seconds
     files = ["metrics.json", "predictions.json", *(path.name for path in pictures)]
     if options["why"]:
         from detr.diagnose.diagnosis import diagnose
 
-        config = runner.config
-        queries = getattr(config, "eval_queries", None) or config.num_queries
-        files += _tell_why(
-            diagnose(dataset.annotations, found, num_queries=queries, places=places),
-            metrics,
-            folder,
-            dataset,
-            **options,
-        )
+        queries = getattr(runner.config, "eval_queries", None) or runner.config.num_queries
+        diagnosis = diagnose(dataset.annotations, found, num_queries=queries, places=places)
+        files += _tell_why(diagnosis, metrics, folder, dataset, **options)
+    speed = len(dataset) / report["seconds"]
     click.echo(f"{folder}: {', '.join(files)} ({speed:.1f} images/s, evaluation included)", err=True)
 
 
@@ -260,7 +279,7 @@ def _show(metrics: Metrics, report: dict[str, Any], *, as_json: bool) -> None:
     for note in metrics.notes:
         to_stderr(f"note: {note}")
     if as_json:
-        click.echo(json.dumps(report, allow_nan=False))
+        print_json(report)
     else:
         to_stdout(f"{metrics.class_table()}\n\n{metrics.table()}")
     sys.stdout.flush()

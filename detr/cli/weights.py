@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from detr.cli.flags import as_json as as_json_option
+from detr.cli import flags
+from detr.cli.models import fraction, percent
+from detr.cli.plain import print_json
 from detr.errors import UsageError, did_you_mean, listed, shortened
 
 
@@ -18,7 +19,7 @@ def command() -> None:
 
 
 @command.command("list", short_help="Show all releases, their AP, and where they are.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@flags.as_json("The rows")
 def list_releases(as_json: bool) -> None:
     """Show all releases: what they reach on COCO val2017 as published, and where they are."""
     from detr.releases import RELEASES, cached_at, recorded_hash, where
@@ -27,29 +28,30 @@ def list_releases(as_json: bool) -> None:
         {
             "name": name,
             "model": release.model,
-            "ap": release.ap,
-            "ap50": release.ap50,
+            "AP": fraction(release.ap),
+            "AP50": fraction(release.ap50),
             "trained_on": release.dataset,
             "where": where(name),
             "url": release.url,
             "sha256": recorded_hash(name),
-            "path": str(cached_at(name)) if where(name) == "cached" else None,
+            "file": str(cached_at(name)) if where(name) == "cached" else None,
             "note": release.note,
         }
         for name, release in RELEASES.items()
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        print_json({"releases": rows})
     else:
-        shown = ("name", "model", "ap", "ap50", "trained_on", "where")
-        click.echo(
-            _table([[row[key] for key in shown] for row in rows], ["NAME", "MODEL", "AP", "AP50", "DATA", "WHERE"])
-        )
+        cells = [
+            [row["name"], row["model"], percent(row["AP"]), percent(row["AP50"]), row["trained_on"], row["where"]]
+            for row in rows
+        ]
+        click.echo(_table(cells, ["NAME", "MODEL", "AP", "AP50", "DATA", "WHERE"]))
 
 
 @command.command(short_help="Fetch releases, or check those that are there.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@as_json_option("Where they are")
+@flags.as_json("Where they are")
 def download(names: tuple[str, ...], as_json: bool) -> None:
     """Fetch releases into the cache, or check those that are there."""
     from detr.releases import RELEASES, resolve
@@ -58,18 +60,18 @@ def download(names: tuple[str, ...], as_json: bool) -> None:
         if name not in RELEASES:
             nearest = did_you_mean(name, RELEASES) or "; `detr weights list` shows them"
             raise UsageError(f"no release is called {name!r}{nearest}")
-    places = {}
+    files = []
     for name in names:
-        places[name] = str(resolve(name))
-        click.echo(places[name], err=as_json)
+        files.append({"name": name, "file": str(resolve(name))})
+        click.echo(files[-1]["file"], err=as_json)
     if as_json:
-        click.echo(json.dumps(places))
+        print_json({"files": files})
 
 
 @command.command(short_help="Say what a file is, and whether it is whole.")
 @click.argument("file")
 @click.option("--model", help="The preset it is for, where the file does not say.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@flags.as_json("The report")
 def inspect(file: str, model: str | None, as_json: bool) -> None:
     """Say what FILE (or a release) is: its format, model, classes, parameters, metadata, and whether it is whole.
 
@@ -81,14 +83,14 @@ def inspect(file: str, model: str | None, as_json: bool) -> None:
 
     report = _of_exported(file) if is_exported(file) else inspected(file, model)
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        print_json(report)
         return
     classes = report["classes"]
     lines = {
         "file": f"{report['file']} ({report['bytes'] / 1e6:,.1f} MB)",
         "format": f"{report['format']}{f', names of {names}' if (names := report['names']) else ''}",
         "model": report["model"] or f"none of ours: {report['problem']}",
-        "classes": f"{len(classes)}: {listed(classes)}" if classes else "not said",
+        "classes": f"{len(classes)}: {listed([row['name'] for row in classes])}" if classes else "not said",
         "parameters": f"{report['parameters']:,}" if report["parameters"] else "",
         "tensors": f"{report['tensors']:,} ({', '.join(report['dtypes'])})" if report["tensors"] else "",
         "metadata": ", ".join(f"{key} {_short(value)}" for key, value in report["metadata"].items()),
@@ -116,7 +118,7 @@ def _of_exported(file: str) -> dict[str, Any]:
         "names": None,
         "model": about.config.arch,
         "problem": None,
-        "classes": list(about.classes.names),
+        "classes": about.classes.rows(),
         "parameters": None,
         "tensors": None,
         "dtypes": [runner.number],
@@ -139,7 +141,7 @@ def _of_exported(file: str) -> dict[str, Any]:
     help="Ours; the authors' .pth; or a folder for Hugging Face's transformers.",
 )
 @click.option("--half", is_flag=True, help="Store 16 bits a number: half the size, about three digits.")
-@as_json_option("What was written")
+@flags.as_json("What was written")
 def convert(file: str, out: Path, model: str | None, to: Any, half: bool, as_json: bool) -> None:
     """Read FILE (or a release) strictly and write it to OUT in another format."""
     from detr import hugging_face
@@ -154,7 +156,7 @@ def convert(file: str, out: Path, model: str | None, to: Any, half: bool, as_jso
         click.echo(f"note: {note}", err=True)
     count = len(network.state_dict())
     if as_json:
-        click.echo(json.dumps({"out": str(out), "from": str(checkpoint.path), "to": to, "tensors": count}))
+        print_json({"file": str(out), "from": str(checkpoint.path), "to": to, "tensors": count})
     click.echo(f"{out}: {count:,} tensors from {checkpoint.path}", err=as_json)
 
 

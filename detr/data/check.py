@@ -27,7 +27,7 @@ class SplitReport:
     problems: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        classes = [{"index": i, **row, "boxes": self.counts[i]} for i, row in enumerate(self.classes.to_json())]
+        classes = [{**row, "boxes": count} for row, count in zip(self.classes.rows(), self.counts, strict=True)]
         return {
             "annotations": str(self.source.annotations),
             "image_folder": str(self.source.images),

@@ -37,7 +37,7 @@ class Converted:
 
     def to_json(self, out: Path) -> dict[str, Any]:
         splits = {split: {"images": count, "boxes": self.boxes[split]} for split, count in self.images.items()}
-        return {"out": str(out), "splits": splits, "classes": list(self.classes.names), "notes": list(self.notes)}
+        return {"folder": str(out), "splits": splits, "classes": self.classes.rows(), "notes": list(self.notes)}
 
 
 def convert(

@@ -51,7 +51,7 @@ class Report:
         return {
             "healthy": self.is_healthy,
             "splits": splits,
-            "classes": self.classes.to_json(),
+            "classes": self.classes.rows(),
             "findings": [finding.to_json(paths) for finding in self.findings],
             "advice": list(self.advice),
         }

@@ -11,7 +11,8 @@ from detr.diagnose.diagnosis import Diagnosis
 from detr.diagnose.places import WHY, Places
 from detr.diagnose.tide import CAUSES, MISSED, RIGHT
 from detr.errors import counted
-from detr.evaluation.thresholds import LOWEST
+from detr.evaluation.thresholds import LOWEST, Calibration
+from detr.json_shape import box_row, found_row
 
 MEANING = {
     "class": "on an object, but of another class",
@@ -36,42 +37,33 @@ DEFINITION = (
 
 
 def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
-    causes, measured = diagnosis.causes, diagnosis.calibration
+    causes = diagnosis.causes
     counts, shown = causes.counts(), shown_counts(diagnosis)
     return {
         "definition": DEFINITION,
-        "AP50": causes.ap50,
+        "AP50": causes.ap50 / 100,
         "causes": {
-            name: {"meaning": MEANING[name], "AP": causes.gains[name], "count": counts[name], "shown": shown[name]}
+            name: {
+                "meaning": MEANING[name],
+                "AP50": causes.gains[name] / 100,
+                "count": counts[name],
+                "shown": shown[name],
+            }
             for name in CAUSES
         },
-        "false positives": {"AP": causes.without_false},
-        "false negatives": {"AP": causes.without_missed},
+        "false_positives": {"AP50": causes.without_false / 100},
+        "false_negatives": {"AP50": causes.without_missed / 100},
         "queries": _queries(diagnosis),
         "objects": [{**vars(group), "recall": group.recall} for group in diagnosis.groups],
-        "calibration": {
-            "error": _number(measured.error),
-            "scores from": LOWEST,
-            "bins": [
-                {"from": low, "to": high, "boxes": count, "score": _number(score), "right": _number(right)}
-                for low, high, count, score, right in zip(
-                    measured.edges[:-1].round(2).tolist(),
-                    measured.edges[1:].round(2).tolist(),
-                    measured.counts.tolist(),
-                    measured.score.tolist(),
-                    measured.precision.tolist(),
-                    strict=True,
-                )
-            ],
-        },
+        "calibration": _calibration(diagnosis.calibration),
         "classes": class_rows(diagnosis),
         "confusion": {
-            "score": diagnosis.confusion.score,
+            "confidence": diagnosis.confusion.score,
             "iou": diagnosis.confusion.iou,
             "names": [*diagnosis.confusion.names, "background"],
             "counts": diagnosis.confusion.counts.tolist(),
         },
-        "worst images": [
+        "worst_images": [
             {**_image(diagnosis, image), "false": false, "missed": missed}
             for image, false, missed in diagnosis.worst_images(20)
         ],
@@ -158,6 +150,16 @@ def facts(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     return rows
 
 
+def _calibration(measured: Calibration) -> dict[str, Any]:
+    edges = measured.edges.round(2).tolist()
+    columns = (measured.counts.tolist(), measured.score.tolist(), measured.precision.tolist())
+    bins = [
+        {"from": low, "to": high, "boxes": count, "confidence": _number(score), "right": _number(right)}
+        for low, high, count, score, right in zip(edges[:-1], edges[1:], *columns, strict=True)
+    ]
+    return {"error": _number(measured.error), "scores_from": LOWEST, "bins": bins}
+
+
 def _queries(diagnosis: Diagnosis) -> dict[str, Any]:
     """What is DETR's own."""
     seen, places = diagnosis.outcomes, diagnosis.places
@@ -165,7 +167,7 @@ def _queries(diagnosis: Diagnosis) -> dict[str, Any]:
         {
             **_box(diagnosis, detection),
             "object": int(truth),
-            "first box": _box(diagnosis, int(seen.found_by[truth])),
+            "first_box": _box(diagnosis, int(seen.found_by[truth])),
         }
         for detection in diagnosis.duplicates.tolist()
         for truth in (int(diagnosis.causes.about[detection]),)
@@ -174,12 +176,12 @@ def _queries(diagnosis: Diagnosis) -> dict[str, Any]:
     told: dict[str, Any] = {
         "queries": diagnosis.num_queries,
         "limit": diagnosis.limit,
-        "images over the limit": over,
+        "images_over_the_limit": over,
         "duplicates": duplicates,
-        "why missed": why_missed(diagnosis),
+        "why_missed": why_missed(diagnosis),
     }
     if not isinstance(places, Places):
-        return {**told, "left out": f"where queries started: {places}"}
+        return {**told, "left_out": f"where queries started: {places}"}
     return told
 
 
@@ -200,30 +202,41 @@ def _errors(diagnosis: Diagnosis) -> dict[str, list[dict[str, Any]]]:
 
 def _box(diagnosis: Diagnosis, detection: int) -> dict[str, Any]:
     seen = diagnosis.outcomes
+    label = int(seen.labels[detection])
     return {
         **_image(diagnosis, int(seen.images[detection])),
-        "class": diagnosis.annotations.classes.names[seen.labels[detection]],
-        "score": float(seen.scores[detection]),
-        "box": seen.boxes[detection].round(2).tolist(),
+        **found_row(
+            diagnosis.annotations.classes.names[label],
+            label,
+            float(seen.scores[detection]),
+            _corners(seen.boxes[detection]),
+        ),
     }
 
 
 def _object(diagnosis: Diagnosis, truth: int) -> dict[str, Any]:
     annotations, places = diagnosis.annotations, diagnosis.places
+    label = int(annotations.labels[truth])
     told: dict[str, Any] = {
         **_image(diagnosis, int(annotations.image_indices[truth])),
-        "class": annotations.classes.names[annotations.labels[truth]],
-        "box": annotations.boxes[truth].round(2).tolist(),
+        "name": annotations.classes.names[label],
+        "class": label,
+        "box": box_row(_corners(annotations.boxes[truth])),
     }
     if isinstance(places, Places):
         told["why"] = WHY[places.why_missed()[truth]]
-        numbers: dict[str, NDArray[np.float64]] = {"start": places.start, "end": places.end, "score": places.score}
+        numbers: dict[str, NDArray[np.float64]] = {"start": places.start, "end": places.end, "confidence": places.score}
         told |= {name: _number(float(values[truth])) for name, values in numbers.items()}
     return told
 
 
 def _image(diagnosis: Diagnosis, image: int) -> dict[str, Any]:
-    return {"image": diagnosis.annotations.image_ids[image], "file": diagnosis.annotations.file_names[image]}
+    return {"image_id": diagnosis.annotations.image_ids[image], "file_name": diagnosis.annotations.file_names[image]}
+
+
+def _corners(box: NDArray[np.float64]) -> list[float]:
+    x, y, width, height = box.tolist()
+    return [x, y, x + width, y + height]
 
 
 def _number(value: float) -> float | None:

@@ -90,7 +90,7 @@ class Point:
             "name": self.case.name,
             "runner": self.runner,
             "batch": self.case.batch,
-            "input": [height, width],
+            "input": {"height": height, "width": width},
             "layers": self.case.layers,
             "queries": self.case.queries,
             "parameters": self.case.parameters,
@@ -100,8 +100,8 @@ class Point:
             "p95_ms": round(self.p95, 4),
             "whole_ms": round(median(self.whole), 4),
             "images_per_second": round(self.images_per_second, 3),
-            "memory_mb": None if self.memory is None else round(self.memory / 1e6, 1),
-            "ap": self.ap,
+            "memory_bytes": self.memory,
+            "AP": self.ap,
         }
 
 
@@ -132,8 +132,8 @@ def measure(
 
 
 def measure_ap(runner: Runner, case: Case, dataset: CocoDataset, *, workers: int) -> float:
-    """AP in percent, as `detr val` measures it."""
-    return round(100 * validate(runner, dataset, batch_size=8, workers=workers, input=case.input)[0].ap, 2)
+    """As `detr val` measures it."""
+    return validate(runner, dataset, batch_size=8, workers=workers, input=case.input)[0].ap
 
 
 def settings_to_measure(

@@ -63,7 +63,8 @@ class Demo:
             "metrics": self.metrics.to_json(),
             "predicted": self.predicted.to_json(),
             "trained": None if self.trained is None else self.trained.to_json(),
-            "seconds": self.seconds,
+            "seconds": sum(self.seconds.values()),
+            "seconds_of": self.seconds,
             "machine": machine(),
         }
 

@@ -44,7 +44,7 @@ class Summary:
 
     folder: Path
     page: Path
-    pictures: int = 0  # images, and frames of videos
+    frames: int = 0  # images, and frames of videos
     detections: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)  # source, what was wrong
     notes: list[str] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Summary:
     @property
     def text(self) -> str:
         """`2 pictures, 7 detections explained`"""
-        return f"{counted(self.pictures, 'picture')}, {counted(self.detections, 'detection')} explained"
+        return f"{counted(self.frames, 'picture')}, {counted(self.detections, 'detection')} explained"
 
     def to_json(self) -> dict[str, Any]:
         failures = [{"source": source, "error": error} for source, error in self.failures]
@@ -89,7 +89,7 @@ def explain_sources(
     trials: list[Trial] = []
     with progress(total=None, description="explain", unit="picture", quiet=quiet) as bar:
         for source in sources:
-            before = summary.pictures, summary.detections
+            before = summary.frames, summary.detections
             try:
                 with ExitStack() as stack:
                     name = _free(source.name, taken)
@@ -99,19 +99,19 @@ def explain_sources(
                         tried = [] if answer is None else trials_of(explained.image, explained.found, answer)
                         page.add(explained.name, explained.image, explained.found, trials=tried)
                         trials += tried
-                        summary.pictures += 1
+                        summary.frames += 1
                         summary.detections += len(explained.found)
                         bar.update()
             except InputError as problem:
                 summary.failures.append((source.path, str(problem)))
                 continue
-            count = counted(summary.pictures - before[0], "frame") + ", " if source.kind != "image" else ""
+            count = counted(summary.frames - before[0], "frame") + ", " if source.kind != "image" else ""
             say(f"{source.path}: {count}{counted(summary.detections - before[1], 'detection')}")
     if faithful and trials:
         summary.faithfulness = Faithfulness(tuple(trials))
         write_text(folder / "faithfulness.json", json.dumps(summary.faithfulness.to_json(), indent=2) + "\n")
         say(summary.faithfulness.table())
-    if summary.pictures:
+    if summary.frames:
         page.write(summary.page, summary.faithfulness)
         summary.notes += page.notes
     return summary

@@ -117,11 +117,7 @@ def predict(
     summary = Summary(folder, conf=conf)
     started = time.perf_counter()
     window = Window("detr") if show else None
-    batch = settings.frames_at_once(batch)
-    kept_ready = (2 * batch + 2, 2) if settings.slicing is None else (1, 1)  # what is sliced may be large
-    reading = ahead(_prepared(share.sources, settings, stride), depth=kept_ready[0])
-    detected = _detected(reading, detector, settings, batch)
-    found = ahead(detected if tracking is None else _tracked(detected, tracking, stride), depth=kept_ready[1])
+    found = _stream(share.sources, detector, settings, tracking, stride=stride, batch=settings.frames_at_once(batch))
     bar = progress(total=None, description="predict", unit="frame", quiet=quiet)
     begun = time.perf_counter(), 0, 0
     number = 0  # of the source under way
@@ -149,6 +145,22 @@ def predict(
     summary.notes += saver.notes
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+def _stream(
+    sources: Iterable[Source],
+    detector: Detector,
+    settings: Settings,
+    tracking: Tracking | None,
+    *,
+    stride: int,
+    batch: int,
+) -> Generator[_Begun | _Found | _Ended, None, None]:
+    """Reading is ahead of the network, and the network of whoever takes this; less so of what is sliced, and large."""
+    frames, results = (2 * batch + 2, 2) if settings.slicing is None else (1, 1)
+    reading = ahead(_prepared(sources, settings, stride), depth=frames)
+    detected = _detected(reading, detector, settings, batch)
+    return ahead(detected if tracking is None else _tracked(detected, tracking, stride), depth=results)
 
 
 def _prepared(sources: Iterable[Source], settings: Settings, stride: int) -> Iterator[_Begun | Prepared | _Ended]:

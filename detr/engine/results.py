@@ -28,6 +28,7 @@ from detr.engine.draw_tracks import draw_tracks
 from detr.errors import InputError
 from detr.files import write_text
 from detr.image import RGB
+from detr.json_shape import found_row
 from detr.records import Detections
 from detr.tracking import Counted
 from detr.tracking.counting import Point
@@ -279,9 +280,7 @@ class Results:
         for box, label, score, track in zip(
             corners, self.boxes.cls.tolist(), self.boxes.conf.tolist(), tracks, strict=True
         ):
-            row: dict[str, Any] = {"name": self.names[int(label)], "class": int(label)}
-            row["confidence"] = round(score, decimals)
-            row["box"] = {key: round(value, decimals) for key, value in zip(("x1", "y1", "x2", "y2"), box, strict=True)}
+            row = found_row(self.names[int(label)], int(label), score, box, decimals=decimals)
             rows.append(row if track is None else {**row, "track_id": int(track)})
         return rows
 

@@ -126,7 +126,7 @@ class Saver:
                 )
             self._video.write(self._drawn(result), pts=frame.pts)
         if self._wanted.json:
-            row: dict[str, Any] = {"frame": frame.index, "pts": frame.time, "detections": result.summary()}
+            row: dict[str, Any] = {"frame": frame.index, "time": frame.time, "detections": result.summary()}
             if result.counts:
                 row["counts"] = counts_json(result.counts, result.names)
             path = self.folder / f"{self._name}.jsonl"

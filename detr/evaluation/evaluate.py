@@ -144,47 +144,42 @@ def _by_pycocotools(
     """
     from importlib.metadata import version
 
-    from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     order = Order.of(annotations)
-    images = [{"id": rank} for rank in range(len(order.image_rank))]
-    categories = [{"id": rank} for rank in range(len(order.class_rank))]
-
-    def table(boxes: Any, areas: Any, labels: Any, image_indices: Any, **more: Any) -> Any:
-        columns = zip(
-            order.image_rank[image_indices].tolist(),
-            order.class_rank[labels].tolist(),
-            boxes.tolist(),
-            areas.tolist(),
-            *more.values(),
-            strict=True,
-        )
-        keys = ("image_id", "category_id", "bbox", "area", *more)
-        rows = [{"id": n, **dict(zip(keys, row, strict=True))} for n, row in enumerate(columns, start=1)]
-        coco = COCO()
-        coco.dataset = {"images": images, "categories": categories, "annotations": rows}
-        coco.createIndex()
-        return coco
-
     with contextlib.redirect_stdout(io.StringIO()):
-        truths = table(
-            annotations.boxes,
+        truths = _as_coco(
+            order,
+            annotations,
             annotations.areas,
-            annotations.labels,
-            annotations.image_indices,
             iscrowd=annotations.crowd.astype(int).tolist(),
         )
-        found = table(
-            detections.boxes,
-            box_areas(detections.boxes),
-            detections.labels,
-            detections.image_indices,
-            score=detections.scores.tolist(),
-        )
+        found = _as_coco(order, detections, box_areas(detections.boxes), score=detections.scores.tolist())
         judge = COCOeval(truths, found, "bbox")
         judge.params.maxDets = list(limits)
         judge.evaluate()
         judge.accumulate()
     arrays = (judge.eval[name] for name in ("precision", "recall", "scores"))
     return Curves(tuple(limits), *arrays), version("pycocotools")
+
+
+def _as_coco(order: Order, rows: Annotations | DetectionArrays, areas: NDArray[np.float64], **more: list[Any]) -> Any:
+    from pycocotools.coco import COCO
+
+    columns = zip(
+        order.image_rank[rows.image_indices].tolist(),
+        order.class_rank[rows.labels].tolist(),
+        rows.boxes.tolist(),
+        areas.tolist(),
+        *more.values(),
+        strict=True,
+    )
+    keys = ("image_id", "category_id", "bbox", "area", *more)
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": rank} for rank in range(len(order.image_rank))],
+        "categories": [{"id": rank} for rank in range(len(order.class_rank))],
+        "annotations": [{"id": n, **dict(zip(keys, row, strict=True))} for n, row in enumerate(columns, start=1)],
+    }
+    coco.createIndex()
+    return coco

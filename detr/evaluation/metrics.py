@@ -137,7 +137,7 @@ class Metrics:
         ]
         return {
             "metrics": {name: _or_none(value) for name, value in (self.as_dict() | self.also).items()},
-            "per_class": rows,
+            "classes": rows,
             "counts": self.counts,
             "settings": self.settings.to_json(),
             "notes": list(self.notes),

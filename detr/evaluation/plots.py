@@ -58,7 +58,7 @@ def draw_results(epochs: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def draw_benchmark(points: Sequence[Mapping[str, Any]], path: Path) -> None:
     """AP against latency, a line for each model and way of running it; without AP a bar for each point."""
-    if any(point["ap"] is not None for point in points):
+    if any(point["AP"] is not None for point in points):
         figure, axis = canvas(7.5, 4.8)
         _draw_tradeoff(axis, points)
     else:
@@ -72,11 +72,11 @@ def _draw_tradeoff(axis: Any, points: Sequence[Mapping[str, Any]]) -> None:
     for point in points:
         lines.setdefault(_in_words(point), []).append(point)
     for label, line in lines.items():
-        times, precisions = [point["median_ms"] for point in line], [point["ap"] for point in line]
+        times, precisions = [point["median_ms"] for point in line], [point["AP"] for point in line]
         axis.plot(times, precisions, marker=".", label=label)
         for point in line:
             text = str(point["layers"])
-            axis.annotate(text, (point["median_ms"], point["ap"]), (3, 3), textcoords="offset points", fontsize=7)
+            axis.annotate(text, (point["median_ms"], point["AP"]), (3, 3), textcoords="offset points", fontsize=7)
     best = _undominated(points)
     axis.plot(*zip(*best, strict=True), color="0.6", linestyle=":", zorder=0, label="nothing is faster and better")
     spread = [point["median_ms"] for point in points]
@@ -105,7 +105,7 @@ def _draw_bars(axis: Any, points: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _in_words(point: Mapping[str, Any]) -> str:
-    height, width = point["input"]
+    height, width = point["input"]["height"], point["input"]["width"]
     name = Path(point["name"]).name
     return f"{name}, {point['runner']}, {point['batch']} x {width}x{height}, {point['queries']} queries"
 
@@ -113,7 +113,7 @@ def _in_words(point: Mapping[str, Any]) -> str:
 def _undominated(points: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     """(milliseconds, AP) of the points that no other beats in both, the fastest first."""
     best: list[tuple[float, float]] = []
-    for time, ap in sorted((point["median_ms"], -point["ap"]) for point in points):
+    for time, ap in sorted((point["median_ms"], -point["AP"]) for point in points):
         if not best or -ap > best[-1][1]:
             best.append((time, -ap))
     return best

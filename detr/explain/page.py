@@ -85,7 +85,7 @@ class Page:
         plain = as_plain(explanation)
         plain["drops"] = None if trial is None else trial.score_drops
         if plain["proposal"] is not None:
-            label = plain["proposal"]["label"]
+            label = plain["proposal"]["class"]
             plain["proposal"]["name"] = None if label is None else self.names[label]
         looked = {key: plain.pop(key, None) for key in ("points", "attention", "levels")}
         plain["colour"] = chip(explanation.label)

@@ -8,8 +8,8 @@ function mark(kind, attributes, title) {
   return byId("marks").appendChild(element);
 }
 
-function box([left, top, right, bottom], attributes, title) {
-  return mark("rect", { x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top), ...attributes }, title);
+function box({ x1, y1, x2, y2 }, attributes, title) {
+  return mark("rect", { x: x1, y: y1, width: Math.max(0, x2 - x1), height: Math.max(0, y2 - y1), ...attributes }, title);
 }
 
 function drawMarks() {
@@ -25,10 +25,10 @@ function drawMarks() {
   if (focused !== undefined) svg.querySelector(`[data-box="${focused}"]`)?.focus();
 }
 
-const area = ([left, top, right, bottom]) => (right - left) * (bottom - top);
+const area = ({ x1, y1, x2, y2 }) => (x2 - x1) * (y2 - y1);
 
 function drawBox(found, i, isCurrent, pixel) {
-  const words = `${found.name} ${found.score.toFixed(2)}`;
+  const words = `${found.name} ${found.confidence.toFixed(2)}`;
   if (isCurrent) box(found.box, { class: "under", "stroke-width": 6 });
   const element = box(found.box, { class: "box", stroke: found.colour, "stroke-width": isCurrent ? 3 : 1.6,
     "stroke-opacity": isCurrent ? 1 : 0.75, tabindex: 0, role: "button", "aria-label": words,
@@ -38,15 +38,15 @@ function drawBox(found, i, isCurrent, pixel) {
   element.addEventListener("mouseleave", () => hover(null));
   element.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); select(i); } });
   if (!isCurrent) return;
-  const y = found.box[1] - 5 * pixel > 12 * pixel ? found.box[1] - 5 * pixel : found.box[1] + 15 * pixel;
-  const tag = mark("text", { class: "tag", x: 0, y: 0, transform: `translate(${Math.max(2 * pixel, found.box[0] + 2 * pixel)} ${y}) scale(${pixel})` });
+  const y = found.box.y1 - 5 * pixel > 12 * pixel ? found.box.y1 - 5 * pixel : found.box.y1 + 15 * pixel;
+  const tag = mark("text", { class: "tag", x: 0, y: 0, transform: `translate(${Math.max(2 * pixel, found.box.x1 + 2 * pixel)} ${y}) scale(${pixel})` });
   tag.textContent = words;
 }
 
 function drawOf(found, pixel) {
   if (state.steps)
     found.layers.forEach((step, i) => step.box && box(step.box, { class: "step", "stroke-width": 1.4, "stroke-opacity": 0.35 + 0.6 * (i + 1) / found.layers.length }, `after layer ${i + 1}`));
-  if (state.origin && found.start?.length === 4) box(found.start, { class: "step", "stroke-width": 1.6 }, "what the first layer began with");
+  if (state.origin && found.start?.x1 !== undefined) box(found.start, { class: "step", "stroke-width": 1.6 }, "what the first layer began with");
   if (state.points && found.points) drawPoints(found, pixel);
   if (state.origin && found.proposal) cross(found.proposal.xy, 9 * pixel, "the position that proposed the query");
   if (state.origin && found.start?.length === 2) cross(found.start, 9 * pixel, "the point that the query looks from");

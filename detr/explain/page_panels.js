@@ -28,7 +28,7 @@ function drawPanels() {
     detections.forEach((each, i) => {
       const element = button(parent, "", i === state.detection, () => select(i), each.colour);
       element.lastChild.remove();
-      for (const words of [each.name, each.score.toFixed(3)]) element.appendChild(document.createElement("span")).textContent = words;
+      for (const words of [each.name, each.confidence.toFixed(3)]) element.appendChild(document.createElement("span")).textContent = words;
       element.addEventListener("mouseenter", () => hover(i));
       element.addEventListener("mouseleave", () => hover(null));
     });
@@ -59,7 +59,7 @@ function drawPanels() {
 }
 
 function overlap(a, b) {
-  const wide = Math.min(a[2], b[2]) - Math.max(a[0], b[0]), high = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+  const wide = Math.min(a.x2, b.x2) - Math.max(a.x1, b.x1), high = Math.min(a.y2, b.y2) - Math.max(a.y1, b.y1);
   const both = wide > 0 && high > 0 ? wide * high : 0;
   return both / Math.max(area(a) + area(b) - both, 1e-9);
 }
@@ -81,12 +81,12 @@ function facts(found) {
     cell(line, box ? overlap(box, found.box).toFixed(3) : "–");
   };
   if (found.proposal?.box) {
-    const same = found.proposal.label === found.label;
-    row("encoder", same || found.proposal.label === null ? found.proposal.score : null, found.proposal.box, false);
+    const same = found.proposal.class === found.class;
+    row("encoder", same || found.proposal.class === null ? found.proposal.confidence : null, found.proposal.box, false);
   }
-  found.layers.forEach((step, i) => row(`layer ${i + 1}`, step.score, step.box, i === state.layer));
+  found.layers.forEach((step, i) => row(`layer ${i + 1}`, step.confidence, step.box, i === state.layer));
   const words = document.createElement("p");
-  const unread = found.layers.some((step) => step.score === null);
+  const unread = found.layers.some((step) => step.confidence === null);
   words.textContent = origin(found) + (unread ? " These weights have lost the heads that would read the first layers' scores." : "");
   byId("facts").replaceChildren(table, words);
   if (!found.drops) return;
@@ -99,7 +99,7 @@ function origin(found) {
   const from = found.proposal, query = `Query ${found.query + 1}. `;
   if (!from) return query + "Its start was learned, and is the same for every picture.";
   const level = picture().levels[from.level], size = Math.round(picture().width / level.columns);
-  const said = from.name === null ? `an object with ${from.score.toFixed(3)}` : `${from.name} with ${from.score.toFixed(3)}`;
+  const said = from.name === null ? `an object with ${from.confidence.toFixed(3)}` : `${from.name} with ${from.confidence.toFixed(3)}`;
   return `${query}Proposed by row ${from.row + 1}, column ${from.column + 1} of level ${from.level + 1} (cells of ${size} pixels), ` +
     `the ${from.rank ? ordinal(from.rank + 1) + " " : ""}best position of the picture, which took it for ${said}` +
     (from.box ? "." : " and, lying on the border, proposed no box.");

@@ -8,27 +8,25 @@ import numpy as np
 
 from detr.explain.levels import Level
 from detr.explain.records import Explanation, Points, Proposal, Sides
+from detr.json_shape import box_row, found_row
 
 
 def as_plain(explanation: Explanation) -> dict[str, Any]:
-    """All of its numbers: pixels of the picture with two decimals, weights and scores with six.
+    """All of its numbers: boxes and scores as `predict` tells them, points with two decimals, weights with six.
 
     Of deformable attention the points say everything; of dense attention there are the weights themselves, by layer,
     head, row and column.
     """
     height, width = explanation.image.shape[:2]
     plain: dict[str, Any] = {
-        "label": explanation.label,
-        "name": explanation.name,
-        "score": round(explanation.score, 6),
-        "box": _pixels(explanation.box),
+        **found_row(explanation.name, explanation.label, explanation.score, explanation.box),
         "query": explanation.query,
         "levels": [_level(level, height, width) for level in explanation.levels],
         "layers": [
-            {"box": _pixels(step.box), "score": None if step.score is None else round(step.score, 6)}
+            {"box": _box(step.box), "confidence": None if step.score is None else round(step.score, 5)}
             for step in explanation.steps
         ],
-        "start": _pixels(explanation.start),
+        "start": _start(explanation.start),
         "proposal": None if explanation.proposal is None else _proposal(explanation.proposal),
     }
     if explanation.points is not None:
@@ -60,9 +58,9 @@ def _proposal(proposal: Proposal) -> dict[str, Any]:
         "row": proposal.row,
         "column": proposal.column,
         "xy": _pixels(proposal.xy),
-        "score": round(proposal.score, 6),
-        "label": proposal.label,
-        "box": _pixels(proposal.box),
+        "class": proposal.label,
+        "confidence": round(proposal.score, 5),
+        "box": _box(proposal.box),
     }
 
 
@@ -85,5 +83,14 @@ def _sides(sides: Sides) -> dict[str, Any]:
     }
 
 
-def _pixels(values: tuple[float, ...] | None) -> list[float] | None:
-    return None if values is None else [round(float(value), 2) for value in values]
+def _start(place: tuple[float, ...] | None) -> dict[str, float] | list[float] | None:
+    """A box, or a point."""
+    return _box(place) if place is None or len(place) == 4 else _pixels(place)
+
+
+def _box(values: tuple[float, ...] | None) -> dict[str, float] | None:
+    return None if values is None else box_row(values)
+
+
+def _pixels(values: tuple[float, ...]) -> list[float]:
+    return [round(float(value), 2) for value in values]

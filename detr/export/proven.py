@@ -45,9 +45,9 @@ def write_proven(
     """
     aside = path.with_name(f"{path.stem}.unverified{path.suffix}") if verify else path
     export.write(format, network, aside, **how)
-    report: dict[str, Any] = {"file": str(path), "format": format, "megabytes": _megabytes(aside), "verified": None}
+    report: dict[str, Any] = {"file": str(path), "format": format, "bytes": _bytes(aside), "verified": None}
     if not verify:
-        say(f"{path}: {report['megabytes']:.1f} MB, not verified")
+        say(f"{path}: {report['bytes'] / 1e6:.1f} MB, not verified")
         return report
     runner = export.open_runner(aside)
     verdict = export.verify(network, runner, _pictures(dataset, most, network.config.input.channels))
@@ -58,7 +58,7 @@ def write_proven(
     if problem is not None:
         raise InputError(f"{aside} does not find what PyTorch finds in {called}: {problem}; it keeps that name")
     export.renamed(aside, path)
-    say(f"{path}: {report['megabytes']:.1f} MB; {called}: {verdict.text}")
+    say(f"{path}: {report['bytes'] / 1e6:.1f} MB; {called}: {verdict.text}")
     if "AP" in report:
         say(_in_words(report["AP"]))
     return report | {"verified": True, "share": verdict.agreement.share, "detections": verdict.agreement.counted}
@@ -84,9 +84,9 @@ def calibration_of(data: str | os.PathLike[str]) -> export.Calibration:
     return export.Calibration(open_split(splits.get("train") or next(iter(splits.values()))))
 
 
-def _megabytes(path: Path) -> float:
+def _bytes(path: Path) -> int:
     parts = [path, *([path.with_suffix(".bin")] if path.suffix == ".xml" else [])]
-    return sum(part.stat().st_size for part in parts) / 1e6
+    return sum(part.stat().st_size for part in parts)
 
 
 def _pictures(dataset: CocoDataset | None, most: int, channels: int) -> Iterator[Bands]:

@@ -43,7 +43,7 @@ def inspect(name_or_path: str, model: str | None = None) -> dict[str, Any]:
         "names": convert.identify(checkpoint.state),
         "model": name,
         "problem": problem,
-        "classes": list(classes.names) if classes else None,
+        "classes": classes.rows() if classes else None,
         "parameters": parameters,
         "tensors": len(checkpoint.state),
         "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.values()}),

@@ -60,7 +60,8 @@ class Summary:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "out": str(self.out)}
+        numbers = asdict(self)
+        return {"folder": str(numbers.pop("out")), "AP": numbers.pop("best"), **numbers}
 
 
 def train(

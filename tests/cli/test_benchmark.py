@@ -1,12 +1,9 @@
 """`detr benchmark` from the outside: what it prints, writes and refuses. How long something took is not looked at."""
 
 import json
-import signal
-import sys
 
 import pytest
 
-import detr.cli
 from detr.data.shapes import make_shapes
 from detr.evaluation import plots
 from detr.export import of_input, write
@@ -16,19 +13,12 @@ FEW = ("--layers", "1", "--queries", "10")
 
 
 @pytest.fixture
-def detr_benchmark(monkeypatch, capsys, tmp_path):
-    """Runs `detr benchmark` with these words in an empty folder: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
+def detr_benchmark(monkeypatch, detr_program):
     monkeypatch.setattr("detr.engine.benchmark.warning_of_load", lambda made_on: None)  # whatever else runs here
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
 
     def run(*words):
-        words = ("--imgsz", "64", *words, "--seconds", "0", "--warmup", "0", "--device", "cpu", "--workers", "0")
-        monkeypatch.setattr(sys, "argv", ["detr", "benchmark", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            detr.cli.main()
-        captured = capsys.readouterr()
-        return left.value.code, captured.out, captured.err
+        few = ("--seconds", "0", "--warmup", "0", "--device", "cpu", "--workers", "0")
+        return detr_program("benchmark", "--imgsz", "64", *words, *few)
 
     return run
 
@@ -94,7 +84,7 @@ def test_a_sweep_with_data_gives_ap_for_every_setting_and_keeps_it(detr_benchmar
     assert [(point["layers"], point["queries"]) for point in points] == [
         (layers, queries) for layers in (1, 3) for queries in (50, 100)
     ]
-    assert all(0 <= point["ap"] <= 100 for point in points)
+    assert all(0 <= point["AP"] <= 1 for point in points)
     assert len(rows_of(out)) == len(points)
     assert (folder / "benchmark.png").is_file() == plots.available()
 

@@ -29,15 +29,15 @@ def short_video(monkeypatch):
     monkeypatch.setattr(shapes, "moving_shapes", lambda seed: (frame for frame, _ in zip(whole(seed), range(8))))  # noqa: B905
 
 
-def test_demo_leaves_a_page_a_video_and_numbers(tmp_path, short_video):
+def test_demo_leaves_a_page_a_video_and_numbers(tmp_path, short_video, as_told):
     done = CliRunner().invoke(command, ["--images", "3", "--project", str(tmp_path), "--device", "cpu", "--json"])
     assert done.exit_code == 0, done.output
-    report = json.loads(done.stdout.splitlines()[-1])
+    report = as_told(done.stdout)
     out = tmp_path / "demo" / "demo"
     page = (out / "index.html").read_text()
     assert report["page"] == str(out / "index.html")
     assert report["predicted"]["frames"] == 8
-    assert set(report["seconds"]) == {"drawing", "measuring", "predicting"}
+    assert set(report["seconds_of"]) == {"drawing", "measuring", "predicting"}
     assert json.loads((out / "demo.json").read_text()) == report
     assert (out / "video" / "moving.mp4").stat().st_size > 1000
     assert len(list((out / "pictures").glob("*.jpg"))) == 3
@@ -45,7 +45,7 @@ def test_demo_leaves_a_page_a_video_and_numbers(tmp_path, short_video):
     assert "rtdetr-tiny" in page
 
 
-def test_demo_trains_from_scratch_when_asked(tmp_path, short_video, plain, monkeypatch):
+def test_demo_trains_from_scratch_when_asked(tmp_path, short_video, plain, monkeypatch, as_told):
     small = tmp_path / "small.yaml"
     small.write_text(SMALL)
     monkeypatch.setattr(demo_module, "MODEL", str(small))
@@ -54,7 +54,7 @@ def test_demo_trains_from_scratch_when_asked(tmp_path, short_video, plain, monke
         ["--train", "--train-images", "8", "--epochs", "2", "--images", "2", "--project", str(tmp_path), "--json"],
     )
     assert done.exit_code == 0, done.output
-    report = json.loads(done.stdout.splitlines()[-1])
+    report = as_told(done.stdout)
     assert report["trained"]["epochs"] == 2
     assert "Training" in (tmp_path / "demo" / "demo" / "index.html").read_text()
 

@@ -74,6 +74,6 @@ def test_without_data_the_machine_is_examined():
     assert code == 0
     for word in ("torch ", "Triton", "CUDA", "extra export", "libx264", "JPEG"):
         assert word in output
-    assert json.loads(run("--json")[1])[0]["about"] == "detr"
+    assert json.loads(run("--json")[1])["lines"][0]["about"] == "detr"
     code, _, error = run("--strict")
     assert code == 2 and "detr doctor DATA" in error

@@ -1,33 +1,21 @@
 """`detr explain` as typed: exit codes, what it says, what lies in the folder."""
 
 import json
-import signal
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import detr.cli
 from detr.video import VideoWriter
 
 LOW = ["--conf", "0", "--max-det", "2", "--imgsz", "64"]
 
 
 @pytest.fixture
-def detr_explain(tmp_path, monkeypatch, capsys):
-    """Run `detr explain ...` in an empty folder -> exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
+def detr_explain(tmp_path, detr_program):
     Image.new("RGB", (64, 48), (200, 30, 40)).save(tmp_path / "a.png")
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["detr", "explain", *words])
-        with pytest.raises(SystemExit) as left:
-            detr.cli.main()
-        return left.value.code, *capsys.readouterr()
-
-    return run
+    return partial(detr_program, "explain")
 
 
 def test_an_image_leaves_pictures_numbers_and_a_page(tmp_path, detr_explain):
@@ -59,7 +47,7 @@ def test_a_video_is_explained_every_so_manieth_frame(tmp_path, detr_explain):
             writer.write(np.full((48, 64, 3), 40 * index, np.uint8))
     code, out, _ = detr_explain("walk.mp4", *LOW, "--every", "2", "--name", "mine", "--json")
     folder = tmp_path / "runs" / "explain" / "mine"
-    assert code == 0 and json.loads(out)["pictures"] == 3
+    assert code == 0 and json.loads(out)["frames"] == 3
     assert sorted(path.name for path in folder.iterdir()) == ["index.html", "walk.jsonl", "walk.mp4"]
     lines = [json.loads(line) for line in (folder / "walk.jsonl").read_text().splitlines()]
     assert [line["frame"] for line in lines] == [0, 2, 4]

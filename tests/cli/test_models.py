@@ -17,13 +17,13 @@ def home(tmp_path, monkeypatch):
 
 
 def test_every_model_is_listed_with_its_size_and_its_weights():
-    rows = {row["name"]: row for row in json.loads(CliRunner().invoke(command, ["--json"]).output)}
+    rows = {row["name"]: row for row in json.loads(CliRunner().invoke(command, ["--json"]).output)["models"]}
     assert set(rows) == set(recipe_names())
     row = rows["rtdetr-r18"]
     assert row["parameters"] == 20_184_464
-    assert (row["ap"], row["ap50"], row["t4_ms"], row["published_gflops"]) == (46.4, 63.7, 4.6, 60)
+    assert (row["AP"], row["AP50"], row["t4_ms"], row["published_gflops"]) == (0.464, 0.637, 4.6, 60)
     assert row["weights"] == {"rtdetr-r18": "download", "rtdetr-r18-obj365": "download"}
-    assert rows["rtdetr-tiny"]["input"] == [320, 320]
+    assert rows["rtdetr-tiny"]["input"] == {"height": 320, "width": 320}
     assert rows["rtdetr-tiny"]["weights"] == {"rtdetr-tiny": "embedded"}
 
 

@@ -17,16 +17,17 @@ def shapes(tmp_path_factory):
 
 def run(*words):
     result = CliRunner().invoke(command, words)
-    rows = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("[")]
+    rows = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
     return rows, result
 
 
 def test_val_prediction_and_an_exported_file_give_one_number(shapes):
-    (rows,), result = run("rtdetr-tiny", "--data", str(shapes), "--format", "torch-export", "--json")
+    (told,), result = run("rtdetr-tiny", "--data", str(shapes), "--format", "torch-export", "--json")
     assert result.exit_code == 0, result.output
+    rows = told["ways"]
     assert [row["way"] for row in rows] == ["training", "val", "predict --save-json", "torch-export"]
     assert rows[0]["allowed"] is None  # of another split
-    assert rows[1]["ap"] > 0.1
+    assert rows[1]["AP"] > 0.1
     assert rows[2]["difference"] == pytest.approx(0, abs=1e-12)
     assert rows[3]["difference"] == pytest.approx(0, abs=1e-6)
     assert all(row["share"] == 1 and row["detections"] > 20 for row in rows[2:])

@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-import detr.cli
 from detr import weights
 from detr.classes import Classes
 from detr.models import build_model
@@ -33,18 +32,11 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture
-def detr_predict(tmp_path, tiny, monkeypatch, capsys):
-    """Run `detr predict ...` in an empty folder -> exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-
+def detr_predict(tiny, detr_program):
     def run(*words, weights=tiny):
         size = [] if "--imgsz" in words else ["--imgsz", "64"]
         chosen = [] if weights is None else ["--weights", weights, *size]
-        monkeypatch.setattr(sys, "argv", ["detr", "predict", *map(str, words), *chosen])
-        with pytest.raises(SystemExit) as left:
-            detr.cli.main()
-        return left.value.code, *capsys.readouterr()
+        return detr_program("predict", *words, *chosen)
 
     return run
 

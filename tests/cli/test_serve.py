@@ -36,14 +36,14 @@ def post(url, content):
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
 )
-def test_it_answers_until_it_is_told_to_end(number, code, word):
+def test_it_answers_until_it_is_told_to_end(number, code, word, as_told):
     stream = BytesIO()
     Image.new("RGB", (50, 40), "red").save(stream, "JPEG")
     as_json = number == signal.SIGINT
     with serve("--port", "0", *["--json"] * as_json) as server:
         line = first_line(server)
         url = re.search(r"http://127\.0\.0\.1:\d+", line)[0]
-        assert line.startswith("rtdetr-tiny on ") or json.loads(line)["url"] == url
+        assert line.startswith("rtdetr-tiny on ") or as_told(line)["url"] == url
         assert post(f"{url}/predict?conf=0.9", stream.getvalue())["width"] == 50
         with pytest.raises(urllib.error.HTTPError, match="415"):
             post(f"{url}/predict", b"no picture")

@@ -5,24 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-import detr.cli
-from detr import cli
 from detr.data.shapes import make_shapes
-
-
-@pytest.fixture
-def detr_program(tmp_path, monkeypatch, capsys):
-    """Run `detr ...` in an empty folder -> exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
-
-    def run(*words):
-        monkeypatch.setattr(cli.sys, "argv", ["detr", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            detr.cli.main()
-        return left.value.code, *capsys.readouterr()
-
-    return run
 
 
 def test_predict_slices(tmp_path, detr_program):

@@ -1,31 +1,15 @@
 """`detr track` and `detr predict --track` as typed."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import detr.cli
-from detr import cli
 from detr.video import VideoWriter
 
 SMALL = ["--imgsz", "64", "--conf", "0.02", "--max-det", "5"]
-
-
-@pytest.fixture
-def detr_program(tmp_path, monkeypatch, capsys):
-    """Run `detr ...` in an empty folder -> exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
-
-    def run(*words):
-        monkeypatch.setattr(cli.sys, "argv", ["detr", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            detr.cli.main()
-        return left.value.code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture
@@ -78,7 +62,7 @@ def test_what_makes_no_sense_is_refused(tmp_path, detr_program, walk, words, sai
 
 
 def test_without_the_library_the_line_to_type_is_said(detr_program, walk, monkeypatch, tmp_path):
-    monkeypatch.setitem(cli.sys.modules, "trackers", None)
+    monkeypatch.setitem(sys.modules, "trackers", None)
     code, _, err = detr_program("track", walk)
     assert code == 2 and "pip install 'detr-toolkit[track]'" in err
     assert not (tmp_path / "runs").exists()

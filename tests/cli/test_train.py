@@ -29,24 +29,24 @@ def detr_train(*words):
     return CliRunner().invoke(command, [*words], catch_exceptions=False)
 
 
-def test_training_ends_with_the_folder_and_what_to_do_next(small, data, tmp_path):
+def test_training_ends_with_the_folder_and_what_to_do_next(small, data, tmp_path, as_told):
     done = detr_train(
         small, "--data", data, "--workers", "0", "--project", str(tmp_path / "runs"), "--name", "one", "--json"
     )
-    summary = json.loads(done.stdout)
-    assert summary["out"] == str(tmp_path / "runs" / "train" / "one")
+    summary = as_told(done.stdout)
+    assert summary["folder"] == str(tmp_path / "runs" / "train" / "one")
     assert (summary["epochs"], summary["steps"]) == (1, 2)
     assert "detr val --weights" in done.stderr and "detr predict" in done.stderr
     again = [small, "--data", data, "--project", str(tmp_path / "runs"), "--name", "one"]
     with pytest.raises(UsageError, match="already holds a run"):
         detr_train(*again)
-    more = detr_train("--resume", summary["out"], "--epochs", "2", "--workers", "0", "--save-every", "1")
+    more = detr_train("--resume", summary["folder"], "--epochs", "2", "--workers", "0", "--save-every", "1")
     assert "going on after epoch 1" in more.output
-    proof = detr_train("--resume", summary["out"], "--workers", "0", "--check")
+    proof = detr_train("--resume", summary["folder"], "--workers", "0", "--check")
     assert "4 steps after step 4, taken twice: all" in proof.output
     with pytest.raises(InputError, match=r"train.seed was 0, is 3; .*--allow-changes"):
-        detr_train("--resume", summary["out"], "--seed", "3", "--workers", "0")
-    anyway = detr_train("--resume", summary["out"], "--seed", "3", "--workers", "0", "--allow-changes")
+        detr_train("--resume", summary["folder"], "--seed", "3", "--workers", "0")
+    anyway = detr_train("--resume", summary["folder"], "--seed", "3", "--workers", "0", "--allow-changes")
     assert "warning: train.seed was 0, is 3" in anyway.output
 
 

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ def small(small_recipe_text, tmp_path):
     return str(path)
 
 
-def test_a_search_trains_and_writes_the_best_recipe(small, data, tmp_path):
+def test_a_search_trains_and_writes_the_best_recipe(small, data, tmp_path, as_told):
     project = tmp_path / "runs"
     done = detr_tune(
         small, "--data", data, "--search", "train.optimizer.lr=1e-4..1e-3:log", "--trials", "1", "--workers", "0",
@@ -36,7 +35,7 @@ def test_a_search_trains_and_writes_the_best_recipe(small, data, tmp_path):
     )  # fmt: skip
     best = project / "tune" / "one" / "best.yaml"
     assert done.exit_code == 0 and f"detr train {best} --data {data}" in done.stderr
-    said = json.loads(done.stdout)
+    said = as_told(done.stdout)
     assert (said["recipe"], said["trial"]) == (str(best), 0) and said["settings"][0].startswith("train.optimizer.lr=")
     from detr.training.recipe import load_recipe
 

@@ -1,16 +1,15 @@
 """`detr val` from the outside: what it prints, writes and refuses."""
 
 import json
-import signal
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-import detr.cli
 from detr import weights
 from detr.classes import Classes
 from detr.models import build_model, preset
@@ -28,19 +27,8 @@ RESULTS = [
 
 
 @pytest.fixture
-def detr_val(monkeypatch, capsys, tmp_path):
-    """Runs `detr val` with these words in an empty folder: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["detr", "val", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            detr.cli.main()
-        captured = capsys.readouterr()
-        return left.value.code, captured.out, captured.err
-
-    return run
+def detr_val(detr_program):
+    return partial(detr_program, "val")
 
 
 @pytest.fixture
@@ -103,7 +91,7 @@ def test_json_holds_every_digit_and_nothing_else_is_printed(detr_val, truth, res
     assert code == 0
     assert report["metrics"]["AP"] == pytest.approx((1 + 0.5 * 51 / 101) / 2, abs=1e-12)
     assert report["metrics"]["APl"] is None
-    assert [row["name"] for row in report["per_class"]] == ["square", "circle"]
+    assert [row["name"] for row in report["classes"]] == ["square", "circle"]
     assert report["settings"]["max_dets"] == [1, 10, 100]
 
 
@@ -133,12 +121,9 @@ def test_data_may_be_a_folder_with_splits(detr_val, truth, results):
     assert code == 2 and "has no 'test' split; it has val" in err
 
 
-def test_eval_is_another_name_of_val(detr_val, truth, results, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["detr", "eval", "--predictions", str(results(RESULTS)), "--data", str(truth)])
-    with pytest.raises(SystemExit) as left:
-        detr.cli.main()
-    assert left.value.code == 0
-    assert capsys.readouterr().out.count("Average") == 12
+def test_eval_is_another_name_of_val(detr_program, truth, results):
+    code, out, _ = detr_program("eval", "--predictions", results(RESULTS), "--data", truth)
+    assert code == 0 and out.count("Average") == 12
 
 
 def test_no_detections_is_a_warning_not_an_error(detr_val, truth, results):  # E1

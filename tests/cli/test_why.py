@@ -32,7 +32,7 @@ def test_causes_are_told_and_a_page_report_and_thresholds_written(run):
     assert "What would each mended cause add?" in said and "were lost: " in said
     told = json.loads((folder / "why.json").read_text())
     assert set(told["causes"]) == {"class", "place", "both", "duplicate", "background", "missed"}
-    assert told["queries"]["queries"] > 0 and told["queries"]["why missed"] is not None
+    assert told["queries"]["queries"] > 0 and told["queries"]["why_missed"] is not None
     assert (folder / "thresholds.json").is_file()
 
 
@@ -49,7 +49,7 @@ def test_predictions_tell_the_same_but_for_what_needs_the_model(run, data, tmp_p
     done = CliRunner().invoke(val, [*map(str, words)], catch_exceptions=False)
     assert "not known: predictions are boxes only" in done.output
     told, before = (json.loads((path / "why.json").read_text()) for path in (tmp_path / "val" / "val", folder))
-    assert "where queries started" in told["queries"]["left out"]
+    assert "where queries started" in told["queries"]["left_out"]
     assert told["causes"] == before["causes"] and told["classes"] == before["classes"]
 
 

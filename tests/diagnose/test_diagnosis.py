@@ -16,6 +16,11 @@ CAT, DOG = 0, 1
 BOX, NEAR, FAR = (50, 50, 40, 40), (53, 50, 40, 40), (200, 100, 40, 40)
 
 
+def corners(box):
+    x, y, width, height = box
+    return {"x1": x, "y1": y, "x2": x + width, "y2": y + height}
+
+
 def diagnosis(truth, detections, *, queries=None, places="not seen"):
     return diagnose(truth, detections, num_queries=queries, places=places)
 
@@ -27,30 +32,31 @@ def test_two_shown_boxes_of_a_class_on_an_object_are_duplicate_queries():
     )
     seen = diagnosis(truth, detections)
     (row,) = as_json(seen)["queries"]["duplicates"]
-    assert (row["image"], row["file"], row["class"], row["score"], row["object"]) == (0, "0.png", "cat", 0.85, 0)
-    assert row["box"] == list(NEAR) and row["first box"]["box"] == list(BOX)
+    assert (row["image_id"], row["file_name"], row["object"]) == (0, "0.png", 0)
+    assert (row["name"], row["class"], row["confidence"]) == ("cat", CAT, 0.85)
+    assert row["box"] == corners(NEAR) and row["first_box"]["box"] == corners(BOX)
     assert "1 shown box on objects already found" in table(seen)
 
 
 def test_images_with_more_objects_than_queries_are_named():
     truth = truths(*((1, CAT, 40 * n, 0, 20, 20) for n in range(5)), (0, CAT, *BOX))
     told = as_json(diagnosis(truth, found(), queries=3))["queries"]
-    assert told["images over the limit"] == [{"image": 1, "file": "1.png", "objects": 5}] and told["limit"] == 3
+    assert told["images_over_the_limit"] == [{"image_id": 1, "file_name": "1.png", "objects": 5}] and told["limit"] == 3
     assert "2 objects can't be found" in table(diagnosis(truth, found(), queries=3))
-    assert not as_json(diagnosis(truth, found(), queries=5))["queries"]["images over the limit"]
+    assert not as_json(diagnosis(truth, found(), queries=5))["queries"]["images_over_the_limit"]
 
 
 def test_where_missed_objects_were_lost_is_counted_and_listed():
     truth = truths(*((0, CAT, 60 * n, 0, 40, 40) for n in range(4)))
     places = Places(np.array([0, 0.9, 0.9, 0.9]), np.array([0, 0.2, 0.9, 0.9]), np.array([0, 0, 0.1, 0.9]))
     told = as_json(diagnosis(truth, found((0, CAT, 180, 0, 40, 40, 0.9)), places=places))
-    assert told["queries"]["why missed"] == dict.fromkeys(WHY, 1)
+    assert told["queries"]["why_missed"] == dict.fromkeys(WHY, 1)
     assert [row["why"] for row in told["errors"]["missed"]] == list(WHY)
 
 
 def test_what_only_a_model_can_tell_is_said_to_be_left_out():
     told = as_json(diagnosis(truths((0, CAT, *BOX)), found(), places="predictions are boxes only"))
-    assert told["queries"]["left out"] == "where queries started: predictions are boxes only"
+    assert told["queries"]["left_out"] == "where queries started: predictions are boxes only"
 
 
 def test_every_shown_error_is_listed_with_image_and_box():
@@ -61,10 +67,18 @@ def test_every_shown_error_is_listed_with_image_and_box():
     seen = diagnosis(truth, detections)
     errors = as_json(seen)["errors"]
     assert errors["class"] == [
-        {"image": 2, "file": "2.png", "class": "cat", "score": 0.97, "box": list(FAR), "is": "dog"}
+        {
+            "image_id": 2,
+            "file_name": "2.png",
+            "name": "cat",
+            "class": CAT,
+            "confidence": 0.97,
+            "box": corners(FAR),
+            "is": "dog",
+        }
     ]
-    assert [row["box"] for row in errors["background"]] == [list(FAR)]
-    assert [(row["image"], row["class"]) for row in errors["missed"]] == [(2, "dog")]
+    assert [row["box"] for row in errors["background"]] == [corners(FAR)]
+    assert [(row["image_id"], row["name"]) for row in errors["missed"]] == [(2, "dog")]
     assert shown_counts(seen) == {**dict.fromkeys(CAUSES, 0), "class": 1, "background": 1, "missed": 1}
     assert seen.worst_images(5) == [(2, 1, 1), (1, 1, 0)]
 

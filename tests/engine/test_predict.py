@@ -127,7 +127,7 @@ def test_a_video_leaves_a_video_and_a_line_for_each_frame(tmp_path):
     assert files(out) == ["walk.jsonl", "walk.mp4"]
     lines = lines_of(out / "walk.jsonl")
     assert [line["frame"] for line in lines] == list(range(12))
-    assert [line["pts"] for line in lines] == pytest.approx([i / 10 for i in range(12)])
+    assert [line["time"] for line in lines] == pytest.approx([i / 10 for i in range(12)])
     assert [line["detections"][0]["name"] for line in lines[:3]] == ["red", "green", "blue"]
     assert (summary.videos, summary.frames, summary.detections) == (1, 12, 12)
     with av.open(str(out / "walk.mp4")) as container:

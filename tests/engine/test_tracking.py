@@ -129,7 +129,7 @@ def test_images_of_a_folder_are_a_video_where_that_is_said(tmp_path, blob_finder
     summary = run(tmp_path / "out", tmp_path / "street.v2", detector=blob_finder(), fps=10)
     lines = lines_of(tmp_path / "out" / "street.v2.jsonl")
     assert [line["frame"] for line in lines] == [0, 1, 2, 3, 5, 6, 7]
-    assert lines[-1]["pts"] == pytest.approx(0.7)
+    assert lines[-1]["time"] == pytest.approx(0.7)
     assert {row["track_id"] for row in lines[-1]["detections"]} == {1, 2, 3}
     assert summary.videos == 1 and "004.png" in summary.notes[0] and (tmp_path / "out" / "street.v2.mp4").exists()
 

@@ -61,8 +61,8 @@ def test_in_json_nothing_measured_is_null_and_nothing_found_is_0():
     metrics = measured()
     tree = metrics.to_json()
     assert tree["metrics"]["APs"] is None and tree["metrics"]["AP"] == metrics.ap == pytest.approx((1 + CAT_AP) / 3)
-    assert [row["AP50"] for row in tree["per_class"]] == [pytest.approx(CAT_AP), 1, 0, None]
-    assert [row["crowds"] for row in tree["per_class"]] == [0, 1, 0, 0]
+    assert [row["AP50"] for row in tree["classes"]] == [pytest.approx(CAT_AP), 1, 0, None]
+    assert [row["crowds"] for row in tree["classes"]] == [0, 1, 0, 0]
     assert tree["settings"]["iou_thresholds"] == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
     assert tree["settings"]["max_dets"] == [1, 10, 101] and metrics.ap50 == metrics.ap
 

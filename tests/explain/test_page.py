@@ -75,7 +75,7 @@ def test_the_page_holds_every_number(name, small_network, written):
     assert (first["width"], first["height"], second["detections"]) == (120, 50, [])
     assert [each["name"] for each in first["detections"]] == [each.name for each in found]
     for shown, each in zip(first["detections"], found, strict=True):
-        assert shown["score"] == pytest.approx(each.score, abs=1e-6)
+        assert shown["confidence"] == pytest.approx(each.score, abs=1e-5)
         if each.points is not None:
             values = unpacked(shown["points"], "<f4").reshape(2, 4, len(shown["pointLevels"]), 3)
             np.testing.assert_array_equal(values[..., :2], each.points.xy)

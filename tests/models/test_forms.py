@@ -114,4 +114,4 @@ def test_inspection_names_the_preset_of_an_official_file(tmp_path):
     assert report["model"] == "deimv2-atto"
     assert report["problem"] is None
     assert report["parameters"] == sum(parameter.numel() for parameter in network.parameters())
-    assert report["classes"][0] == "person" and len(report["classes"]) == 80
+    assert report["classes"][0]["name"] == "person" and len(report["classes"]) == 80
