@@ -21,7 +21,7 @@ _HOME_OF = {
     "DEIM": "detr.engine.families",
     "DEIMv2": "detr.engine.families",
     "Results": "detr.engine.results",
-    "Boxes": "detr.engine.results",
+    "Boxes": "detr.engine.boxes",
     "models": "detr.models.presets",
     "build_model": "detr.models",
     "load_model": "detr.models",

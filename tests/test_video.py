@@ -486,7 +486,6 @@ def test_what_is_written_plays_in_a_browser(tmp_path, size):
     with VideoWriter(tmp_path / "a.mp4", rate=30) as writer:
         for index in range(10):
             writer.write(picture(index, 330, 250)[: size[1], : size[0]])
-    assert writer.num_frames == 10
     data = (tmp_path / "a.mp4").read_bytes()
     assert data.index(b"moov") < data.index(b"mdat"), "the index stands in front"
     with av.open(str(tmp_path / "a.mp4")) as container:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detr.cli import flags
+from detr.cli.going_on import RECIPE, may_start_again, remembered, saved_before, started_again
 from detr.cli.help import Verb
 from detr.cli.launching import leave_to_processes
 from detr.cli.plain import print_json, to_stdout
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
     from detr.training.run import Say
     from detr.training.train import Summary
 
-# As in detr.training.saved.checkpoint, which would load torch.
-BEST, RECIPE, DATA = "best.safetensors", "recipe.yaml", "data.txt"
-STATES = ("resume.safetensors", "resume.previous.safetensors")
+BEST = "best.safetensors"  # as in detr.training.saved.checkpoint, which would load torch
 AUTO = "auto"
 
 
@@ -118,8 +117,8 @@ def command(
     if recipe is not None and "=" in recipe:  # with --resume the recipe may be left out
         words, recipe = [recipe, *words], None
     _require_sense(**options)
-    remembered = _remembered(options["resume"])
-    data = data or remembered
+    before = remembered(options["resume"])
+    data = data or before
     if data is None:
         raise UsageError("train needs --data: a folder, an annotation file, or a YAML with train and val")
     if recipe is None and options["resume"] is None:
@@ -170,7 +169,7 @@ def _require_sense(**options: Any) -> None:
         raise UsageError("--resume goes on with a run as it is; --weights, --finetune and --name belong to a new one")
     if resume is not None and options["batch"] == AUTO:
         raise UsageError(f"--batch {AUTO} is for a new run; one that goes on keeps its batch")
-    if resume is None and options["name"] is None and _may_start_again():
+    if resume is None and options["name"] is None and may_start_again():
         raise UsageError("torchrun --max-restarts needs --name: who is started anew must know the run to go on with")
 
 
@@ -209,8 +208,8 @@ def _trained(task: _Task, team: Team, say: Say, device: str, **options: Any) -> 
     """A new run, or one that goes on: with --resume, or because torchrun started it anew."""
     from detr.training.train import train
 
-    again = None if options["resume"] else _started_again(options["name"], options["project"])
-    going_on = options["resume"] or _saved_before(again)
+    again = None if options["resume"] else started_again(options["name"], options["project"])
+    going_on = options["resume"] or saved_before(again)
     anew = options["overwrite"] or again is not None
     out = team.agreed(lambda: going_on or new_run("train", options["name"], project=options["project"], overwrite=anew))
     with removed_if_empty(out):
@@ -273,30 +272,6 @@ def _as_words(options: dict[str, Any]) -> list[str]:
     """Options as `key.sub=value` words; JSON is YAML, so that `off` stays a word. `auto` is no batch yet."""
     given = {key: options[key] for key in _PLACES if key in options and (key, options[key]) != ("batch", AUTO)}
     return [f"{_PLACES[key]}={json.dumps(value)}" for key, value in given.items() if value is not None]
-
-
-def _remembered(resume: Path | None) -> str | None:
-    """The data set that the run to go on with was trained on. UsageError where no run is."""
-    if resume is None:
-        return None
-    if not (resume / RECIPE).is_file():
-        raise UsageError(f"--resume {resume}: no run is there ({RECIPE} is missing)")
-    return (resume / DATA).read_text(encoding="utf-8").strip() if (resume / DATA).is_file() else None
-
-
-def _may_start_again() -> bool:
-    """Whether torchrun starts processes anew where it loses one."""
-    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
-
-
-def _started_again(name: str, project: str) -> Path | None:
-    """The folder of the run, if torchrun starts it anew because it lost a process."""
-    is_anew = _may_start_again() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    return Path(project) / "train" / name if is_anew else None
-
-
-def _saved_before(run: Path | None) -> Path | None:
-    return run if run is not None and any((run / name).is_file() for name in STATES) else None
 
 
 def _recipe(

@@ -53,7 +53,6 @@ class VideoWriter:
         """
         self.path = Path(path)
         self.notes: list[str] = []
-        self.num_frames = 0
         self._rate = Fraction(rate).limit_denominator(1_000_000)
         self._time_base = time_base or 1 / self._rate
         self._clock = _Clock(max(1, round(1 / self._rate / self._time_base)), second=round(1 / self._time_base))
@@ -85,7 +84,6 @@ class VideoWriter:
                 self._audio.copy(until=picture.pts * self._time_base)
         except (av.FFmpegError, OSError) as problem:
             self._give_up(problem)
-        self.num_frames += 1
 
     def close(self, *, to_the_end: bool = True) -> None:
         """Finish the file. `to_the_end`: the sound goes on to its own end, where it is longer than the frames."""

@@ -76,11 +76,11 @@ def test_an_unknown_place_to_log_to_is_refused_before_any_work(small, data, tmp_
 
 
 def test_the_names_of_files_are_those_of_the_engine():
-    from detr.cli import train as cli
+    from detr.cli import going_on, train
     from detr.training.saved import checkpoint, generations
 
-    assert (cli.BEST, cli.RECIPE, cli.DATA) == (checkpoint.BEST, checkpoint.RECIPE, checkpoint.DATA)
-    assert cli.STATES == (checkpoint.RESUME, generations.PREVIOUS)
+    assert (train.BEST, going_on.RECIPE, going_on.DATA) == (checkpoint.BEST, checkpoint.RECIPE, checkpoint.DATA)
+    assert going_on.STATES == (checkpoint.RESUME, generations.PREVIOUS)
 
 
 def test_annotations_edited_between_are_refused_in_one_line(small, data, tmp_path):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from detr.engine.results import Boxes, Results, write_image
+from detr.engine.boxes import Boxes
+from detr.engine.results import Results, write_image
 from detr.errors import InputError
 from detr.records import Detections
 
