@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from detr.diagnose.places import Places, PlaceWatch
     from detr.evaluation.metrics import Metrics
     from detr.evaluation.predictions import DetectionArrays
+    from detr.image import InputConfig
     from detr.runtime.distributed import Team
     from detr.runtime.runner import Runner, TorchRunner
 
@@ -150,17 +151,19 @@ def _truth(data: Path, split: str) -> Annotations:
 def _measure_model(weights: str, data: Path, **options: Any) -> None:
     from detr.runtime.device import choose_device
     from detr.runtime.distributed import joined
+    from detr.runtime.settings import input_of_size
 
     with joined(choose_device(options["device"])) as team:
         runner = _runner(team, weights, **options)
         dataset = _dataset(team, runner, data, **options)
+        input = input_of_size(runner.config.input, options["imgsz"])
         if options["save_json"] and team.leads:
             require_writable(options["save_json"].parent)
         name, project, overwrite = options["name"], options["project"], options["overwrite"]
         folder = team.agreed(lambda: new_run("val", name, project=project, overwrite=overwrite))
         start = time.perf_counter()
         with removed_if_empty(folder):
-            metrics, found, places = _validated(team, runner, dataset, **options)
+            metrics, found, places = _validated(team, runner, dataset, input, **options)
         if team.leads:
             seconds = time.perf_counter() - start
             about = {"weights": weights, "data": str(data), "run": _run_of(runner, **options), "seconds": seconds}
@@ -180,12 +183,11 @@ def _dataset(team: Team, runner: Runner, data: Path, **options: Any) -> CocoData
 
 
 def _validated(
-    team: Team, runner: Runner, dataset: CocoDataset, **options: Any
+    team: Team, runner: Runner, dataset: CocoDataset, input: InputConfig, **options: Any
 ) -> tuple[Metrics, DetectionArrays, Places | str]:
     """The numbers, what was found, and with --why where queries started, or why that isn't known."""
     from detr.evaluation.validate import validate
     from detr.runtime.device import default_workers
-    from detr.runtime.settings import input_of_size
 
     watch, unseen = _watch(runner, dataset, **options) if options["why"] else (None, "")
     metrics, found = validate(
@@ -193,7 +195,7 @@ def _validated(
         dataset,
         batch_size=options["batch"],
         workers=default_workers(team.size) if options["workers"] is None else options["workers"],
-        input=input_of_size(runner.config.input, options["imgsz"]),
+        input=input,
         watch=watch,
         **{name: options[name] for name in ("conf", "max_dets", "evaluator", "slicing")},
     )

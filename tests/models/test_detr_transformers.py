@@ -6,13 +6,13 @@ import warnings
 import pytest
 import torch
 from safetensors.torch import save_file
-from second_opinion import shake
 
 from detr import convert, hugging_face
 from detr.config import validated
 from detr.errors import InputError
 from detr.models import build_model, load_model
 from detr.models.detr import DETRConfig
+from tests.models.second_opinion import shake
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its import is not what is tested here

@@ -5,9 +5,7 @@ here it is told not to.
 """
 
 import math
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,9 +18,7 @@ from detr.errors import InputError
 from detr.models import build_model, load_model
 from detr.models.deimv2 import DEIMv2Config
 from detr.models.saving import save_model
-
-sys.path.insert(0, str(Path(__file__).parent))
-from second_opinion import difference, pictures
+from tests.models.second_opinion import difference, pictures
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its import is not what is tested here

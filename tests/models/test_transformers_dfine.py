@@ -1,9 +1,7 @@
 """transformers' D-FINE as a second opinion: its random weights, by our table, give its outputs in our network."""
 
 import json
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,9 +15,7 @@ from detr.hugging_face import hgnetv2
 from detr.models import build_model, load_model, preset
 from detr.models.dfine import DFINEConfig
 from detr.models.saving import official_state, save_model
-
-sys.path.insert(0, str(Path(__file__).parent))
-from second_opinion import difference, pictures, shake
+from tests.models.second_opinion import difference, pictures, shake
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its import is not what is tested here

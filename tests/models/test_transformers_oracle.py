@@ -4,9 +4,7 @@ Images are square: on others transformers lays out the encoder's position table 
 """
 
 import json
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 
@@ -17,9 +15,7 @@ from detr.errors import InputError
 from detr.models import build_model
 from detr.models.rtdetr import RTDETRConfig
 from detr.models.saving import save_model
-
-sys.path.insert(0, str(Path(__file__).parent))
-from second_opinion import difference, pictures, shake
+from tests.models.second_opinion import difference, pictures, shake
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its import is not what is tested here
