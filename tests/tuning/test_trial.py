@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -61,3 +62,30 @@ def test_stopping_ends_the_process_and_removes_its_states(program, tmp_path):
     assert time.monotonic() - began < 30 and not (tmp_path / "train" / "one" / "resume.safetensors").exists()
     assert json.loads((tmp_path / "train" / "one" / "metrics.jsonl").read_text())["AP"] == 0.1
     training.stop()  # twice does no harm
+
+
+def test_a_training_that_stands_still_is_given_up(program, monkeypatch):
+    monkeypatch.setattr(trial, "_LONGEST_SILENCE", 0.2)
+    training = program(pause=60.0, aps=[0.1])
+    with pytest.raises(InputError, match=r"^it stood still for 0 minutes: it said nothing \(all"):
+        list(training.epochs())
+    training.stop()
+
+
+TIED = """
+import subprocess, sys
+child = "import time; from detr.tuning import tied; tied.end_with_stdin(); print('on', flush=True); time.sleep(60)"
+held = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=sys.stdout)
+print(held.pid, flush=True)
+held.wait()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of other systems")
+def test_a_training_ends_with_a_search_that_is_killed(tmp_path):
+    search = subprocess.Popen([sys.executable, "-c", TIED], stdout=subprocess.PIPE, text=True)
+    with search.stdout as said:
+        assert sorted([said.readline(), said.readline()])[1] == "on\n"
+        search.kill()
+        assert said.read() == ""  # to its end: nobody holds the pipe any longer
+    search.wait()
