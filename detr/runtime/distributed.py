@@ -96,10 +96,14 @@ class Team:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Team]:
-    """The team this process belongs to, by the environment that `torchrun` sets; it is left at the end of the block."""
+    """The team this process belongs to, by the environment that `torchrun` sets; it is left at the end of the block.
+
+    Inside, its GPU is the current one: what asks for no device, such as a loader's pinned memory, takes no other.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Team(0, 1, device)
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            yield Team(0, 1, device)
         return
     rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     if device.type == "cuda":

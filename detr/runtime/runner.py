@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
@@ -63,6 +65,7 @@ class TorchRunner:
         if self.network is not network and self.device.type == "cpu" and not compile and packable():
             pack(self.network, half_type(self.device) if half else torch.float32)
         self._answer = _compiled(self.network, self.device) if compile else self.network
+        self._ask = _in_one_thread(self._on) if compile and self.device.type == "cuda" else self._here
         self._layout = torch.contiguous_format if self.device.type == "mps" else torch.channels_last
 
     @property
@@ -85,10 +88,17 @@ class TorchRunner:
     def __call__(self, images: Tensor, padding: Tensor | None = None) -> Output:
         images = images.to(self.device, non_blocking=True).contiguous(memory_format=self._layout)
         padding = None if padding is None else padding.to(self.device, non_blocking=True)
+        return Output((self._ask(images, padding),))
+
+    def _here(self, images: Tensor, padding: Tensor | None) -> Predictions:
         with torch.no_grad(), torch.autocast(self.device.type, half_type(self.device), enabled=self.half):
             last = self._answer(images, padding).layers[-1]
         # What a CUDA graph gives is overwritten by its next replay.
-        return Output((Predictions(_own(last.logits, self.compile), _own(last.boxes, self.compile)),))
+        return Predictions(_own(last.logits, self.compile), _own(last.boxes, self.compile))
+
+    def _on(self, stream: torch.cuda.Stream, images: Tensor, padding: Tensor | None) -> Predictions:
+        with torch.cuda.stream(stream):
+            return self._here(images, padding)
 
 
 def _folded(network: nn.Module) -> nn.Module:
@@ -105,6 +115,17 @@ def _folded(network: nn.Module) -> nn.Module:
 def _compiled(network: nn.Module, device: torch.device) -> Any:
     options: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {"triton.cudagraphs": True}
     return torch.compile(network, fullgraph=True, options=options)
+
+
+def _in_one_thread(ask: Callable[..., Predictions]) -> Callable[[Tensor, Tensor | None], Predictions]:
+    """The same for callers of any thread, on their streams: CUDA graphs belong to the thread that made them (PyTorch
+    2.11 fails in another), and two at once would write into each other's answer."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="detr-graphs")
+
+    def hand_over(images: Tensor, padding: Tensor | None) -> Predictions:
+        return thread.submit(ask, torch.cuda.current_stream(images.device), images, padding).result()
+
+    return hand_over
 
 
 def _own(values: Tensor, shared: bool) -> Tensor:

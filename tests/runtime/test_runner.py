@@ -1,4 +1,6 @@
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from detr.engine.detector import Detector
 from detr.layers.conv import ConvNorm, RepVGGBlock
 from detr.models import build_model
 from detr.records import Output, Predictions
-from detr.runtime.runner import TorchRunner
+from detr.runtime.runner import TorchRunner, _in_one_thread
 
 CLASSES = Classes.from_names(["circle", "square"])
 IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(2))
@@ -105,6 +107,16 @@ def test_a_detector_folds_once_and_anew_when_its_network_changes(network):
     assert detector.runner(half=True).half and not detector.runner().half
 
 
+def test_cuda_graphs_are_asked_in_one_thread_on_the_streams_of_their_callers(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: threading.current_thread().name)
+    ask = _in_one_thread(lambda stream, images, padding: (stream, threading.current_thread()))
+    with ThreadPoolExecutor(2, thread_name_prefix="caller") as callers:
+        answers = list(callers.map(lambda _: ask(torch.zeros(1), None), range(4)))
+    assert len({thread for _, thread in answers}) == 1
+    assert all(stream.startswith("caller") for stream, _ in answers)
+    assert threading.current_thread() not in {thread for _, thread in answers}
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("half", [False, True])
@@ -113,7 +125,8 @@ def test_a_gpu_answers_as_the_cpu_does(network, half, compile, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     runner = TorchRunner(network, device="cuda", half=half, compile=compile)
     for images in (IMAGES, IMAGES.flip(0), IMAGES, IMAGES.flip(0)):
-        last = runner(images.pin_memory()).layers[-1]
+        with ThreadPoolExecutor(1) as another:
+            last = another.submit(runner, images.pin_memory()).result().layers[-1]
         with torch.no_grad():
             scores = network.cpu().eval()(images).layers[-1].logits.sigmoid().amax(-1).sort(descending=True).values
         found = last.logits.sigmoid().amax(-1).sort(descending=True).values.cpu()
