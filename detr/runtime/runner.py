@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from detr.classes import Classes
-from detr.layers.packed import pack, packable
+from detr.layers.packed import convolve_linears, pack, packable
+from detr.layers.winograd import use_tiles
 from detr.models.network import DetectionNetwork
 from detr.models.postprocess import Scoring
 from detr.records import Output, Predictions
 from detr.runtime.device import half_type
+
+_SIZES = 64  # of images or maps, each of which is compiled by itself
 
 
 class Runner(Protocol):
@@ -45,7 +48,8 @@ class Runner(Protocol):
 class TorchRunner:
     """A copy of the network for inference only: folded (`network.deploy()`), its convolutions channels-last.
 
-    On an x86 processor these and the linear layers are also packed (`detr.layers.packed`).
+    On an x86 processor these and the linear layers are also packed (`detr.layers.packed`), and wide convolutions in
+    float32 multiply less (`detr.layers.winograd`): scores and boxes then differ by a few more roundings.
     The copy doesn't follow later changes of the network. A module that is no `DetectionNetwork` is run as it is.
     `half` computes in 16 bits: float16 on a GPU, bfloat16 on the CPU. `compile` hands the network to `torch.compile`:
     a minute at the first batch of each shape, and on a CPU a C++ compiler; on a GPU it replays CUDA graphs.
@@ -62,8 +66,8 @@ class TorchRunner:
         self.device = _device_of(network) if device is None else torch.device(device)
         self.half, self.compile = half, compile
         self.network: Any = _folded(network).to(self.device).eval()
-        if self.network is not network and self.device.type == "cpu" and not compile and packable():
-            pack(self.network, half_type(self.device) if half else torch.float32)
+        if self.network is not network and self.device.type == "cpu" and packable():
+            _prepare(self.network, half=half, compile=compile)
         self._answer = _compiled(self.network, self.device) if compile else self.network
         self._ask = _in_one_thread(self._on) if compile and self.device.type == "cuda" else self._here
         self._layout = torch.contiguous_format if self.device.type == "mps" else torch.channels_last
@@ -112,9 +116,30 @@ def _folded(network: nn.Module) -> nn.Module:
     return folded
 
 
-def _compiled(network: nn.Module, device: torch.device) -> Any:
-    options: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {"triton.cudagraphs": True}
-    return torch.compile(network, fullgraph=True, options=options)
+def _prepare(network: nn.Module, *, half: bool, compile: bool) -> None:
+    """Have a folded network computed as an x86 processor is fastest with it."""
+    if not half:
+        use_tiles(network)
+    if not compile:
+        pack(network, half_type(torch.device("cpu")) if half else torch.float32)
+    elif not half:
+        convolve_linears(network)
+
+
+def _compiled(network: nn.Module, device: torch.device) -> Callable[..., Output]:
+    if device.type != "cpu":
+        return torch.compile(network, fullgraph=True, options={"triton.cudagraphs": True})
+    import torch._dynamo.config
+    import torch._inductor.config
+
+    compiled = torch.compile(network, fullgraph=True)
+
+    def answer(images: Tensor, padding: Tensor | None) -> Output:
+        # Weights are taken for constants, and packed, only where freezing is set for the process when they are met.
+        with torch._inductor.config.patch(freezing=True), torch._dynamo.config.patch(recompile_limit=_SIZES):
+            return compiled(images, padding)
+
+    return answer
 
 
 def _in_one_thread(ask: Callable[..., Predictions]) -> Callable[[Tensor, Tensor | None], Predictions]:

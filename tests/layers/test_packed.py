@@ -6,7 +6,7 @@ from torch import nn
 
 from detr.layers import packed
 from detr.layers.conv import ConvNorm, RepVGGBlock
-from detr.layers.packed import PackedConv, pack, packable
+from detr.layers.packed import PackedConv, convolve_linears, pack, packable
 
 pytestmark = pytest.mark.skipif(not packable(), reason="this processor or this PyTorch packs no convolutions")
 
@@ -68,6 +68,16 @@ def test_a_packed_linear_layer_computes_what_it_did_for_every_number_of_rows(fir
         torch.testing.assert_close(network(x), as_was(x), rtol=1e-5, atol=1e-5)
     lying = torch.randn(1, 64, 300).transpose(1, 2)
     torch.testing.assert_close(network(lying), as_was(lying), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(300, 64), (3, 5, 64)])
+def test_a_linear_layer_as_a_convolution_computes_what_it_did(shape):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 256), nn.Linear(256, 8)).requires_grad_(False)
+    as_was = copy.deepcopy(network)
+    assert convolve_linears(network) == 1  # the small one stays as it is
+    x = torch.randn(shape)
+    torch.testing.assert_close(network(x), as_was(x), rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_is_computed_in_and_answered_in(network):

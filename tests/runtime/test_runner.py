@@ -8,6 +8,7 @@ import torch
 from detr.classes import Classes
 from detr.engine.detector import Detector
 from detr.layers.conv import ConvNorm, RepVGGBlock
+from detr.layers.packed import packable
 from detr.models import build_model
 from detr.records import Output, Predictions
 from detr.runtime.runner import TorchRunner, _in_one_thread
@@ -88,8 +89,10 @@ def test_a_compiled_module_answers_alike_and_its_answers_are_its_callers():
     with torch.inference_mode():
         first = runner(IMAGES).layers[-1]
         kept = first.logits.clone()
-        runner(IMAGES.flip(0))
+        with torch.profiler.profile() as profile:
+            runner(IMAGES.flip(0))
     assert torch.equal(first.logits, kept)
+    assert not packable() or "mkldnn::_convolution_pointwise" in {event.key for event in profile.key_averages()}
     assert runner.name == "torch float32, compiled"
     torch.testing.assert_close(first.logits, answer(module).logits, rtol=1e-4, atol=1e-4)
 
