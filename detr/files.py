@@ -136,6 +136,16 @@ def home() -> Path:
         return Path("/.cache/detr")
 
 
+def kept_in(folder: str) -> Path:
+    """That folder in `home()`, made and tried; InputError, which names DETR_HOME, where it can't be written."""
+    path = home() / folder
+    try:
+        require_writable(path)
+    except InputError as problem:
+        raise InputError(f"{problem}; set DETR_HOME to a folder that can be written") from None
+    return path
+
+
 def shipped(folder: str) -> Path:
     """The folder `configs` or `weights` that came with the toolkit, in a wheel or in a checkout."""
     here = Path(__file__).resolve().parent

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from detr.download import fetch
 from detr.errors import InputError, UsageError, did_you_mean
-from detr.files import home, shipped, write_text
+from detr.files import home, kept_in, shipped, write_text
 from detr.published import RELEASES, Release
 
 __all__ = ["RELEASES", "Release", "cached_at", "file_sha256", "recorded_hash", "resolve", "where"]
@@ -86,6 +86,7 @@ def _of_release(name: str, say: Callable[[str], None]) -> Path:
         )
     if os.environ.get("DETR_OFFLINE", "0") not in ("", "0"):
         raise InputError(f"{name} is not in the cache and DETR_OFFLINE is set; get {release.url} and put it at {path}")
+    kept_in("weights")
     say(f"{name}: downloading {release.url} to {path}")
     fetch(release.url, path, sha256=recorded_hash(name), progress=_shown)
     _check(name, path, say)

@@ -15,6 +15,7 @@ from detr.errors import InputError, UsageError
 from detr.files import (
     folder_written_aside,
     home,
+    kept_in,
     new_run,
     read_json,
     read_text,
@@ -75,6 +76,15 @@ def test_who_has_neither_name_nor_home_can_ask_what_is_kept(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 2_000_000_011)
     assert home() == Path("/.cache/detr")
+
+
+def test_where_nothing_can_be_kept_the_way_out_is_named(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DETR_HOME", str(tmp_path / "file"))
+    with pytest.raises(InputError, match=r"cannot write to .*file/weights: Not a directory; set DETR_HOME to a folder"):
+        kept_in("weights")
+    monkeypatch.setenv("DETR_HOME", str(tmp_path / "new"))
+    assert kept_in("weights") == tmp_path / "new" / "weights" and (tmp_path / "new" / "weights").is_dir()
 
 
 def test_bytes_that_are_no_utf8_are_written_as_json_reads_them(tmp_path):

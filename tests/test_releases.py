@@ -189,6 +189,13 @@ def test_offline_names_the_url_and_the_place(server, monkeypatch, home):
     assert server == []
 
 
+def test_nothing_is_downloaded_where_it_cant_be_kept(server, home):
+    home.touch()
+    with pytest.raises(InputError, match="set DETR_HOME"):
+        releases.resolve("test-release")
+    assert server == []
+
+
 def test_a_file_put_into_the_cache_by_hand_serves_offline(monkeypatch, home):
     monkeypatch.setenv("DETR_OFFLINE", "1")
     (home / "weights").mkdir(parents=True)

@@ -16,7 +16,7 @@ from detr.archives import StoredFile, state_of
 from detr.bands import Bands
 from detr.data.annotations import Annotations
 from detr.errors import InputError, UsageError
-from detr.files import home, require_writable, written_aside
+from detr.files import home, kept_in, written_aside
 from detr.image_file import read_image
 
 PLACES = ("ram", "disk")
@@ -42,7 +42,7 @@ def kept(place: str, sets: Sequence[Annotations], *, channels: int = 3) -> list[
     needed = sum(int((each.heights.astype(np.int64) * each.widths).sum()) * channels for each in sets)
     folder = home() / "pixels"
     if place == "disk":
-        require_writable(folder)
+        kept_in("pixels")
         free = shutil.disk_usage(folder).free + sum(file.stat().st_size for file in folder.glob("*.npy"))
     else:
         free = _free_memory()

@@ -17,6 +17,7 @@ from detr.export.quantising import Calibration
 from detr.export.tensorrt_place import place_here
 from detr.export.tensorrt_runner import TensorRTRunner
 from detr.export.writing import form_for, of_input, write
+from detr.files import kept_in
 from detr.image import InputConfig
 from detr.models import Network
 
@@ -63,6 +64,7 @@ def runner_for(
     path = kept_at(network, SUFFIXES[backend], packages, *more, form=form)
     whole = path.is_file() and (path.suffix != ".xml" or path.with_suffix(".bin").is_file())
     if not whole:
+        kept_in("exports")
         if say is not None:
             say(f"making {path}, once for these weights")
         write(backend, network, path, calibration=calibration, form=form)
