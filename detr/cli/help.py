@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from detr.cli.completion import offer
+
 _HEADINGS: dict[str, str] = {
     "Model": "weights model fresh predictions",
     "Data": "data images split trains train_images",
@@ -34,6 +36,7 @@ class Verb(click.Command):
 
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
+        offer(self.params)
         for parameter in self.params:
             if isinstance(parameter, click.Option) and parameter.metavar is None and not parameter.is_flag:
                 parameter.metavar = _plain(parameter.type)

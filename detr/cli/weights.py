@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from detr.cli import flags
+from detr.cli.help import Verb
 from detr.cli.models import fraction, percent
 from detr.cli.plain import print_json
 from detr.errors import UsageError, did_you_mean, listed, shortened
@@ -49,7 +50,7 @@ def list_releases(as_json: bool) -> None:
         click.echo(_table(cells, ["NAME", "MODEL", "AP", "AP50", "DATA", "WHERE"]))
 
 
-@command.command(short_help="Fetch releases, or check those that are there.")
+@command.command(cls=Verb, short_help="Fetch releases, or check those that are there.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @flags.as_json("Where they are")
 def download(names: tuple[str, ...], as_json: bool) -> None:
@@ -68,7 +69,7 @@ def download(names: tuple[str, ...], as_json: bool) -> None:
         print_json({"files": files})
 
 
-@command.command(short_help="Say what a file is, and whether it is whole.")
+@command.command(cls=Verb, short_help="Say what a file is, and whether it is whole.")
 @click.argument("file")
 @click.option("--model", help="The preset it is for, where the file does not say.")
 @flags.as_json("The report")
@@ -129,7 +130,7 @@ def _of_exported(file: str) -> dict[str, Any]:
     }
 
 
-@command.command(short_help="Write weights in another format.")
+@command.command(cls=Verb, short_help="Write weights in another format.")
 @click.argument("file")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--model", help="The preset FILE is for, where it does not say.")
