@@ -28,16 +28,19 @@ INDEXED = ("aten::index", "aten::index_put", "aten::index_put_")
 
 class Watching(TorchDispatchMode):
     """Notes what would make a GPU's host wait, or give other bits each time; `looks` counts the copies to the host.
-    `types` are those that convolutions were computed in."""
+    `types` are those that convolutions were computed in, `wide` the places where a device made float64, which Apple's
+    GPUs don't know."""
 
     def __init__(self):
         super().__init__()
-        self.faults, self.looks, self.types = set(), 0, set()
+        self.faults, self.looks, self.types, self.wide = set(), 0, set(), set()
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         answer = operator(*args, **kwargs)
         name = operator._schema.name
+        if isinstance(answer, FakeTensor) and answer.dtype == torch.float64 and answer.fake_device.type != "cpu":
+            self.wide.add(place())
         if name in COPIES:
             self._copied(name, args, kwargs, answer)
         elif name in UNORDERED:

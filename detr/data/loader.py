@@ -47,6 +47,7 @@ def train_loader(
     first_step: int = 0,
     balance: float | None = None,
     longest_wait: float = LONGEST,
+    pinned: bool = False,
 ) -> DataLoader[Batch]:
     """The batches of one epoch: `batch_size` images on each of `world_size` processes, in an order drawn for the epoch.
 
@@ -55,7 +56,7 @@ def train_loader(
     among those of `spread_sides`; none after `augment.stop_epoch`. Inputs that keep the aspect are padded; scales,
     mixup and copy-blend are not for them. `first_step` goes on within an epoch. `balance`: images of rare classes come
     more than once an epoch (see `detr.data.balance`). InputError if no image has a box, and where no batch came for
-    `longest_wait` seconds (0: never).
+    `longest_wait` seconds (0: never). `pinned`: in memory that a CUDA device copies from while the host goes on.
     """
     if not len(dataset.annotations.boxes) or dataset.annotations.crowd.all():
         raise InputError(f"none of the {len(dataset):,} training images has a box")
@@ -69,7 +70,7 @@ def train_loader(
     sides = spread_sides(input, scales) if isinstance(scales, int) else tuple(scales)
     drawn = sides if augment.draws_scales(epoch) else ()
     batches = _TrainingBatches(dataset.in_channels(input.channels), input, augment, seed, epoch, rank, drawn)
-    return _Batches(batches, list(enumerate(steps))[first_step:], workers, longest_wait, "train.longest_wait")
+    return _Batches(batches, list(enumerate(steps))[first_step:], workers, longest_wait, pinned, "train.longest_wait")
 
 
 def val_loader(
@@ -81,6 +82,7 @@ def val_loader(
     rank: int = 0,
     world_size: int = 1,
     longest_wait: float = LONGEST,
+    pinned: bool = False,
 ) -> DataLoader[Batch]:
     """Each image once, in file order, over all processes together: process `rank` takes every `world_size`-th batch.
 
@@ -89,7 +91,7 @@ def val_loader(
     indices = list(range(len(dataset)))
     steps = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
     batches = _PlainBatches(dataset.in_channels(input.channels), input)
-    return _Batches(batches, list(enumerate(steps))[rank::world_size], workers, longest_wait)
+    return _Batches(batches, list(enumerate(steps))[rank::world_size], workers, longest_wait, pinned)
 
 
 def steps_of_epoch(
@@ -196,6 +198,7 @@ class _Batches(DataLoader[Batch]):
         steps: list[Step],
         workers: int,
         longest_wait: float,
+        pinned: bool,
         setting: str = "",
     ) -> None:
         self.longest_wait, self.setting = longest_wait, setting
@@ -207,7 +210,7 @@ class _Batches(DataLoader[Batch]):
             sampler=steps,
             num_workers=workers,
             collate_fn=_as_is,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pinned,
             worker_init_fn=_leave_signals_to_parent,
             # A loader without its own generator draws from the global one, and a resumed run would differ.
             generator=torch.Generator().manual_seed(0),

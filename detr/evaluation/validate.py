@@ -84,7 +84,7 @@ def validate(
         if slicing is None:
             loader = val_loader(
                 dataset, input=input, batch_size=batch_size, workers=workers, rank=rank, world_size=size,
-                longest_wait=longest_wait,
+                longest_wait=longest_wait, pinned=runner.device.type == "cuda",
             )  # fmt: skip
             batches = progress(loader, total=len(loader), description="val", unit="batch", quiet=quiet or rank > 0)
             found = _in_batches(batches, look, runner.device)

@@ -46,7 +46,7 @@ def sides_of(edges: list[Edges], decoder: FineGrainedDecoder, place: tuple[int, 
     """Of the query `place` (image of the batch, query), one for each layer, in pixels of a picture (height, width)."""
     probabilities = precise(torch.stack([each.logits[place] for each in edges])).softmax(-1)  # [layers, 4, R]
     start = precise(torch.stack([each.start[place] for each in edges]))
-    bins = bin_positions(decoder.bins, scale=decoder.scale, up=decoder.up, device=start.device).to(start)
+    bins = bin_positions(decoder.bins, scale=decoder.scale, up=decoder.up, dtype=start.dtype, device=start.device)
     positions = _positions(start, bins / decoder.scale) * start.new_tensor([size[1], size[0]] * 2)[:, None]
     expected = (probabilities * positions).sum(-1)
     variance = (probabilities * (positions - expected[..., None]).square()).sum(-1)

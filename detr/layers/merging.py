@@ -33,17 +33,23 @@ class MergingConv(ConvNorm):
         Places aren't mixed, so enlarging can come after the convolution. `projection` is what the fine map has come
         through so far: folded, linear, and from now on a part of this convolution.
         """
-        of_coarse, of_fine = self.conv.weight.double().split(self.channels_in, 1)
+        of_coarse, of_fine = _precise(self.conv.weight).split(self.channels_in, 1)
         assert self.conv.bias is not None, "fold the norm first"
-        bias = self.conv.bias.double()
+        bias = _precise(self.conv.bias)
         if isinstance(projection, ConvNorm):
             before = projection.conv
             assert before.bias is not None, "fold the projection's norm first"
-            bias = bias + of_fine.flatten(1) @ before.bias.double()
-            of_fine = (of_fine.flatten(1) @ before.weight.double().flatten(1))[..., None, None]
-        self.of_coarse = _linear(of_coarse, torch.zeros_like(bias)).to(self.conv.weight)
-        self.of_fine = _linear(of_fine, bias).to(self.conv.weight)
+            bias = bias + of_fine.flatten(1) @ _precise(before.bias)
+            of_fine = (of_fine.flatten(1) @ _precise(before.weight).flatten(1))[..., None, None]
+        like = self.conv.weight
+        self.of_coarse = _linear(of_coarse.to(like), torch.zeros_like(bias).to(like))
+        self.of_fine = _linear(of_fine.to(like), bias.to(like))
         self.conv = nn.Identity()  # type: ignore[assignment]
+
+
+def _precise(values: Tensor) -> Tensor:
+    """In float64, which Apple's GPUs don't know."""
+    return values.cpu().double()
 
 
 def _linear(kernel: Tensor, bias: Tensor) -> ConvNorm:

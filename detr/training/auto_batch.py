@@ -21,7 +21,7 @@ from detr.runtime.interruption import Interruption
 from detr.runtime.memory import Memory, free_memory
 from detr.training.assembly import build_run
 from detr.training.recipe import Recipe
-from detr.training.run import Run
+from detr.training.run import Run, scaler_for
 from detr.training.step import take_step
 
 LEAST_STEPS = 20  # of an epoch: a network learns by steps, and few images in large batches make few
@@ -118,6 +118,7 @@ def fits(run: Run, batch: Batch) -> bool:
             take_step(run, [batch])
         return True
     except torch.OutOfMemoryError:  # nothing of the trial is used, whatever state it is left in
+        run.scaler = scaler_for(run.team.device, enabled=run.scaler.is_enabled())  # one in mid-step refuses the next
         return False
     finally:
         run.optimizer.zero_grad(set_to_none=True)

@@ -34,6 +34,7 @@ def begin_epoch(run: Run, train_set: CocoDataset, workers: int) -> tuple[int, It
         scales=settings.scales,
         first_step=counters.step_in_epoch * settings.accumulate,
         balance=settings.balance,
+        pinned=team.device.type == "cuda",
         longest_wait=settings.longest_wait,
     )
     steps = counters.step_in_epoch + math.ceil(len(loader) / settings.accumulate)

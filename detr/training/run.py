@@ -200,7 +200,7 @@ def assemble(
     dtype = precision_of(recipe.train.amp, team.device)
     if recipe.train.shard and dtype is torch.float16:
         raise UsageError("train.shard goes with train.amp=bf16 or off, not with fp16")
-    scaler = torch.amp.GradScaler(team.device.type, enabled=dtype is torch.float16)
+    scaler = scaler_for(team.device, enabled=dtype is torch.float16)
     return Run(
         recipe=recipe,
         team=team,
@@ -218,6 +218,10 @@ def assemble(
         interruption=interruption,
         say=say,
     )
+
+
+def scaler_for(device: torch.device, *, enabled: bool) -> torch.amp.GradScaler:
+    return torch.amp.GradScaler(device.type, enabled=enabled)
 
 
 def precision_of(amp: str, device: torch.device) -> torch.dtype | None:

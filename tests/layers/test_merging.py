@@ -5,6 +5,7 @@ from torch import nn
 from detr.layers.conv import ConvNorm
 from detr.layers.merging import MergingConv
 from detr.layers.packed import pack, packable
+from tests.elsewhere import DEVICE, elsewhere, sent
 
 COARSE, FINE = torch.rand(2, 5, 4, 3).double(), torch.rand(2, 7, 8, 5).double()
 
@@ -27,6 +28,17 @@ def merging():
 def projection():
     torch.manual_seed(1)
     return of_random_norms(ConvNorm(7, 6))
+
+
+def test_what_is_taken_apart_on_a_gpu_is_computed_beside_it(monkeypatch):
+    """Apple's know no float64."""
+    conv, projection = MergingConv((5, 6), 9, activation=nn.SiLU()), ConvNorm(7, 6)
+    for each in (conv, projection):
+        each.eval().requires_grad_(False).fuse()
+    with elsewhere(monkeypatch) as watching:
+        sent(conv).take_apart(sent(projection))
+        assert str(conv.of_fine.conv.weight.device) == DEVICE
+        assert conv.of_fine.conv.weight.dtype == torch.float32 and not watching.wide
 
 
 def test_the_first_map_is_enlarged_and_laid_beside_the_second():

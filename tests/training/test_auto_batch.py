@@ -84,8 +84,10 @@ def test_a_step_out_of_memory_does_not_fit_and_leaves_no_gradients(run, small_se
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(auto_batch, "take_step", full)
+    before = run.scaler
     assert not fits(run, batch)
     assert all(parameter.grad is None for parameter in run.network.parameters())
+    assert run.scaler is not before and run.scaler.is_enabled() == before.is_enabled()
 
 
 def test_other_errors_of_a_trial_are_not_hidden(run, small_sets, recipe_with, monkeypatch):
