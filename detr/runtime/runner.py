@@ -132,7 +132,7 @@ def _compiled(network: nn.Module, device: torch.device) -> Callable[..., Output]
     import torch._dynamo.config
     import torch._inductor.config
 
-    compiled = torch.compile(network, fullgraph=True)
+    compiled = torch.compile(network, fullgraph=True, dynamic=False)
 
     def answer(images: Tensor, padding: Tensor | None) -> Output:
         # Weights are taken for constants, and packed, only where freezing is set for the process when they are met.
