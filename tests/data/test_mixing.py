@@ -73,6 +73,24 @@ def test_small_objects_are_not_copied_and_an_empty_batch_stays_as_it_is():
     assert seen is images and answers == targets
 
 
+@pytest.mark.parametrize(
+    ("box", "min_area", "sides"),
+    [
+        ([0.5, 0.5, 0.5, 0.5], 100.0, [0.5, 0.5]),  # just large enough
+        ([0.5, 0.5, 0.5, 0.5], 100.1, None),
+        ([0.0, 1.0, 1.0, 1.0], 1.0, [0.5, 0.5]),  # what is outside is not there
+        ([0.5, 0.5, 0.01, 1.0], 1.0, None),  # no pixel wide
+        ([0.5, 0.5, 1.0, 0.01], 1.0, None),
+    ],
+)
+def test_an_object_is_copied_if_it_is_large_enough_inside_the_image(box, min_area, sides):
+    nothing = Target(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
+    targets = [nothing, Target(torch.tensor([5]), torch.tensor([box]))]
+    config = ALWAYS.model_copy(update={"min_area": min_area})
+    _, (answer, _) = copy_blended(torch.zeros(2, 3, 20, 20), targets, config)
+    torch.testing.assert_close(answer.boxes[:, 2:], torch.tensor([sides or []]).reshape(-1, 2))
+
+
 def test_one_image_is_not_mixed_with_itself():
     images, targets = batch(2)
     seen, answers = mix(images, targets, mixup=MixUpConfig(probability=1), copy_blend=None)
@@ -114,3 +132,4 @@ def test_shares_that_cannot_be_are_refused(pair):
     for config, name in ((MixUpConfig, "share"), (CopyBlendConfig, "share"), (CopyBlendConfig, "expand")):
         with pytest.raises(ValidationError, match=f"{name}.*smaller one first"):
             config(**{name: pair})
+        assert getattr(config(**{name: (0, 1)}), name) == (0, 1) and config(**{name: (0.5, 0.5)})
