@@ -45,7 +45,14 @@ if TYPE_CHECKING:
 @click.option("--project", default="runs", help="Folder that holds the runs.")
 @flags.as_json("What came of it")
 def command(
-    recipe: str, settings: tuple[str, ...], data: str, name: str, project: str, as_json: bool, **options: Any
+    recipe: str,
+    settings: tuple[str, ...],
+    data: str,
+    epochs: int | None,
+    name: str,
+    project: str,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Train RECIPE again and again with other settings, and write the recipe that gave the best AP.
 
@@ -63,14 +70,14 @@ def command(
     require("tune", "tuning")
     if options["weights"] is not None:
         require_weights(options["weights"])
-    words = [*settings] if options["epochs"] is None else [*settings, f"train.epochs={options['epochs']}"]
+    words = [*settings] if epochs is None else [*settings, f"train.epochs={epochs}"]
     space = read_space(options["searched"])
-    epochs = _checked(recipe, words, space, **options)
+    length = _checked(recipe, words, space, **options)
     folder = Path(project) / "tune" / name
     require_writable(folder)
     say = to_stderr if as_json else to_stdout
     try:
-        found = _found(space, folder, recipe, words, data, epochs, say, **options)
+        found = _found(space, folder, recipe, words, data, length, say, **options)
     except (KeyboardInterrupt, Terminated):
         say(f"stopped; the same command goes on with {folder}")
         raise
