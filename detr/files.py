@@ -19,7 +19,14 @@ from detr.errors import InputError, UsageError
 
 _NO_NAME = re.compile(r'[<>:"|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[1-9])(\..*)?", re.IGNORECASE)  # devices of Windows
-_NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "larger than allowed"}
+_OF_THE_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "larger than allowed",
+    errno.EIO: "the disk failed",
+    errno.EROFS: "the disk is read-only by now",
+    errno.ESTALE: "the network disk has lost its folder",
+}
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -79,12 +86,13 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
             aside.chmod(rights)  # safetensors puts a file of its own there, which only its owner may read
             os.replace(aside, path)
     except OSError as problem:
-        if problem.errno in _NO_ROOM:
-            raise InputError(f"cannot write {path}: {_NO_ROOM[problem.errno]}") from problem
-        raise
+        if (said := _why_not_written(problem, aside)) is None:
+            raise
+        raise InputError(f"cannot write {path}: {said}") from problem
     finally:
         if replaceable:
-            aside.unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that fails, or that is read-only by now, keeps it
+                aside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -106,7 +114,7 @@ def folder_written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
             path.rmdir()
         aside.rename(path)
     except OSError as problem:
-        raise InputError(f"cannot write {path}: {_NO_ROOM.get(problem.errno or 0, problem.strerror)}") from problem
+        raise InputError(f"cannot write {path}: {_OF_THE_DISK.get(problem.errno or 0, problem.strerror)}") from problem
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -206,6 +214,13 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
             probe.flush()
     except OSError as problem:
         raise InputError(f"cannot write to {folder}: {problem.strerror or problem}") from problem
+
+
+def _why_not_written(problem: OSError, aside: Path) -> str | None:
+    """None for what is wrong with something else that was in use meanwhile."""
+    if not aside.exists() and problem.filename is not None and os.fspath(problem.filename) == os.fspath(aside):
+        return "it, or its folder, was removed meanwhile"
+    return _OF_THE_DISK.get(problem.errno or 0)
 
 
 def _new_beside(path: Path) -> Path:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,7 @@ def write(
     }
     about["seal"] = _seal(about)
     try:
-        with written_aside(path) as aside:
+        with written_aside(path) as aside, _errors_of_the_system():
             save_file(tensors, aside, metadata={"detr": _as_json(about)})
     except (SafetensorError, OSError) as problem:
         raise InputError(f"cannot write {path}: {_reason(problem)}; what was there before is untouched") from None
@@ -238,6 +240,17 @@ def _what_it_is(start: bytes) -> str:
     if start.startswith(b"\x80"):
         return "it is a bare pickle, as PyTorch wrote before version 1.6 (torch.save in a newer one makes it readable)"
     return f"it begins with {start[:12]!r}"
+
+
+@contextmanager
+def _errors_of_the_system() -> Iterator[None]:
+    """What safetensors says in words of its own, `I/O error: ... (os error 28)`, as the OSError that it was."""
+    try:
+        yield
+    except SafetensorError as problem:
+        if os.name != "posix" or not (found := re.search(r"\(os error (\d+)\)", str(problem))):
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from problem
 
 
 def _reason(problem: Exception) -> str:

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import stat
 import threading
 from pathlib import Path
@@ -92,7 +93,7 @@ def test_bytes_that_are_no_utf8_are_written_as_json_reads_them(tmp_path):
     assert json.loads((tmp_path / "names.json").read_text(encoding="utf-8")) == ["\udcff.jpg"]
 
 
-@pytest.mark.parametrize("problem", [ValueError("no"), KeyboardInterrupt(), OSError(errno.EIO, "bad disk")])
+@pytest.mark.parametrize("problem", [ValueError("no"), KeyboardInterrupt(), OSError(errno.EPERM, "no")])
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, problem):
     path = tmp_path / "a.txt"
     write_text(path, "old")
@@ -105,7 +106,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, problem):
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "quota"), (errno.EFBIG, "larger than allowed")],
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "larger than allowed"),
+        (errno.EIO, "failed"),
+        (errno.EROFS, "read-only"),
+    ],
 )
 def test_no_room_is_said_with_the_name_of_the_file(tmp_path, number, said):
     with pytest.raises(InputError, match=rf"cannot write .*a\.txt: .*{said}"), written_aside(tmp_path / "a.txt"):
@@ -243,6 +250,16 @@ def test_a_read_only_folder_is_found_before_the_work(tmp_path):
     child.start()
     child.join()
     assert "cannot write to" in answers.get()
+
+
+def test_a_folder_that_is_removed_while_a_file_is_written_is_said_by_the_files_own_name(tmp_path):
+    path = tmp_path / "run" / "a.txt"
+    said = r"^cannot write .*run.a\.txt: it, or its folder, was removed meanwhile$"
+    with pytest.raises(InputError, match=said), written_aside(path) as aside:
+        shutil.rmtree(path.parent)
+        aside.write_text("late")
+    with pytest.raises(FileNotFoundError, match="other"), written_aside(path):
+        (tmp_path / "other").read_text()
 
 
 def test_a_folder_written_aside_takes_its_place_whole_or_not_at_all(tmp_path):

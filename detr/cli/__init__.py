@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+import threading
 import warnings
 from typing import Any, NoReturn
 
@@ -82,11 +83,14 @@ def _require_place() -> None:
 
 def main() -> NoReturn:
     """Run the command line; leave with 0, 1 (failed), 2 (wrong usage), 130 (Ctrl-C) or 143 (SIGTERM)."""
-    stop = Stop()
+    stop, of_threads = Stop(), threading.excepthook
     try:
         _open_streams()
+        if "--debug" not in sys.argv[1:]:
+            threading.excepthook = _one_line_of_thread
         _run(stop)
     finally:
+        threading.excepthook = of_threads
         stop.over()
 
 
@@ -147,6 +151,12 @@ def _said(problem: Exception) -> str:
 def _one_line(message: Warning | str, *place: Any, **where: Any) -> str:
     """A warning as its reader needs it; where in the code it was given is for --debug."""
     return f"warning: {visible(' '.join(str(message).split()))}\n"
+
+
+def _one_line_of_thread(about: threading.ExceptHookArgs) -> None:
+    """What ends a thread of a library's: who waits for it says what came of that."""
+    if isinstance(about.exc_value, Exception):
+        print(f"warning: {visible(_said(about.exc_value))}", file=sys.stderr)
 
 
 def _exit_code(problem: Exception) -> int:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import warnings
 
 import click
@@ -48,6 +49,20 @@ def leave(monkeypatch, capsys, problem, *options):
 )
 def test_every_end_has_its_exit_code_and_one_line(monkeypatch, capsys, problem, code, said):
     assert leave(monkeypatch, capsys, problem) == (code, said)
+
+
+def test_what_ends_a_thread_is_a_line_too(monkeypatch, capsys):
+    class Threaded(InputError):
+        def __str__(self):
+            begun = threading.Thread(target=os.stat, args=("absent\x1b",))
+            begun.start()
+            begun.join()
+            return "so it ended"
+
+    before = threading.excepthook
+    said = "warning: absent\\x1b: No such file or directory\nerror: so it ended\n"
+    assert leave(monkeypatch, capsys, Threaded()) == (1, said)
+    assert threading.excepthook is before
 
 
 def test_debug_shows_the_traceback(monkeypatch, capsys):

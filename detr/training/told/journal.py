@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from detr.image_file import read_image
 from detr.training.told.loggers import Tracker
 
 Number = float | int | None
+_BOARD = "tensorboard"  # the folder that it reads
 
 
 class Journal:
@@ -65,7 +68,8 @@ class Journal:
             return
         pixels = read_image(path)
         if self.board is not None:
-            self.board.add_image(name, pixels, step, dataformats="HWC")
+            with self._to_board():
+                self.board.add_image(name, pixels, step, dataformats="HWC")
         for tracker in self.trackers:
             tracker.picture(name, pixels, step)
 
@@ -79,7 +83,11 @@ class Journal:
 
     def close(self) -> None:
         if self.board is not None:
-            self.board.close()
+            try:
+                self.board.close()
+            except OSError as problem:  # not raised: it would stand in place of what ended the training
+                lost = "its last rows are lost, metrics.jsonl has them"
+                warnings.warn(f"{self.folder / _BOARD}: {problem.strerror or problem}; {lost}", stacklevel=2)
         for tracker in self.trackers:
             tracker.close()
 
@@ -95,10 +103,18 @@ class Journal:
             if isinstance(value, (int, float)) and name not in ("step", "epoch")
         }
         if self.board is not None:
-            for name, value in values.items():
-                self.board.add_scalar(name, value, row["step"])
+            with self._to_board():
+                for name, value in values.items():
+                    self.board.add_scalar(name, value, row["step"])
         for tracker in self.trackers:
             tracker.numbers(values, row["step"])
+
+    @contextmanager
+    def _to_board(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as problem:
+            raise InputError(f"cannot write {self.folder / _BOARD}: {problem.strerror or problem}") from None
 
     def _write_sheet(self) -> None:
         columns = list(dict.fromkeys(name for row in self.epochs for name in row if name != "event"))
@@ -130,4 +146,4 @@ def _tensorboard(folder: Path) -> Any:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter(str(folder / _BOARD))

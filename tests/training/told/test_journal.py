@@ -1,9 +1,12 @@
 import csv
+import errno
 import json
+import os
 
 import pytest
 from PIL import Image
 
+from detr.errors import InputError
 from detr.training.told.journal import Journal, read
 
 
@@ -89,3 +92,22 @@ def test_tensorboard_gets_the_numbers_and_pictures(tmp_path):
     }  # fmt: skip
     (picture,) = board.Images("samples")
     assert (picture.step, picture.width, picture.height) == (20, 6, 4)
+
+
+class Full:
+    """TensorBoard's writer on a disk that is full."""
+
+    def add_scalar(self, *row):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def close(self):
+        self.add_scalar()
+
+
+def test_a_tensorboard_that_finds_no_room_is_named_and_its_end_hides_nothing(tmp_path):
+    journal = Journal(tmp_path, tensorboard=False)
+    journal.board = Full()
+    with pytest.raises(InputError, match=r"^cannot write .*tensorboard: No space left on device$"):
+        journal.step(1, 0.1, {"loss": 1.0})
+    with pytest.warns(UserWarning, match=r"tensorboard: No space .*; its last rows are lost"):
+        journal.close()
