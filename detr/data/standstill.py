@@ -89,9 +89,17 @@ class Standstill:
 
     @contextmanager
     def watched(self) -> Iterator[Patience]:
-        """Around the pass."""
-        with self._patience as patience:
-            yield patience
+        """Around the pass. Where it fails its processes are ended: one that reads, or a traceback that still knows the
+        loader, would keep this program from leaving."""
+        try:
+            with self._patience as patience:
+                yield patience
+        except GeneratorExit:
+            raise
+        except BaseException:
+            for process in self._processes:
+                process.kill()
+            raise
 
     @contextmanager
     def in_words(self) -> Iterator[None]:
