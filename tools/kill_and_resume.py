@@ -79,7 +79,7 @@ class Kill:
 @click.command()
 @click.option("--kills", default=20, show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the moments.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the table to this Markdown file, too.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the table to this Markdown file, too, after each.")
 def main(kills: int, seed: int, out: Path | None) -> None:
     """Leave with 1 if any training ended in other bytes."""
     draw = random.Random(seed)
@@ -95,10 +95,8 @@ def main(kills: int, seed: int, out: Path | None) -> None:
             way = ways[number % len(ways)]
             done.append(_one(way, words, place, f"killed-{number}", *whole[way], draw))
             click.echo(_row(number, done[-1]))
-    text = _table(done, f"--kills {kills} --seed {seed}")
-    click.echo(f"\n{text}")
-    if out is not None:
-        write_text(out, text)
+            if out is not None:  # each time: a run of hours may be cut short
+                write_text(out, _table(done, f"--kills {kills} --seed {seed}"))
     sys.exit(0 if all(kill.equal for kill in done) else 1)
 
 
