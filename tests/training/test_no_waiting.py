@@ -31,7 +31,6 @@ CASES = {
     "rtdetr-r18": {"teacher": {"weights": "the same"}},
     "rtdetrv2-r18-dsp": {"activation_checkpointing": True, "channels_last": True},
     "deim-dfine-n": {"amp": "fp16", "average": {"decay": 0.9}},
-    "deimv2-n": {},
     "deimv2-s": {"lora": {"rank": 2}},
 }
 
