@@ -28,8 +28,7 @@ CASES = {
     "detr-r50": {},
     "deformable-detr-r50": {"optimizer": {"layer_decay": 0.9}},
     "dino-r50-4scale": {},
-    "rtdetr-r18": {"teacher": {"weights": "the same"}},
-    "rtdetrv2-r18-dsp": {"activation_checkpointing": True, "channels_last": True},
+    "rtdetr-r18": {"teacher": {"weights": "the same"}, "activation_checkpointing": True, "channels_last": True},
     "deim-dfine-n": {"amp": "fp16", "average": {"decay": 0.9}},
     "deimv2-s": {"lora": {"rank": 2}},
 }
