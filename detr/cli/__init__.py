@@ -37,8 +37,6 @@ VERBS = {
 ALIASES = {"eval": "val"}
 COMPUTING = {"demo", "train", "val", *ALIASES, "predict", "track", "explain", "export", "parity", "benchmark"}
 
-_ONLY_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # before 8.2, click shows help and leaves with 0
-
 
 class _Verbs(click.Group):
     def list_commands(self, context: click.Context) -> list[str]:
@@ -106,7 +104,7 @@ def _run(stop: Stop) -> NoReturn:
         if debug:
             raise
         _leave_stopped(128 + (signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT))
-    except _ONLY_HELP as nothing_said:
+    except click.exceptions.NoArgsIsHelpError as nothing_said:
         click.echo(nothing_said.format_message(), err=True)
         sys.exit(nothing_said.exit_code)
     except BrokenPipeError:
