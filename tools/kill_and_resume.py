@@ -97,6 +97,7 @@ def main(kills: int, seed: int, out: Path | None) -> None:
             click.echo(_row(number, done[-1]))
             if out is not None:  # each time: a run of hours may be cut short
                 write_text(out, _table(done, f"--kills {kills} --seed {seed}"))
+    click.echo(_table(done, "").splitlines()[-1])
     sys.exit(0 if all(kill.equal for kill in done) else 1)
 
 

@@ -39,6 +39,7 @@ from detr.training.saved.pace import Pace
 from detr.training.second_stage import after_evaluation, begin_second_stage
 from detr.training.skipping import answer_for_skipped
 from detr.training.step import take_step
+from detr.training.told.long_steps import LongSteps
 from detr.training.told.sanity import LOOKS
 from detr.training.words import ROWS_EVERY, fill_card, say_what_is_asked, tell_epoch, tell_steps
 
@@ -158,12 +159,14 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
     steps, groups = begin_epoch(run, train_set, workers)
     looks = ROWS_EVERY if team.device.type == "cuda" else 1
     description = f"epoch {counters.epoch + 1}/{run.recipe.train.epochs}"
-    with progress(total=steps, description=description, unit="step", quiet=not team.leads) as bar:
+    bar = progress(total=steps, description=description, unit="step", quiet=not team.leads)
+    with bar, LongSteps(team, counters) as long_steps:
         bar.update(counters.step_in_epoch)
         for pieces, waited in _timed(groups):
             began = time.monotonic()
             set_rates_at(run, counters.step, steps)
-            output = take_step(run, pieces)
+            with long_steps.step():
+                output = take_step(run, pieces)
             run.keep_folder()
             signal = run.interrupted_before()
             if signal or counters.step % looks == 0 or counters.step in LOOKS:
