@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from detr.errors import UsageError
+from detr.errors import InputError, UsageError
 
 Anything = TypeVar("Anything")
 _CPU = torch.device("cpu")
@@ -114,11 +114,28 @@ def joined(device: torch.device) -> Iterator[Team]:
     already = dist.is_initialized()
     if not already:
         _meet("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    team = Team(rank, size, device, _CPU if "cpu:" in dist.get_backend_config() else device)
     try:
-        yield Team(rank, size, device, _CPU if "cpu:" in dist.get_backend_config() else device)
+        with loss_in_words(team):
+            yield team
     finally:
         if not already:
             dist.destroy_process_group()
+
+
+@contextmanager
+def loss_in_words(team: Team) -> Iterator[None]:
+    """InputError in place of what gloo and NCCL say when another process is gone or does not answer."""
+    try:
+        yield
+    except RuntimeError as problem:
+        if not isinstance(problem, dist.DistError) and "/gloo/" not in str(problem):
+            raise
+        why = "did not answer in time" if "imed out" in str(problem) else "ended"
+        raise InputError(
+            f"process {team.rank + 1} of {team.size}: another one {why}, so this one ends too; what that one said, or "
+            "the system's log, has the cause (detr --debug ... shows what was waited for)"
+        ) from problem
 
 
 def _meet(backend: str) -> None:
