@@ -23,6 +23,7 @@ import click
 import torch
 from benchmark_peers import footer
 
+from detr.cli.allocation import keep_freed_memory
 from detr.data.shapes import make_shapes
 from detr.engine.detecting import Prepared, prepare
 from detr.engine.detector import Detector
@@ -57,6 +58,7 @@ def main(
     out: Path | None,
 ) -> None:
     warnings.filterwarnings("ignore")
+    keep_freed_memory()  # as `detr predict` does
     torch.set_num_threads(threads)
     detector = Detector(weights, model=model, device=device)
     settings = detector.settings(imgsz=imgsz, half=half)

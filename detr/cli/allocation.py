@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt, in malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of mallopt, in malloc.h
 _LARGEST_FROM_HEAP = 32 << 20  # bytes; the most that glibc allows
 _KEPT = 1 << 30  # bytes free at the end of the heap before any go back to the system
 
@@ -18,4 +18,6 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_FROM_HEAP) and mallopt(_TRIM_THRESHOLD, _KEPT))
+    # The heaps that threads get of their own hold 64 MB at most, and are given back as soon as they are empty.
+    settings = {_MMAP_THRESHOLD: _LARGEST_FROM_HEAP, _TRIM_THRESHOLD: _KEPT, _ARENA_MAX: 1}
+    return all([mallopt(name, value) for name, value in settings.items()])

@@ -167,8 +167,8 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
             set_rates_at(run, counters.step, steps)
             with long_steps.step():
                 output = take_step(run, pieces)
+                signal = run.interrupted_before()
             run.keep_folder()
-            signal = run.interrupted_before()
             if signal or counters.step % looks == 0 or counters.step in LOOKS:
                 tell_steps(run, run.watch.look(), steps, bar)
                 answer_for_skipped(run, train_set)
