@@ -20,4 +20,4 @@ def keep_freed_memory() -> bool:
         return False
     # The heaps that threads get of their own hold 64 MB at most, and are given back as soon as they are empty.
     settings = {_MMAP_THRESHOLD: _LARGEST_FROM_HEAP, _TRIM_THRESHOLD: _KEPT, _ARENA_MAX: 1}
-    return all([mallopt(name, value) for name, value in settings.items()])
+    return all(mallopt(name, value) for name, value in settings.items())
