@@ -129,14 +129,14 @@ def _prepare(network: nn.Module, *, half: bool, compile: bool) -> None:
 def _compiled(network: nn.Module, device: torch.device) -> Callable[..., Output]:
     if device.type != "cpu":
         return torch.compile(network, fullgraph=True, options={"triton.cudagraphs": True})
-    import torch._dynamo.config
-    import torch._inductor.config
+    from torch._dynamo import config as dynamo
+    from torch._inductor import config as inductor
 
     compiled = torch.compile(network, fullgraph=True, dynamic=False)
 
     def answer(images: Tensor, padding: Tensor | None) -> Output:
         # Weights are taken for constants, and packed, only where freezing is set for the process when they are met.
-        with torch._inductor.config.patch(freezing=True), torch._dynamo.config.patch(recompile_limit=_SIZES):
+        with inductor.patch(freezing=True), dynamo.patch(recompile_limit=_SIZES):
             return compiled(images, padding)
 
     return answer
