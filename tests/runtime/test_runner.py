@@ -11,7 +11,7 @@ from detr.layers.conv import ConvNorm, RepVGGBlock
 from detr.layers.packed import ConvLinear, packable
 from detr.models import build_model
 from detr.records import Output, Predictions
-from detr.runtime.runner import TorchRunner, _in_one_thread
+from detr.runtime.runner import TorchRunner, _compiled, _in_one_thread
 
 CLASSES = Classes.from_names(["circle", "square"])
 IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(2))
@@ -98,6 +98,10 @@ def test_a_compiled_module_answers_alike_and_its_answers_are_its_callers():
     for images in (IMAGES, IMAGES[:1]):
         expected, found = module(images).layers[-1], runner(images).layers[-1]
         torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_gpus_network_is_handed_to_the_compiler_without_one():
+    assert callable(_compiled(Grey(), torch.device("cuda")))  # nothing is compiled before the first call
 
 
 def test_a_detector_folds_once_and_anew_when_its_network_changes(network):
