@@ -58,9 +58,10 @@ class PackedConv(nn.Module):
 
     def residual(self, x: Tensor, shortcut: Tensor, activation: nn.Module) -> Tensor:
         """`activation(self(x) + shortcut)`; the sum and ReLU in the same pass."""
-        if self.activation[0] != "none":
+        shortcut = shortcut.to(self.weight.dtype)
+        if self.activation[0] != "none" or _lies_either_way(shortcut):
             return activation(self(x) + shortcut)
-        x, shortcut = self._ready(x), shortcut.to(self.weight.dtype)
+        x = self._ready(x)
         relu = "relu" if isinstance(activation, nn.ReLU) else None
         total = _OPS._convolution_pointwise.binary(
             x, shortcut, self.weight, self.bias, *self.places, "add", 1.0, relu, [], None
@@ -136,6 +137,11 @@ def convolve_linears(network: nn.Module) -> int:
     for module, name, linear in found:
         setattr(module, name, ConvLinear(linear))
     return len(found)
+
+
+def _lies_either_way(maps: Tensor) -> bool:
+    """Maps of one position or channel: they lie in both layouts, which PyTorch 2.10 refuses to add in one pass."""
+    return maps.is_contiguous() and maps.is_contiguous(memory_format=torch.channels_last)
 
 
 def _large_linears(module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:

@@ -34,13 +34,14 @@ def network():
     )
 
 
+@pytest.mark.parametrize("size", [(9, 11), (1, 1)])
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.SiLU()])
-def test_a_residual_is_added_in_the_same_pass(activation):
+def test_a_residual_is_added_in_the_same_pass(activation, size):
     torch.manual_seed(0)
     (block,) = folded(ConvNorm(8, 16, kernel=3))
     as_was = copy.deepcopy(block)
     pack(block)
-    x, shortcut = torch.randn(2, 8, 9, 11), torch.randn(2, 16, 9, 11)
+    x, shortcut = torch.randn(2, 8, *size), torch.randn(2, 16, *size)
     given = shortcut.clone()
     expected = activation(as_was(x) + shortcut)
     torch.testing.assert_close(block.residual(x, shortcut, activation), expected, rtol=1e-5, atol=1e-5)
