@@ -148,9 +148,9 @@ class _Part(NamedTuple):
 
 def _parts(logits: Tensor, value: Tensor, sizes: list[int], points: list[int]) -> list[_Part]:
     """Levels by themselves where all at once would be more than a sort does well."""
-    num_queries, heads, _ = logits.shape[1:]
+    num_queries, heads, num_points = logits.shape[1:]
     areas = [height * width for height, width in zip(sizes[::2], sizes[1::2], strict=True)]
-    if 4 * logits[0].numel() <= _CORNERS_AT_ONCE:
+    if 4 * num_queries * heads * num_points <= _CORNERS_AT_ONCE:
         areas, points = [sum(areas)], [sum(points)]
     parts, start, first = [], 0, 0
     for area, count in zip(areas, points, strict=True):

@@ -38,7 +38,7 @@ def deformable_attention(
     attended = _weighted_sums(
         maps, shapes, locations, weights, points, _bilinear if method == "bilinear" else _discrete
     )
-    return attended.view(batch, heads * channels, -1).transpose(1, 2).to(value.dtype)
+    return attended.view(batch, heads * channels, logits.shape[1]).transpose(1, 2).to(value.dtype)
 
 
 def _weighted_sums(

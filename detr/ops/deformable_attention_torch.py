@@ -53,4 +53,4 @@ def _discrete(
     rows = (images + first + y * sides[:, 0].long() + x) * heads + torch.arange(heads, device=x.device)[:, None]
     bags, shares = rows.flatten(0, 2), weights.flatten(0, 2)
     summed = F.embedding_bag(bags, maps.view(-1, channels), mode="sum", per_sample_weights=shares)
-    return summed.view(batch, -1, heads * channels)
+    return summed.view(batch, locations.shape[1], heads * channels)

@@ -75,6 +75,20 @@ def test_each_head_reads_its_own_channels_at_its_own_place():
     torch.testing.assert_close(found, torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]))
 
 
+@pytest.mark.parametrize("method", ["bilinear", "discrete"])
+@pytest.mark.parametrize(("batch", "queries"), [(0, 3), (2, 0), (0, 0)])
+def test_of_no_images_or_no_queries_there_is_nothing_and_no_gradient(batch, queries, method):
+    value = torch.randn(batch, 7, 2, 3, requires_grad=True)
+    offsets = torch.randn(batch, queries, 2, 3, 2, requires_grad=True)
+    logits = torch.randn(batch, queries, 2, 3, requires_grad=True)
+    references = torch.rand(1, queries, 2)
+    found = deformable_attention(value, SHAPES, references, offsets, logits, (2, 1), method=method)
+    assert found.shape == (batch, queries, 2 * 3)
+    found.sum().backward()
+    assert value.grad.shape == value.shape
+    assert not value.grad.any()
+
+
 def test_gradients_are_those_of_finite_differences():
     value = torch.randn(2, 7, 2, 3, dtype=torch.float64, requires_grad=True)
     references = torch.rand(2, 4, 4, dtype=torch.float64, requires_grad=True)

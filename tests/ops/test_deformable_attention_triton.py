@@ -14,15 +14,17 @@ NAMES = ("value", "references", "offsets", "logits")
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
-def given(*, sides=4, levels=None, queries=3, channels=5, heads=2, dtype=torch.float64, shapes=SHAPES, points=POINTS):
+def given(
+    *, sides=4, levels=None, batch=2, queries=3, channels=5, heads=2, dtype=torch.float64, shapes=SHAPES, points=POINTS
+):
     """Points inside and outside the maps."""
     positions = sum(height * width for height, width in shapes)
-    reference = (2, queries, sides) if levels is None else (2, queries, levels, sides)
+    reference = (batch, queries, sides) if levels is None else (batch, queries, levels, sides)
     tensors = (
-        torch.randn(2, positions, heads, channels),
+        torch.randn(batch, positions, heads, channels),
         torch.rand(reference) * 1.2 - 0.1,
-        torch.randn(2, queries, heads, sum(points), 2) * 2,
-        torch.randn(2, queries, heads, sum(points)),
+        torch.randn(batch, queries, heads, sum(points), 2) * 2,
+        torch.randn(batch, queries, heads, sum(points)),
     )
     return [tensor.to(DEVICE, dtype).requires_grad_() for tensor in tensors]
 
@@ -98,9 +100,10 @@ def test_places_that_32_bits_cannot_say_are_counted_in_64(monkeypatch):
     )
 
 
-def test_no_queries_give_an_empty_output_and_no_gradient():
-    found = answers("triton", given(queries=0))
-    assert found["output"].shape == (2, 0, 10)
+@pytest.mark.parametrize(("batch", "queries"), [(2, 0), (0, 3), (0, 0)])
+def test_no_queries_or_no_images_give_an_empty_output_and_no_gradient(batch, queries):
+    found = answers("triton", given(batch=batch, queries=queries))
+    assert found["output"].shape == (batch, queries, 10)
     assert not found["value"].any()
 
 
