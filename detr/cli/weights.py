@@ -107,7 +107,7 @@ def inspect(file: str, model: str | None, as_json: bool) -> None:
 
 def _of_exported(file: str) -> dict[str, Any]:
     """The same report, as far as an exported file tells."""
-    from detr.export import open_runner
+    from detr.export import held_against, open_runner
     from detr.releases import file_sha256
 
     path, runner = Path(file), open_runner(file)
@@ -126,7 +126,7 @@ def _of_exported(file: str) -> dict[str, Any]:
         "metadata": {},
         "sha256": file_sha256(path),
         "numbers": about.numbers,
-        "checked": "nothing to check against",
+        "checked": held_against(path),
     }
 
 

@@ -17,6 +17,7 @@ from detr.export.opening import open_runner, runner_for
 from detr.export.openvino_runner import OpenVINORunner
 from detr.export.pt2_runner import Pt2Runner
 from detr.export.quantising import Calibration
+from detr.export.seal import held_against
 from detr.export.tensorrt_runner import TensorRTRunner
 from detr.export.to_tensorrt import USUAL, Building
 from detr.export.verifying import Verdict, verify
@@ -42,6 +43,7 @@ __all__ = [
     "agreement",
     "any_sure",
     "form_for",
+    "held_against",
     "is_exported",
     "of_input",
     "open_runner",

@@ -14,6 +14,7 @@ from detr.export.onnx_runner import OnnxRunner
 from detr.export.openvino_runner import OpenVINORunner
 from detr.export.pt2_runner import Pt2Runner
 from detr.export.quantising import Calibration
+from detr.export.seal import is_whole, require_whole
 from detr.export.tensorrt_place import place_here
 from detr.export.tensorrt_runner import TensorRTRunner
 from detr.export.writing import form_for, of_input, write
@@ -30,12 +31,14 @@ def open_runner(path: str | os.PathLike[str], *, half: bool = False) -> FileRunn
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"no such exported file: {path}")
-    if path.suffix.lower() == ".xml":
-        if not path.with_suffix(".bin").is_file():
-            raise InputError(f"{path}: its numbers are missing; expected {path.with_suffix('.bin').name} beside it")
-        return OpenVINORunner(path, half=half)
-    if half:
+    is_xml = path.suffix.lower() == ".xml"
+    if is_xml and not path.with_suffix(".bin").is_file():
+        raise InputError(f"{path}: its numbers are missing; expected {path.with_suffix('.bin').name} beside it")
+    if half and not is_xml:
         raise UsageError(f"{path} computes in what it was exported with; leave out half, or export it for openvino")
+    require_whole(path)
+    if is_xml:
+        return OpenVINORunner(path, half=half)
     kinds: dict[str, type[Pt2Runner] | type[TensorRTRunner]] = {".pt2": Pt2Runner, ".engine": TensorRTRunner}
     return kinds.get(path.suffix.lower(), OnnxRunner)(path)
 
@@ -62,8 +65,8 @@ def runner_for(
     packages = [*PACKAGES[backend], *(["nncf"] if calibration else [])]
     more = ["" if calibration is None else calibration.key, *([str(place_here())] if backend == "tensorrt" else [])]
     path = kept_at(network, SUFFIXES[backend], packages, *more, form=form)
-    whole = path.is_file() and (path.suffix != ".xml" or path.with_suffix(".bin").is_file())
-    if not whole:
+    there = path.is_file() and (path.suffix != ".xml" or path.with_suffix(".bin").is_file())
+    if not there or not is_whole(path):
         kept_in("exports")
         if say is not None:
             say(f"making {path}, once for these weights")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from detr.export.about import KEY, About
 from detr.export.packages import package
+from detr.export.seal import seal
 from detr.files import require_writable
 
 
@@ -23,11 +25,21 @@ def write_openvino(model: Any, about: About, path: Path) -> None:
     openvino = package("openvino")
     require_writable(path.parent)
     model.set_rt_info(about.to_json(), [KEY, "about"])
+    _number_anew(model)
     with TemporaryDirectory(dir=path.parent, prefix=".openvino-") as aside:
         whole = Path(aside) / path.name
         openvino.save_model(model, whole, compress_to_fp16=False)
+        seal(whole)
         for part in (path.with_suffix(".bin"), path):
             os.replace(whole.with_suffix(part.suffix), part)
+
+
+def _number_anew(model: Any) -> None:
+    """What OpenVINO names itself, such as Constant_7, it counts through a process: other bytes for the same network."""
+    for number, op in enumerate(model.get_ordered_ops()):
+        kind = op.get_type_name()
+        if re.fullmatch(rf"{kind}_\d+", op.get_friendly_name()):
+            op.set_friendly_name(f"{kind}_{number}")
 
 
 def said_by(model: Any) -> str | None:

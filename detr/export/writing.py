@@ -12,6 +12,7 @@ from detr.export.form import PLAIN, Form
 from detr.export.formats import require_backend
 from detr.export.packages import package
 from detr.export.quantising import Calibration, quantised
+from detr.export.seal import seal
 from detr.export.to_onnx import add_about, write_onnx
 from detr.export.to_openvino import read_openvino, write_openvino
 from detr.export.to_pt2 import write_pt2
@@ -44,15 +45,14 @@ def write(
 
 
 def _write_onnx(network: Network, path: Path, about: About, calibration: Calibration | None) -> None:
-    if calibration is None:
-        write_onnx(network, path, about)
-        return
     onnx = package("onnx")
     with written_aside(path) as aside:
         write_onnx(network, aside, about)
-        model = quantised(onnx.load(aside), about, calibration)
-        add_about(model, about)
-        onnx.save(model, aside)
+        if calibration is not None:
+            model = quantised(onnx.load(aside), about, calibration)
+            add_about(model, about)
+            onnx.save(model, aside)
+        seal(aside)
 
 
 def _write_openvino(network: Network, path: Path, about: About, calibration: Calibration | None) -> None:
