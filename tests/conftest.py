@@ -35,6 +35,14 @@ def same_every_time():
     np.random.seed(0)  # noqa: NPY002 (libraries still draw from it)
 
 
+@pytest.fixture
+def threads():
+    """Has PyTorch take so many threads, until the test ends."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     """The toolkit works without a network; a test that needs one is a mistake. This machine itself is fine."""

@@ -2,8 +2,9 @@
 
     python tools/benchmark_video.py VIDEO --weights rtdetr-r18.pth --out tools/results/video.md
 
-Takes turns (A B A B ...): the network alone on frames of the video that are prepared already, batch by batch, and
-`predict` with everything around it: decoding, resizing, choosing, drawing and encoding. Without VIDEO it is that of the
+Takes turns (A B C A B C ...): the network alone on frames of the video that are prepared already, batch by batch; the
+same with as many batches at once as `predict` has under way; and `predict` with everything around it: decoding,
+resizing, choosing, drawing and encoding. Without VIDEO it is that of the
 `shapes` data set; without --weights the embedded network.
 """
 
@@ -29,6 +30,7 @@ from detr.engine.detecting import Prepared, prepare
 from detr.engine.detector import Detector
 from detr.engine.predict import predict
 from detr.runtime.settings import Settings
+from detr.runtime.streams import in_streams, streams_of
 from detr.video import FrameReader, Source
 
 
@@ -62,36 +64,42 @@ def main(
     torch.set_num_threads(threads)
     detector = Detector(weights, model=model, device=device)
     settings = detector.settings(imgsz=imgsz, half=half)
-    alone, whole = [], []
+    rates: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         source = Source("video", str(video or shapes_video(Path(folder) / "shapes")))
         prepared = prepared_frames(source, settings, frames)
         for turn in range(rounds + 1):
-            rates = (
-                network_alone(detector, prepared, settings, batch),
-                from_end_to_end(detector, source, settings, batch, Path(folder) / f"turn{turn}"),
-            )
-            if turn:  # the first turn warms up
-                alone.append(rates[0])
-                whole.append(rates[1])
-    network, end_to_end = statistics.median(alone), statistics.median(whole)
+            streams = streams_of(detector.runner(half=half))
+            now = {
+                "the network alone": network_alone(detector, prepared, settings, batch, 1),
+                f"the network alone, {streams} at once": network_alone(detector, prepared, settings, batch, streams),
+                "video to video with boxes": end_to_end(
+                    detector, source, settings, batch, Path(folder) / f"turn{turn}"
+                ),
+            }
+            for way, rate in now.items() if turn else ():  # the first turn warms up
+                rates.setdefault(way, []).append(rate)
+    alone, at_once, whole = map(statistics.median, rates.values())
     height, width = prepared[0].frame.image.shape[:2]
     lines = [
         f"# {Path(source.path).name} ({width} x {height}), {Path(weights).stem}, batch {batch}, {device}",
         "",
         "| | frames/s, median | turns |",
         "|---|---|---|",
-        f"| the network alone | {network:.2f} | {min(alone):.2f}-{max(alone):.2f} |",
-        f"| video to video with boxes | {end_to_end:.2f} | {min(whole):.2f}-{max(whole):.2f} |",
+        *(
+            f"| {way} | {statistics.median(turns):.2f} | {min(turns):.2f}-{max(turns):.2f} |"
+            for way, turns in rates.items()
+        ),
         "",
-        f"End to end {end_to_end / network:.2f} times the rate of the network alone.",
+        f"End to end {whole / alone:.2f} times the rate of the network alone, {whole / at_once:.2f} times that of the",
+        "network asked as `predict` asks it.",
         "",
         *footer(Path(__file__).name, threads, device),
     ]
     print("\n".join(lines))
     if out:
         out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        out.with_suffix(".json").write_text(json.dumps({"alone": alone, "whole": whole}) + "\n", encoding="utf-8")
+        out.with_suffix(".json").write_text(json.dumps(rates) + "\n", encoding="utf-8")
 
 
 def shapes_video(folder: Path) -> Path:
@@ -104,15 +112,16 @@ def prepared_frames(source: Source, settings: Settings, count: int) -> list[Prep
         return [prepare(frame, settings) for frame in islice(reader, count)]
 
 
-def network_alone(detector: Detector, prepared: list[Prepared], settings: Settings, batch: int) -> float:
+def network_alone(detector: Detector, prepared: list[Prepared], settings: Settings, batch: int, streams: int) -> float:
     """Frames/s from prepared frames to results."""
+    batches = [prepared[start : start + batch] for start in range(0, len(prepared), batch)]
     begun = time.perf_counter()
-    for start in range(0, len(prepared), batch):
-        detector.detect(prepared[start : start + batch], settings)
+    for _ in in_streams(lambda group: detector.detect(group, settings), batches, streams=streams):
+        pass
     return len(prepared) / (time.perf_counter() - begun)
 
 
-def from_end_to_end(detector: Detector, source: Source, settings: Settings, batch: int, folder: Path) -> float:
+def end_to_end(detector: Detector, source: Source, settings: Settings, batch: int, folder: Path) -> float:
     folder.mkdir()
     summary = predict(detector, [source], settings, folder, batch=batch, quiet=True, say=lambda line: None)
     if summary.failures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from detr.errors import InputError, counted, visible
 from detr.runtime.ahead import ahead
 from detr.runtime.progress import progress
 from detr.runtime.settings import Settings
+from detr.runtime.streams import in_streams, streams_of
 from detr.tracking import Counted
 from detr.video import Frame, FrameReader, Source
 
@@ -148,7 +149,7 @@ def predict(
 
 
 def _stream(
-    sources: Iterable[Source],
+    sources: Sequence[Source],
     detector: Detector,
     settings: Settings,
     tracking: Tracking | None,
@@ -157,9 +158,12 @@ def _stream(
     batch: int,
 ) -> Generator[_Begun | _Found | _Ended, None, None]:
     """Reading is ahead of the network, and the network of whoever takes this; less so of what is sliced, and large."""
-    frames, results = (2 * batch + 2, 2) if settings.slicing is None else (1, 1)
+    whole = settings.slicing is None
+    soon = any(source.is_live for source in sources)
+    streams = streams_of(detector.runner(half=settings.half)) if whole and not soon else 1
+    frames, results = (2 * streams * batch + 2, 2) if whole else (1, 1)
     reading = ahead(_prepared(sources, settings, stride), depth=frames)
-    detected = _detected(reading, detector, settings, batch)
+    detected = _detected(reading, detector, settings, batch, streams)
     return ahead(detected if tracking is None else _tracked(detected, tracking, stride), depth=results)
 
 
@@ -180,22 +184,36 @@ def _prepared(sources: Iterable[Source], settings: Settings, stride: int) -> Ite
 
 
 def _detected(
-    items: Generator[_Begun | Prepared | _Ended, None, None], detector: Detector, settings: Settings, batch: int
+    items: Generator[_Begun | Prepared | _Ended, None, None],
+    detector: Detector,
+    settings: Settings,
+    batch: int,
+    streams: int,
 ) -> Generator[_Begun | _Found | _Ended, None, None]:
-    """The same with results, in order; batches reach over the ends of sources. Runs in the network's thread."""
+    """The same with results, in order. Runs in the network's thread, and those of its streams."""
+    groups = _grouped(items, batch)
+    answers = in_streams(lambda group: _answered(group, detector, settings), groups, streams=streams)
+    with closing(items), closing(groups), closing(answers):
+        for answered in answers:
+            yield from answered
+
+
+def _grouped(
+    items: Iterable[_Begun | Prepared | _Ended], batch: int
+) -> Generator[list[_Begun | Prepared | _Ended], None, None]:
+    """With `batch` frames in each group, which reach over the ends of sources."""
     waiting: list[_Begun | Prepared | _Ended] = []
     count = 0
     live = False
-    with closing(items):
-        for item in items:
-            waiting.append(item)
-            count += isinstance(item, Prepared)
-            if isinstance(item, _Begun):
-                live = item.source.is_live
-            if count == batch or count == 0 or live:  # a live stream is not kept waiting for a batch to fill
-                yield from _answered(waiting, detector, settings)
-                waiting, count = [], 0
-    yield from _answered(waiting, detector, settings)
+    for item in items:
+        waiting.append(item)
+        count += isinstance(item, Prepared)
+        if isinstance(item, _Begun):
+            live = item.source.is_live
+        if count == batch or count == 0 or live:  # a live stream is not kept waiting for a batch to fill
+            yield waiting
+            waiting, count = [], 0
+    yield waiting
 
 
 def _tracked(
@@ -223,11 +241,10 @@ def _tracked(
 
 def _answered(
     waiting: list[_Begun | Prepared | _Ended], detector: Detector, settings: Settings
-) -> Iterator[_Begun | _Found | _Ended]:
+) -> list[_Begun | _Found | _Ended]:
     group = [item for item in waiting if isinstance(item, Prepared)]
     results = iter(detector.detect(group, settings) if group else [])
-    for item in waiting:
-        yield _Found(item.frame, next(results)) if isinstance(item, Prepared) else item
+    return [_Found(item.frame, next(results)) if isinstance(item, Prepared) else item for item in waiting]
 
 
 def _announce(item: _Begun, bar: Any) -> None:

@@ -153,8 +153,10 @@ def test_names_that_meet_are_both_kept(tmp_path):
     assert [(labels / name).read_text()[0] for name in ("a.txt", "A-2.txt", "a-3.txt")] == ["0", "1", "2"]
 
 
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("batch", [1, 3, 64])
-def test_batches_reach_over_sources_and_keep_the_order(tmp_path, batch):
+def test_batches_reach_over_sources_and_keep_the_order(tmp_path, threads, batch, count):
+    threads(count)
     for index in range(5):
         save(tmp_path / "in" / f"{index}.png", index)
     film(tmp_path / "in" / "walk.mp4", 4)
@@ -269,7 +271,10 @@ def test_who_finds_nothing_is_told_the_best_score_of_all_frames_and_the_threshol
     assert by_class.to_json()["conf"] is None
 
 
-def test_an_error_in_the_network_is_not_the_fault_of_a_file(tmp_path):
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_error_in_the_network_is_not_the_fault_of_a_file(tmp_path, threads, count):
+    threads(count)
+
     class Broken(ColourFinder):
         def forward(self, images, padding=None):
             return Output((Predictions(torch.full((1, 1, 3), torch.nan), torch.zeros(1, 1, 4)),))
@@ -279,7 +284,9 @@ def test_an_error_in_the_network_is_not_the_fault_of_a_file(tmp_path):
         run(tmp_path / "out", tmp_path / "a.png", detector=Detector(Broken(), device="cpu"))
 
 
-def test_an_interruption_leaves_finished_files_with_the_frames_so_far(tmp_path):
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_interruption_leaves_finished_files_with_the_frames_so_far(tmp_path, threads, count):
+    threads(count)
     film(tmp_path / "walk.mp4", 40)
     save(tmp_path / "a.png")
 
