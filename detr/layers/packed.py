@@ -8,7 +8,8 @@ is asked.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -40,8 +41,24 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[str, str]] = {
 _FEWEST_NUMBERS = 16_384  # of a linear layer: smaller matrices are multiplied faster as they are
 
 
-class PackedConv(nn.Module):
-    """A convolution and its activation; the kernel is stored anew at the first call, which shows the images' size."""
+class _Packed(nn.Module):
+    """A layer whose weight is stored anew at the first call: once, though threads may come to it together."""
+
+    weight: Tensor
+    is_packed = False
+    _packing = threading.Lock()
+
+    def pack_once(self, stored: Callable[[Tensor], Tensor]) -> None:
+        if self.is_packed:
+            return
+        with self._packing:
+            if not self.is_packed:
+                self.weight = stored(self.weight)
+                self.is_packed = True
+
+
+class PackedConv(_Packed):
+    """A convolution and its activation; the first call shows the images' size."""
 
     def __init__(self, conv: nn.Conv2d, activation: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -49,7 +66,6 @@ class PackedConv(nn.Module):
         self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self.places = conv.padding, conv.stride, conv.dilation, conv.groups
         self.activation = _ACTIVATIONS[type(activation)]
-        self.is_packed = False
 
     def forward(self, x: Tensor) -> Tensor:
         x = self._ready(x)
@@ -70,27 +86,22 @@ class PackedConv(nn.Module):
 
     def _ready(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
-        if not self.is_packed:
-            self.weight = _OPS._reorder_convolution_weight(self.weight, *self.places, list(x.shape))
-            self.is_packed = True
+        self.pack_once(lambda weight: _OPS._reorder_convolution_weight(weight, *self.places, list(x.shape)))
         return x
 
 
-class PackedLinear(nn.Module):
-    """A linear layer; its matrix is stored anew at the first call, which shows how many rows there are."""
+class PackedLinear(_Packed):
+    """A linear layer; the first call shows how many rows there are."""
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight = linear.weight.detach().to(dtype)
         self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
-        self.is_packed = False
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
-        if not self.is_packed:
-            self.weight = _OPS._reorder_linear_weight(self.weight, x.shape[:-1].numel())
-            self.is_packed = True
+        self.pack_once(lambda weight: _OPS._reorder_linear_weight(weight, x.shape[:-1].numel()))
         return _OPS._linear_pointwise(x.contiguous(), self.weight, self.bias, "none", [], "")
 
 

@@ -112,7 +112,7 @@ class VideoWriter:
         part = self._aside.enter_context(written_aside(self.path))
         self._output = av.open(str(part.absolute()), "w", format="mp4", options={"movflags": "faststart"})
         self._size = (width + width % 2, height + height % 2)
-        options = {"crf": str(self._quality), "preset": "veryfast"}
+        options = {"crf": str(self._quality), "preset": "superfast"}
         self._video: VideoStream = self._output.add_stream("libx264", rate=self._rate, options=options)
         self._video.width, self._video.height = self._size
         self._video.pix_fmt = "yuv420p"

@@ -153,6 +153,20 @@ def test_names_that_meet_are_both_kept(tmp_path):
     assert [(labels / name).read_text()[0] for name in ("a.txt", "A-2.txt", "a-3.txt")] == ["0", "1", "2"]
 
 
+def test_pictures_side_by_side_are_seen_as_one_by_one(tmp_path, threads, small_shapes):
+    pictures = find_splits(small_shapes)["train"].images
+    found = []
+    for count in (1, 4):
+        threads(count)
+        run(tmp_path / f"{count}", pictures, detector=Detector(device="cpu"), wanted=Wanted(json=True))
+        found.append(json.loads((tmp_path / f"{count}" / "predictions.json").read_text()))
+    one_by_one, side_by_side = found
+    assert len(one_by_one) == len(side_by_side) > 6
+    for a, b in zip(one_by_one, side_by_side, strict=True):
+        assert (a["image_id"], a["category_id"]) == (b["image_id"], b["category_id"])
+        np.testing.assert_allclose([*a["bbox"], a["score"]], [*b["bbox"], b["score"]], atol=1e-3)
+
+
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("batch", [1, 3, 64])
 def test_batches_reach_over_sources_and_keep_the_order(tmp_path, threads, batch, count):

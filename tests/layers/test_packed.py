@@ -1,4 +1,7 @@
 import copy
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -6,7 +9,7 @@ from torch import nn
 
 from detr.layers import packed
 from detr.layers.conv import ConvNorm, RepVGGBlock
-from detr.layers.packed import PackedConv, convolve_linears, pack, packable
+from detr.layers.packed import PackedConv, PackedLinear, convolve_linears, pack, packable
 
 pytestmark = pytest.mark.skipif(not packable(), reason="this processor or this PyTorch packs no convolutions")
 
@@ -69,6 +72,32 @@ def test_a_packed_linear_layer_computes_what_it_did_for_every_number_of_rows(fir
         torch.testing.assert_close(network(x), as_was(x), rtol=1e-5, atol=1e-5)
     lying = torch.randn(1, 64, 300).transpose(1, 2)
     torch.testing.assert_close(network(lying), as_was(lying), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [PackedConv, PackedLinear])
+def test_threads_that_come_to_a_layer_together_store_it_once(layer, monkeypatch):
+    conv = layer is PackedConv
+    x = torch.randn(4, 64, 3, 3) if conv else torch.randn(4, 64)
+    plain = (nn.Conv2d(64, 256, 1) if conv else nn.Linear(64, 256)).requires_grad_(False)
+    ready = PackedConv(plain, nn.Identity(), torch.float32) if conv else PackedLinear(plain, torch.float32)
+    together, stored = threading.Barrier(4), []
+    pack_once = ready.pack_once
+
+    def slowly(store):
+        def stored_slowly(weight):
+            stored.append(weight)
+            time.sleep(0.05)  # the others are here by now
+            return store(weight)
+
+        together.wait(20)
+        pack_once(stored_slowly)
+
+    monkeypatch.setattr(ready, "pack_once", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: ready(x), range(4)))
+    assert len(stored) == 1
+    for answer in answers:
+        torch.testing.assert_close(answer, plain(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(300, 64), (3, 5, 64)])
