@@ -129,13 +129,22 @@ def _images_of(file: Path, root: Path, tail: str) -> Path:
         if _has(folder, first):
             return folder
     elsewhere = [folder for folder in (*root.glob("*/"), *root.glob("*/*/")) if _has(folder, first)]
-    if len(elsewhere) == 1:
-        return elsewhere[0]
-    looked = ", ".join(str(folder) for folder in usual)
-    if elsewhere:
-        several = ", ".join(map(str, elsewhere[:3]))
+    of_others = [folder for folder in elsewhere if _is_of_another_split(folder.relative_to(root), name)]
+    own = [folder for folder in elsewhere if folder not in of_others]
+    if len(own) == 1:
+        return own[0]
+    if own:
+        several = ", ".join(map(str, own[:3]))
         raise UsageError(f"image {str(first[0])!r} of {file} is in several folders: {several}; say which in a YAML")
-    raise UsageError(f"no image folder for {file}: its image {str(first[0])!r} is in none of {looked}")
+    looked = ", ".join(str(folder) for folder in usual)
+    other = f"; {of_others[0]} has one, but is called as another split: is it meant, say so in a YAML" if of_others else ""
+    raise UsageError(f"no image folder for {file}: its image {str(first[0])!r} is in none of {looked}{other}")
+
+
+def _is_of_another_split(folder: Path, name: re.Match[str] | None) -> bool:
+    """Pictures of two splits often have the same names: 000001.jpg, 000002.jpg."""
+    splits = {split_of(part) for part in folder.parts} - {None}
+    return name is not None and bool(splits) and name.lastgroup not in splits
 
 
 def _has(images: Path, names: Sequence[PurePosixPath]) -> bool:

@@ -103,6 +103,18 @@ def test_annotations_without_their_images_are_refused(tmp_path):
         find_splits(tmp_path)
 
 
+def test_pictures_of_another_split_are_not_taken_though_they_have_the_same_names(tmp_path):
+    put(tmp_path, "annotations/instances_train.json", "images/train")
+    source = put(tmp_path, "annotations/instances_val.json", "images/val")
+    (source.images / "a.png").unlink()
+    with pytest.raises(UsageError, match=r"none of .*images/train has one, but is called as another split.*YAML"):
+        find_splits(tmp_path)
+    source.images.rmdir()
+    with pytest.raises(UsageError, match="called as another split"):
+        find_splits(source.annotations)
+    assert find_splits(source.annotations, images=tmp_path / "images" / "train")
+
+
 def test_two_files_for_one_split_are_refused(tmp_path):
     put(tmp_path, "annotations/instances_train2014.json", "train2014")
     put(tmp_path, "annotations/instances_train2017.json", "train2017")
