@@ -78,7 +78,9 @@ def _preset_like(
     state: Mapping[str, Tensor], fields: Mapping[str, Any], checkpoint: weights.Checkpoint
 ) -> tuple[Any, str]:
     """The preset of just these tensors, or the nearest, and what to call it."""
-    if not fields and convert.other_model(checkpoint.state) is not None:
+    # Every network of ours has a backbone: without one, nothing has to be built to see that it is none of them.
+    has_backbone = any(name.startswith("backbone.") for name in state)
+    if not fields and (not has_backbone or convert.other_model(checkpoint.state) is not None):
         raise InputError(f"{checkpoint.path} holds {_what(checkpoint.state)}, none of our models")
     names = presets_like(state, **fields)
     if not names:

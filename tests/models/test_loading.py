@@ -82,6 +82,13 @@ def test_a_file_of_another_family_says_what_it_holds(tmp_path, names, what):
         load_model(saved(tmp_path, {name: torch.zeros(1) for name in names}))
 
 
+def test_what_has_no_backbone_is_refused_before_any_model_is_built(tmp_path, monkeypatch):
+    monkeypatch.setattr("detr.models.loading.presets_like", lambda *_, **__: pytest.fail("takes half a minute"))
+    torch.save({"layers.0.weight": torch.zeros(1)}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"1 tensors? of a model we don't know \(layers\.0\.weight"):
+        load_model(str(tmp_path / "a.pth"))
+
+
 def test_a_backbone_alone_is_for_training(tmp_path, tiny):
     state = to_theirs(
         {name: value for name, value in tiny.state_dict().items() if "backbone" in name}, "resnet-vd-official"
