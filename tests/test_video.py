@@ -154,6 +154,28 @@ def test_a_source_that_is_nothing_is_wrong_usage(source, words):
         find_sources(source)
 
 
+@pytest.mark.parametrize("name", ["best.safetensors", "best.PT", "model.onnx"])
+def test_weights_among_the_sources_are_told_where_they_belong(tmp_path, name):
+    (tmp_path / name).write_bytes(bytes(9))
+    with pytest.raises(UsageError, match=rf"{name} is a file of weights.*; they are given as --weights \S*{name}"):
+        find_sources(tmp_path / name)
+
+
+def test_a_release_among_the_sources_is_told_where_it_belongs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"rtdetr-r18 is the name of weights.*as --weights rtdetr-r18"):
+        find_sources(["rtdetr-r18", "street.jpg"])
+    (tmp_path / "rtdetr-r18").mkdir()
+    with pytest.raises(UsageError, match="no image or video in this folder"):
+        find_sources("rtdetr-r18")
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path):
+    make_video(tmp_path / "a.mp4", 2)
+    os.mkfifo(tmp_path / "b.mp4")
+    assert [source.name for source in find_sources(tmp_path)] == ["a"]
+
+
 def test_empty_folders_and_lists_are_wrong_usage(tmp_path):
     with pytest.raises(UsageError, match="no image or video in this folder"):
         find_sources(tmp_path)
@@ -321,6 +343,12 @@ def test_sound_alone_is_no_video(tmp_path):
         add_sound(output, output.add_stream("aac", rate=48000, layout="mono"), 0.5)
     with pytest.raises(InputError, match="holds no video, only audio"):
         list(frames(tmp_path / "a.mp4"))
+
+
+def test_a_drawing_is_of_a_kind_that_is_not_decoded(tmp_path):
+    (tmp_path / "a.svg").write_text("<svg/>")
+    with pytest.raises(InputError, match=r"a\.svg: is of a kind that is not decoded here; save it as JPEG"):
+        list(frames(tmp_path / "a.svg"))
 
 
 def widening(folder):

@@ -269,11 +269,14 @@ def _why_not_opened(source: Source, problem: Exception) -> str:
 
 def _picture_stream(container: InputContainer, source: Source) -> VideoStream:
     """The first stream that moves: the cover of a song is a video stream too."""
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
+    moving = [one for one in container.streams.video if not one.disposition & av.stream.Disposition.attached_pic]
+    for stream in moving:
+        if stream.codec_context is not None:
             return stream
     kinds = sorted({stream.type for stream in container.streams})
     container.close()
+    if moving:  # an SVG is one
+        raise InputError(f"{_called(source)}: is of a kind that is not decoded here; save it as JPEG, PNG or MP4")
     raise InputError(f"{_called(source)}: holds no video" + (f", only {', '.join(kinds)}" if kinds else ""))
 
 

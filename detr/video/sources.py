@@ -17,6 +17,7 @@ from PIL import Image
 from detr.errors import UsageError, did_you_mean
 from detr.files import read_text
 from detr.image_file import FORMATS, IMAGE_SUFFIXES
+from detr.published import RELEASES
 
 Kind = Literal["image", "video", "camera", "url", "pipe", "sequence"]
 
@@ -27,6 +28,7 @@ VIDEO_SUFFIXES = frozenset(
     ]
 )
 _ARRAY = ".npy"
+_WEIGHTS = frozenset((".safetensors", ".pth", ".pt", ".pt2", ".ckpt", ".onnx", ".engine"))
 URL_SCHEMES = frozenset(("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "udp", "rtp", "srt"))
 
 
@@ -101,11 +103,15 @@ def _found(source: str | int | os.PathLike[str]) -> Iterator[Source]:
         yield from _many(inside, f"{text}: no image or video in this folder")
     elif path.is_file() and path.suffix.lower() == ".txt":
         yield from _listed(path)
+    elif path.is_file() and path.suffix.lower() in _WEIGHTS:
+        raise UsageError(f"{text} is a file of weights, no image or video; they are given as --weights {text}")
     elif path.exists():  # files, but also pipes and device files
         yield Source(_kind(path), text)
     elif glob.has_magic(text):
         matches = sorted(glob.glob(text, recursive=True))
         yield from _many([Path(match) for match in matches], f"{text}: no image or video matches")
+    elif text in RELEASES:
+        raise UsageError(f"{text} is the name of weights, no image or video; they are given as --weights {text}")
     else:
         raise UsageError(f"{text}: no such file or folder{_neighbour(path)}")
 
@@ -124,12 +130,17 @@ def _checked_url(text: str) -> str:
 
 def _many(paths: Iterable[Path], nothing: str) -> Iterator[Source]:
     files = [path for path in paths if not path.is_dir()]
-    found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
+    found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES or _is_video(path)]
     found = found or [path for path in files if path.suffix.lower() == _ARRAY]  # beside images they are something else
     if not found:
         raise UsageError(nothing)
     for path in found:
         yield Source(_kind(path), str(path))
+
+
+def _is_video(path: Path) -> bool:
+    """A pipe that nobody named would be waited for."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and (path.is_file() or not path.exists())
 
 
 def _listed(path: Path) -> Iterator[Source]:
