@@ -433,7 +433,9 @@ class Camera:
 
 def test_a_camera_gives_frames_with_times_until_it_stops(monkeypatch):
     monkeypatch.setattr("cv2.VideoCapture", Camera)
-    read = list(frames(3))
+    with FrameReader(Source("camera", "3")) as reader:
+        read = list(reader)
+    assert reader.notes == ["it stopped sending pictures"]
     assert [frame.index for frame in read] == [0, 1, 2, 3, 4] and Camera.released
     assert read[0].image[0, 0].tolist() == [0, 0, 200] and read[0].rate == 30
     assert read[0].time is not None and read[0].time < 5 and read[0].source.name == "camera-3"
@@ -475,6 +477,29 @@ def test_frames_come_through_a_pipe(tmp_path, piped):
     np.testing.assert_array_equal(read[6].image, picture(6))
     with pytest.raises(InputError, match="standard input: cannot be opened"):
         list(piped(b""))
+
+
+def test_a_pipe_that_is_silent_is_spoken_of_and_ends_when_nobody_waits(tmp_path):
+    """Named, before anybody writes; and on standard input, after the first frames."""
+    asked = []
+
+    def go_on(seconds):
+        asked.append(seconds)
+        return len(asked) < 3
+
+    os.mkfifo(tmp_path / "a.mkv")
+    with pytest.raises(InputError, match=r"a\.mkv: nobody writes into this pipe"):
+        FrameReader(Source("video", str(tmp_path / "a.mkv")), go_on=go_on)
+    assert asked == pytest.approx([0.2, 0.4, 0.6])
+
+    film = make_video(tmp_path / "b.mkv", 15).read_bytes()
+    with open(os.open(tmp_path / "a.mkv", os.O_RDWR), "wb") as silent:
+        silent.write(film)
+        silent.flush()
+        asked.clear()
+        with FrameReader(Source("video", str(tmp_path / "a.mkv")), go_on=go_on) as reader:
+            assert len(list(reader)) == 15
+    assert asked[:3] == pytest.approx([0.2, 0.4, 0.6])
 
 
 @pytest.fixture

@@ -137,7 +137,9 @@ def _images_of(file: Path, root: Path, tail: str) -> Path:
         several = ", ".join(map(str, own[:3]))
         raise UsageError(f"image {str(first[0])!r} of {file} is in several folders: {several}; say which in a YAML")
     looked = ", ".join(str(folder) for folder in usual)
-    other = f"; {of_others[0]} has one, but is called as another split: is it meant, say so in a YAML" if of_others else ""
+    other = (
+        f"; {of_others[0]} has one, but is called as another split: is it meant, say so in a YAML" if of_others else ""
+    )
     raise UsageError(f"no image folder for {file}: its image {str(first[0])!r} is in none of {looked}{other}")
 
 

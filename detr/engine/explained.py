@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from detr.bands import Bands
 from detr.draw import file_safe, write_image
 from detr.engine.explaining import answering, explain
+from detr.engine.silence import spoken_of
 from detr.errors import InputError, counted
 from detr.explain import Explanation
 from detr.explain.drawing import contact_sheet, draw_together
@@ -120,8 +121,8 @@ def explain_sources(
 def _explained(
     detector: Detector, source: Source, settings: Settings, name: str, every: int, notes: list[str]
 ) -> Iterator[Explained]:
-    stride = 1 if source.kind == "image" else every
-    with FrameReader(source, stride=stride, channels=settings.input.channels) as reader:
+    stride, channels = 1 if source.kind == "image" else every, settings.input.channels
+    with FrameReader(source, stride=stride, channels=channels, go_on=spoken_of(source)) as reader:
         for frame in reader:
             result, found = explain(detector, frame, settings)
             yield Explained(name if frame.index is None else f"{name}_{frame.index}", frame, result.image, found)

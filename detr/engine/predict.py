@@ -16,6 +16,7 @@ from detr.engine.detector import Detector
 from detr.engine.results import Results
 from detr.engine.saving import Saver, Wanted
 from detr.engine.shares import Share, share_of
+from detr.engine.silence import spoken_of
 from detr.engine.tracking import Follower, Tracking, counts_json
 from detr.errors import InputError, counted, visible
 from detr.runtime.ahead import ahead
@@ -169,10 +170,11 @@ def _stream(
 
 def _prepared(sources: Iterable[Source], settings: Settings, stride: int) -> Iterator[_Begun | Prepared | _Ended]:
     """Everything that can be read, in order, ready for the network. Runs in the reading thread."""
+    channels = settings.input.channels
     for source in sources:
         notes: list[str] = []
         try:
-            with FrameReader(source, stride=stride, channels=settings.input.channels) as reader:
+            with FrameReader(source, stride=stride, channels=channels, go_on=spoken_of(source)) as reader:
                 notes = reader.notes
                 yield _Begun(source, reader.total)
                 for frame in reader:

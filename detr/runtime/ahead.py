@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 _END = object()
+_here = threading.local()
 
 
 class _Raised:
@@ -35,6 +36,7 @@ def ahead(items: Iterable[Item], *, depth: int) -> Generator[Item, None, None]:
 
     def work() -> None:
         last: Any = _END
+        _here.given_up = given_up
         try:
             for item in items:
                 hand_over(item)
@@ -58,10 +60,17 @@ def ahead(items: Iterable[Item], *, depth: int) -> Generator[Item, None, None]:
         worker.join(timeout=5)  # it may be stuck in a camera or a pipe that sends nothing; then it dies with us
 
 
+def is_wanted() -> bool:
+    """Whether somebody still takes what this thread makes. What may last for ever, such as reading a pipe, asks."""
+    given_up: threading.Event | None = getattr(_here, "given_up", None)
+    return given_up is None or not given_up.is_set()
+
+
 def _next(waiting: queue.Queue[Any]) -> Any:
-    """Short waits: a single long one would keep Ctrl-C waiting on Windows."""
-    while True:
+    """Short waits: a single long one would keep Ctrl-C waiting on Windows, and one thread after the other."""
+    while is_wanted():
         try:
-            return waiting.get(timeout=0.5)
+            return waiting.get(timeout=0.2)
         except queue.Empty:
             continue
+    return _END

@@ -28,6 +28,8 @@ from detr.bands import Bands, from_picture
 from detr.errors import InputError, TooLarge, counted
 from detr.image import RGB
 from detr.image_file import MOST_PIXELS, count_pictures, looks_like, read_image
+from detr.patience import Patience
+from detr.video.pipes import GoOn, NamedPipe, is_pipe, standard_input
 from detr.video.sources import IMAGE_SUFFIXES, Source, find_sources
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 PATIENCE = (15.0, 30.0)  # seconds a stream may take to open, and to send the next packet
 LARGEST_DOWNLOAD = 256 * 2**20  # bytes of one image
 USUAL_RATE = Fraction(25)  # for streams that don't say
+SILENCE = 10.0  # seconds after which a camera that sends nothing is spoken of
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,20 +79,30 @@ class FrameReader:
 
     InputError for what can't be opened and what holds no frame; TooLarge for a video whose frames have more than
     `most_pixels`, before one is decoded. Damaged packets are left out and counted: `notes` says, once the frames are
-    through, what was lost.
+    through, what was lost. `go_on` is asked while a pipe or a camera sends nothing; a pipe ends where it says no.
     """
 
-    def __init__(self, source: Source, *, stride: int = 1, channels: int = 3, most_pixels: int = MOST_PIXELS) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        stride: int = 1,
+        channels: int = 3,
+        most_pixels: int = MOST_PIXELS,
+        go_on: GoOn = lambda _: True,
+    ) -> None:
         if stride < 1:
             raise InputError(f"a stride of {stride}; expected 1 or more")
         if source.kind != "image" and channels not in (1, 3):
-            raise InputError(f"{_called(source)}: a video has 3 channels; the model takes {channels}")
+            raise InputError(f"{source.called}: a video has 3 channels; the model takes {channels}")
         self.source = source
         self.stride, self.channels, self.most_pixels = stride, channels, most_pixels
+        self._go_on = go_on
         self.notes: list[str] = []
         self.total: int | None = None  # frames to come, as far as the file knows
         self._image: Bands | None = None
         self._container: InputContainer | None = None
+        self._pipe: NamedPipe | None = None
         self._camera: VideoCapture | None = None
         if source.kind == "image":
             self.total = 1
@@ -100,12 +113,26 @@ class FrameReader:
         elif source.kind == "url" and (picture := _fetched_image(source.path, channels)) is not None:
             self._image, self.total = picture, 1
         else:
-            self._container = _open_container(source, most_pixels)
-            stream = _picture_stream(self._container, source)
-            self._require_size(stream)
-            stream.thread_type = "AUTO"
-            stream.codec_context.options = {"max_pixels": str(most_pixels)}
-            self.total = _expected(self._container, stream, stride)
+            try:
+                self._open_video()
+            except BaseException:
+                self.close()
+                raise
+
+    def _open_video(self) -> None:
+        place: Any = self.source.path
+        if self.source.kind == "pipe":
+            place = standard_input(sys.stdin.buffer, self._go_on)
+        elif self.source.kind == "video" and is_pipe(place):
+            place = self._pipe = NamedPipe(place, self._go_on)
+        elif self.source.kind == "video":
+            place = str(Path(place).absolute())  # an absolute path is never taken for a protocol or an option
+        self._container = _open_container(place, self.source, self.most_pixels)
+        stream = _picture_stream(self._container, self.source)
+        self._require_size(stream)
+        stream.thread_type = "AUTO"
+        stream.codec_context.options = {"max_pixels": str(self.most_pixels)}
+        self.total = _expected(self._container, stream, self.stride)
 
     def __enter__(self) -> FrameReader:
         return self
@@ -116,6 +143,8 @@ class FrameReader:
     def close(self) -> None:
         if self._container is not None:
             self._container.close()
+        if self._pipe is not None:
+            self._pipe.close()
         if self._camera is not None:
             self._camera.release()
 
@@ -149,7 +178,7 @@ class FrameReader:
             arrived = True
             yield Frame(image, self.source, index, index, 1 / rate, rate)
         if not arrived:
-            raise InputError(f"{_called(self.source)}: none of its {len(self.source.files)} pictures can be read")
+            raise InputError(f"{self.source.called}: none of its {len(self.source.files)} pictures can be read")
 
     def _video_frames(self, container: InputContainer) -> Iterator[Frame]:
         stream = _picture_stream(container, self.source)
@@ -165,12 +194,12 @@ class FrameReader:
             if index % self.stride == 0:
                 yield Frame(self._in_channels(_upright(picture)), self.source, index, pts, time_base, rate)
         if index < 0:
-            raise InputError(f"{_called(self.source)}: holds no frame that could be decoded")
+            raise InputError(f"{self.source.called}: holds no frame that could be decoded")
         if self.source.kind == "video" and index + 1 < stream.frames:
             self.notes.append(f"{index + 1} of the {stream.frames} frames it promises could be read")
 
     def _in_channels(self, image: RGB) -> Bands:
-        return image if self.channels == 3 else from_picture(Image.fromarray(image), 1, _called(self.source))
+        return image if self.channels == 3 else from_picture(Image.fromarray(image), 1, self.source.called)
 
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
         """Decoded pictures. A damaged packet is left out; where the container itself is damaged, we try on a while."""
@@ -199,7 +228,7 @@ class FrameReader:
                 continue
             except (av.FFmpegError, OSError) as problem:
                 if self.source.is_live:
-                    raise InputError(f"{_called(self.source)}: the stream broke off ({_reason(problem)})") from None
+                    raise InputError(f"{self.source.called}: the stream broke off ({_reason(problem)})") from None
                 self.notes.append(f"reading stopped early ({_reason(problem)})")
                 break
             for picture in pictures:
@@ -215,54 +244,60 @@ class FrameReader:
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > self.most_pixels:
             self.close()
-            raise TooLarge(
-                f"{_called(self.source)}: frames of {width} x {height}, more than {self.most_pixels:,} pixels"
-            )
+            raise TooLarge(f"{self.source.called}: frames of {width} x {height}, more than {self.most_pixels:,} pixels")
 
     def _camera_frames(self, camera: VideoCapture) -> Iterator[Frame]:
         from detr.opencv import cv2
 
         rate = Fraction(camera.get(cv2.CAP_PROP_FPS) or 0).limit_denominator(1001) or USUAL_RATE
         start = time.monotonic()
-        index = 0
-        while True:
-            arrived, picture = camera.read()
-            if not arrived:
-                if index == 0:
-                    raise InputError(f"{_called(self.source)}: opened, but it sends no picture")
-                return
+        for index, picture in enumerate(self._camera_pictures(camera)):
             if index % self.stride == 0:
                 milliseconds = round(1000 * (time.monotonic() - start))
                 upright = np.ascontiguousarray(picture[:, :, ::-1], dtype=np.uint8)
                 yield Frame(self._in_channels(upright), self.source, index, milliseconds, Fraction(1, 1000), rate)
-            index += 1
+
+    def _camera_pictures(self, camera: VideoCapture) -> Iterator[Any]:
+        """As OpenCV has them. Nothing but its own limit, which some cameras lack, ends the waiting for one."""
+
+        def tell(seconds: float) -> None:
+            self._go_on(seconds)
+
+        count = 0
+        silence = Patience(longest=0, first=SILENCE, tell=tell, give_up=lambda: None)
+        with silence:
+            while True:
+                with silence.waiting():
+                    arrived, picture = camera.read()
+                if not arrived:
+                    break
+                count += 1
+                yield picture
+        if not count:
+            raise InputError(f"{self.source.called}: opened, but it sends no picture")
+        self.notes.append("it stopped sending pictures")
 
 
-def _open_container(source: Source, most_pixels: int) -> InputContainer:
+def _open_container(place: Any, source: Source, most_pixels: int) -> InputContainer:
     """A local file may refer to local files only, and what comes from outside may refer to outside only."""
     remote = "http,https,tcp,tls,udp,rtp,rtsp,rtmp,rtmps,srt,crypto"
     allowed = {"video": "file,crypto", "pipe": "pipe", "url": remote}[source.kind]
     # The first frames are decoded to learn what is in there, so the limit holds for that as well.
     options = {"protocol_whitelist": allowed, "rtsp_transport": "tcp", "max_pixels": str(most_pixels)}
-    place: Any = source.path
-    if source.kind == "pipe":
-        place = sys.stdin.buffer
-    elif source.kind == "video":
-        place = str(Path(source.path).absolute())  # an absolute path is never taken for a protocol or an option
     try:
         return av.open(place, options=options, timeout=PATIENCE if source.kind == "url" else None)
     except (av.FFmpegError, OSError, ValueError) as problem:
-        raise InputError(f"{_called(source)}: cannot be opened as video ({_why_not_opened(source, problem)})") from None
+        raise InputError(f"{source.called}: cannot be opened as video ({_why_not_opened(source, problem)})") from None
 
 
 def _why_not_opened(source: Source, problem: Exception) -> str:
     unknown = isinstance(problem, (av.error.InvalidDataError, av.error.EOFError))
-    if source.kind == "video" and unknown:
+    if source.kind == "video" and unknown and not is_pipe(source.path):
         with Path(source.path).open("rb") as file:
             head = file.read(512)
         known = looks_like(head)
         return "its index is missing: cut short, or still being written" if "MP4" in known else known
-    if source.kind == "pipe" and unknown:
+    if unknown and source.kind in ("pipe", "video"):
         return "nothing, or an unknown format; an MP4 must have its index in front (-movflags +faststart)"
     return _reason(problem)
 
@@ -274,10 +309,9 @@ def _picture_stream(container: InputContainer, source: Source) -> VideoStream:
         if stream.codec_context is not None:
             return stream
     kinds = sorted({stream.type for stream in container.streams})
-    container.close()
     if moving:  # an SVG is one
-        raise InputError(f"{_called(source)}: is of a kind that is not decoded here; save it as JPEG, PNG or MP4")
-    raise InputError(f"{_called(source)}: holds no video" + (f", only {', '.join(kinds)}" if kinds else ""))
+        raise InputError(f"{source.called}: is of a kind that is not decoded here; save it as JPEG, PNG or MP4")
+    raise InputError(f"{source.called}: holds no video" + (f", only {', '.join(kinds)}" if kinds else ""))
 
 
 def _rate(stream: VideoStream) -> Fraction:
@@ -307,7 +341,7 @@ def _open_camera(source: Source) -> VideoCapture:
         camera = cv2.VideoCapture(int(source.path))
     if not camera.isOpened():
         camera.release()
-        raise InputError(f"{_called(source)}: not found, or in use by another program")
+        raise InputError(f"{source.called}: not found, or in use by another program")
     return camera
 
 
@@ -345,10 +379,6 @@ def _fetched_image(url: str, channels: int) -> Bands | None:
     if len(data) > LARGEST_DOWNLOAD:
         raise InputError(f"{url}: more than {LARGEST_DOWNLOAD >> 20} MiB for one image")
     return read_image(io.BytesIO(data), name=url, channels=channels)
-
-
-def _called(source: Source) -> str:
-    return {"camera": f"camera {source.path}", "pipe": "standard input"}.get(source.kind, source.path)
 
 
 def _reason(problem: Exception) -> str:

@@ -56,6 +56,11 @@ class Source:
         return Path(self.path).stem or "source"
 
     @property
+    def called(self) -> str:
+        """In messages."""
+        return {"camera": f"camera {self.path}", "pipe": "standard input"}.get(self.kind, self.path)
+
+    @property
     def is_live(self) -> bool:
         """It comes when it comes, and cannot be opened twice."""
         return self.kind in ("camera", "url", "pipe")

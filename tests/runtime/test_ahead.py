@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from detr.runtime.ahead import ahead
+from detr.runtime.ahead import ahead, is_wanted
 
 
 def test_items_come_in_order():
@@ -78,3 +78,19 @@ def test_giving_up_stops_the_thread_and_closes_its_generator():
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert closed == ["detr-ahead"] and threading.active_count() == before
+
+
+def test_a_thread_that_waits_hears_that_nobody_takes_from_it_any_more():
+    """Through another one that takes from it, as well: the reader of a pipe is behind the network's thread."""
+    left = threading.Event()
+
+    def pipe():
+        yield 1
+        while is_wanted():
+            time.sleep(0.01)
+        left.set()
+
+    taken = ahead(ahead(pipe(), depth=1), depth=1)
+    assert next(taken) == 1 and is_wanted()
+    taken.close()
+    assert left.is_set()
