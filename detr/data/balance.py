@@ -20,7 +20,7 @@ def repeat_factors(annotations: Annotations, threshold: float) -> NDArray[np.flo
     there = np.zeros((count, len(annotations.classes)), dtype=bool)
     there[annotations.image_indices[known], annotations.labels[known]] = True
     shares = there.sum(0) / max(1, count)
-    of_class = np.sqrt(threshold / np.where(shares > 0, shares, threshold)).clip(min=1.0)
+    of_class = np.sqrt(threshold / np.where(shares > 0, shares, threshold))
     return np.where(there, of_class, 1.0).max(1, initial=1.0)
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -216,3 +217,31 @@ def test_a_crop_keeps_the_drawn_overlap_with_some_box():
         inner = (min(right, 80) - max(left, 30)) * (min(bottom, 70) - max(top, 20))
         assert inner / (50 * 50 + found["width"] * found["height"] - inner) >= 0.7
         assert found["is_within_crop_area"].tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("setting", "least", "most"),
+    [
+        *((share, 0, 1) for share in ("distort", "zoom_out", "iou_crop", "flip")),
+        *((f"{room}.probability", 0, 1) for room in ("mosaic", "mixup", "copy_blend")),
+        *((epoch, 0, None) for epoch in ("start_epoch", "flat_epoch", "stop_epoch")),
+        ("zoom_fill", 0, 255),
+        ("min_size", 0, None),
+        ("mosaic.size", 0.001, 1),
+        ("mosaic.rotation", 0, 180),
+        ("mosaic.translation", 0, 1),
+        ("copy_blend.objects", 1, None),
+        ("copy_blend.min_area", 0, None),
+    ],
+)
+def test_a_setting_reaches_its_bounds_and_no_further(setting, least, most):
+    def set_to(value):
+        room, _, name = setting.rpartition(".")
+        config = AugmentConfig(**({room: {name: value}} if room else {name: value}))
+        return getattr(getattr(config, room) if room else config, name)
+
+    for bound, beyond in ((least, least - 1), (most, None if most is None else most + 1)):
+        if bound is not None:
+            assert set_to(bound) == bound
+            with pytest.raises(ValidationError, match=setting):
+                set_to(beyond)
