@@ -76,11 +76,25 @@ def test_inputs_as_old_files_have_them_are_stretched():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"short": 800, "long": 799}, {"mean": (0, 0, 0)}, {"std": (1, 1, 1)}, {"mean": (0, 0, 0), "std": (1, 1, 0)}],
+    [
+        {"short": 800, "long": 799},
+        {"mean": (0, 0, 0)},
+        {"std": (1, 1, 1)},
+        {"mean": (0, 0, 0), "std": (1, 1, 0)},
+        {"mean": (0, 0), "std": (1, 1, 1)},
+        {"mean": (0, 0, 0), "std": (1, 1)},
+        *({side: pixels} for side in ("height", "width", "short", "long") for pixels in (0, 8193)),
+        *({"channels": channels} for channels in (0, 65)),
+    ],
 )
 def test_inputs_that_cannot_be_are_refused(settings):
     with pytest.raises(ValidationError):
         InputConfig(**settings)
+
+
+def test_inputs_reach_their_bounds():
+    assert InputConfig(height=1, width=8192, channels=64).frame == (1, 8192)
+    assert InputConfig(resize="short side", short=1, long=1).size_of(5, 5) == (1, 1)
 
 
 def test_models_that_know_no_padding_refuse_to_keep_the_aspect():

@@ -1,6 +1,7 @@
 import json
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,27 @@ def test_results_are_counted_indexed_and_iterated():
     assert len(results[5:]) == 0
 
 
+def test_a_part_keeps_what_belongs_to_its_boxes():
+    results = replace(made(tracks=[7, 9]), as_found=torch.tensor([[10.0, 20, 50, 40], [-9, -9, 120, 60]]))
+    for part in (results[1], results[-1:], results[torch.tensor([False, True])], list(results)[1]):
+        assert part.as_found.tolist() == [[-9, -9, 120, 60]] and part.boxes.id.tolist() == [9]
+        assert part.image is results.image and part.names == results.names
+
+
+def test_results_move_as_their_boxes_do():
+    results = made()
+    assert results.to(torch.float64).boxes.data.dtype == torch.float64
+    assert isinstance(results.numpy().boxes.data, np.ndarray) and isinstance(results.cpu().boxes.data, torch.Tensor)
+    assert results.numpy().image is results.image
+
+
+def test_the_picture_is_shown_in_its_colours(monkeypatch):
+    shown = []
+    monkeypatch.setattr(Image.Image, "show", lambda picture, title: shown.append((np.array(picture)[45, 30], title)))
+    made().show()
+    assert [(pixel.tolist(), title) for pixel, title in shown] == [([200, 0, 0], "some/street.jpg")]
+
+
 def test_nothing_found_is_an_answer_too(tmp_path):
     results = empty()
     assert len(results) == 0 and results.boxes.xyxy.shape == (0, 4) and results.boxes.xywhn.shape == (0, 4)
@@ -112,6 +134,9 @@ def test_a_summary_is_plain_and_goes_through_json():
         "track_id": 7,
     }
     assert json.loads(made(tracks=[7, 9]).to_json()) == rows
+    third = made(boxes=((1 / 3, 0, 1, 1),), labels=(0,), scores=(2 / 3,))
+    assert third.summary()[0]["confidence"] == 0.66667 and third.summary(decimals=2)[0]["box"]["x1"] == 0.33
+    assert json.loads(third.to_json(True, 4))[0]["box"]["x1"] == 0.0033 and "0.67,0.33," in third.to_csv(decimals=2)
     assert made().summary(normalize=True)[0]["box"] == {"x1": 0.1, "y1": 0.4, "x2": 0.5, "y2": 0.8}
 
 
@@ -186,7 +211,7 @@ def test_crops_lie_in_a_folder_for_each_class(tmp_path):
 
 
 def test_counts_are_said_in_words():
-    assert made(boxes=((0, 0, 1, 1),) * 3, labels=(0, 1, 0), scores=(0.9, 0.8, 0.7)).verbose() == "2 cats, 1 dog"
+    assert made(boxes=((0, 0, 1, 1),) * 3, labels=(1, 0, 0), scores=(0.9, 0.8, 0.7)).verbose() == "2 cats, 1 dog"
 
 
 def test_boxes_move_between_kinds():
