@@ -81,6 +81,26 @@ def test_the_content_of_no_class_is_zero_and_the_mask_covers_all_queries():
     assert (content[1, 1] == 0).all() and noised.labels[1, 1] == 10
 
 
+@pytest.mark.parametrize("filled", [False, True])
+def test_filled_places_have_no_content_whatever_the_embedding_of_no_class_is(filled):
+    denoising = module(num_denoising=1, filled=filled)
+    torch.nn.init.constant_(denoising.class_embedding.weight, 7.0)  # as in official files
+    content, *_, noised = denoising([target(2), target(1)], num_matching=3)
+    empty = noised.labels == 10
+    assert (content[empty] == (0 if filled else 7)).all() and (content[~empty] == 7).all()
+
+
+def test_less_box_noise_moves_corners_less():
+    some = [Target(torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.2, 0.1]]))]
+    noised = module(num_denoising=200, box_noise=0.4).noise(some)
+    boxes = noised.boxes[0].sigmoid().view(200, 2, 4)
+    moved = cxcywh_to_xyxy(boxes) - cxcywh_to_xyxy(some[0].boxes)
+    sides = moved.abs() / torch.tensor([0.2, 0.1, 0.2, 0.1])
+    assert 0.19 < sides[:, 0].max() <= 0.2 + 1e-4  # 0.4 of half a side; negative copies from there to 0.4 of a side
+    assert sides[:, 1].min() >= 0.2 - 1e-4 and 0.39 < sides[:, 1].max() <= 0.4 + 1e-4
+    assert (moved[:, 0] > 0).any() and (moved[:, 0] < 0).any()
+
+
 def test_boxes_that_turned_inside_out_have_no_size_or_are_turned_back():
     some = [Target(torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.2, 0.2]]))]
     torch.manual_seed(0)

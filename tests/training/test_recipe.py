@@ -41,6 +41,11 @@ def test_words_change_single_settings():
         ("train.optimizer.lr=-1", "train.optimizer.lr"),
         ("train.optimizer.lr=.nan", "train.optimizer.lr"),
         ("train.amp=half", "train.amp"),
+        ("train.average.decay=1", r"train\.average\.decay.*less than 1"),
+        ("train.average.decay=-0.1", r"train\.average\.decay"),
+        ("train.average.warmup=-1", r"train\.average\.warmup"),
+        ("train.optimizer.betas=[0.9, 1]", r"train\.optimizer\.betas\.1.*less than 1"),
+        ("train.schedule.milestones=[-1]", r"train\.schedule\.milestones"),
         ("training.epochs=3", "did you mean 'train'"),
     ],
 )

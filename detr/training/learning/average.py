@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from detr.config import Config
@@ -19,8 +20,8 @@ _Place = tuple[dict[str, Any], str]
 
 
 class AverageConfig(Config):
-    decay: float = 0.9999
-    warmup: int = 2000  # updates until the decay has risen to 63 % of its value
+    decay: float = Field(default=0.9999, ge=0, lt=1)
+    warmup: int = Field(default=2000, ge=0)  # updates until the decay has risen to 63 % of its value
 
 
 def decay_after(updates: int, config: AverageConfig) -> float:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -36,6 +36,7 @@ Role = Literal[
     "rest",
 ]
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerConfig(Config):
@@ -55,7 +56,7 @@ class OptimizerConfig(Config):
     to the stem; the last at the rate of its role (Clark et al. 2020, ELECTRA; for detection Li et al. 2022, ViTDet)."""
     slow_backbone_norms: bool = True  # the backbone's norms learn at its rate, not at that of the rest
     weight_decay: float = Field(default=1e-4, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     decay_norms: bool = False  # all of them
     decay_backbone_norms: bool = False
     decay_projection_norms: bool = False  # RT-DETR v1 decays the norms of its input and memory projections
@@ -71,7 +72,7 @@ class ScheduleConfig(Config):
     warmup: int = Field(default=0, ge=0)  # steps
     warmup_share: float | None = Field(default=None, gt=0, le=1)  # at most, of all steps: see `detr.training.fitting`
     rise: Literal["linear", "quadratic"] = "linear"  # of the warm-up
-    milestones: tuple[int, ...] = ()  # multistep: the epochs at which the rate is multiplied by gamma
+    milestones: tuple[NonNegativeInt, ...] = ()  # multistep: the epochs at which the rate is multiplied by gamma
     gamma: float = Field(default=0.1, gt=0, le=1)
     flat: float = Field(default=0.5, ge=0, lt=1)  # flat-cosine: the part of the steps before the descent
     end: float = Field(default=0.0, ge=0, lt=1)  # cosine, flat-cosine: the part of the steps after it
