@@ -51,6 +51,9 @@ def test_only_the_classes_asked_for_are_given(ask, detector, picture):
         ("/predict", {"content": b"\x89PNG\r\n\x1a\n" + b"\0" * 40}, 415, "looks like a damaged PNG"),
         ("/predict", {"json": {"image": "no base64!"}}, 400, "base64"),
         ("/predict", {"json": [1]}, 400, "image"),
+        ("/predict", {"json": {"image": 3}}, 400, 'no text under "image"'),
+        ("/predict", {"files": {"any": ("empty.png", b"")}}, 400, "no picture in the request"),
+        ("/predict", {"files": [("a", ("a.png", b"x")), ("b", ("b.png", b"x"))]}, 400, "files"),
         ("/predict", {"content": b"{", "headers": {"content-type": "application/json"}}, 400, "image"),
         ("/predict", {"content": b"--y", "headers": {"content-type": FORM}}, 400, ""),
         ("/predict", {"data": {"a": "b"}, "files": {}}, 415, "not an image"),
@@ -101,6 +104,18 @@ def test_a_long_body_is_refused_whether_or_not_it_says_so(ask):
             yield b"x" * 300
 
     assert ask("/predict", content=pieces(), options=options).status_code == 413
+
+
+def test_a_body_may_have_as_many_bytes_as_its_limit(ask):
+    response = ask("/predict", content=b"x" * 1000, options={"limits": Limits(body=1000)})
+    assert response.status_code == 415 and "not an image" in response.json()["error"]
+
+
+def test_videos_have_a_limit_of_their_own(ask):
+    options = {"limits": Limits(body=10, bodies=10, video_body=1000)}
+    assert ask("/predict/video", content=b"x" * 1000, options=options).status_code == 422  # let in, and no video
+    response = ask("/predict/video", content=b"x" * 1001, options=options)
+    assert response.status_code == 413 and response.json() == {"error": "a body of more than 1,000 bytes"}
 
 
 def test_bytes_that_find_no_room_get_503_and_the_room_is_free_again(ask, detector, picture):
