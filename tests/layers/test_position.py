@@ -119,3 +119,12 @@ def test_a_box_becomes_the_waves_of_its_numbers():
     first, second = 0.25 * 2 * math.pi, 0.5 * 2 * math.pi
     expected = [f(x / period) for x in (first, second) for period in (1, 100) for f in (math.sin, math.cos)]
     torch.testing.assert_close(waves, torch.tensor([expected]))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=6))
+def test_nothing_is_said_of_valid_anchors_exactly_where_all_are(sizes):
+    shapes = tuple(sizes)
+    _, valid = anchors(shapes, like=torch.empty(0))
+    whole, _ = anchors(shapes, like=torch.empty(0), padding=torch.zeros(1, sum(h * w for h, w in shapes)).bool())
+    assert (valid is None) == whole.isfinite().all().item()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from detr.models.postprocess import select
+from detr.models.postprocess import Scoring, select
 from detr.records import Output, Predictions
 
 
@@ -46,3 +46,32 @@ def test_only_the_chosen_classes_compete():
     assert found.labels.tolist() == [1] and found.scores.item() == pytest.approx(0.7)
     assert len(select(ONE, [(100, 200)], classes=[1])[0]) == 2
     assert len(select(ONE, [(100, 200)], classes=[])[0]) == 0
+
+
+def test_a_score_that_is_the_threshold_is_kept():
+    (found,) = select(ONE, [(100, 200)])
+    (kept,) = select(ONE, [(100, 200)], conf=found.scores[1].item())
+    assert kept.labels.tolist() == [0, 1]
+
+
+def test_an_exclusive_query_says_its_best_class_and_never_that_there_is_no_object():
+    logits = torch.tensor([[[0.2, 0.5, 0.3], [0.1, 0.2, 0.7]], [[0.6, 0.3, 0.1], [0.3, 0.3, 0.4]]]).log()
+    two = Output((Predictions(logits, torch.rand(2, 2, 4)),))
+    first, second = select(two, [(10, 10)] * 2, scoring=Scoring(exclusive=True))
+    torch.testing.assert_close(first.scores, torch.tensor([0.5, 0.2]))
+    torch.testing.assert_close(second.scores, torch.tensor([0.6, 0.3]))
+    assert first.labels.tolist() == [1, 1] and second.labels[0] == 0
+    (only, _) = select(two, [(10, 10)] * 2, scoring=Scoring(exclusive=True), classes=[0])
+    assert len(only) == 0  # both queries of the first image say class 1
+
+
+def test_slots_say_which_logit_belongs_to_which_class():
+    slotted = output([[[0.9, 0.2, 0.4, 0.7]]], [[0.5, 0.5, 0.2, 0.4]])
+    (found,) = select(slotted, [(10, 10)], scoring=Scoring(slots=(3, 1)))
+    torch.testing.assert_close(found.scores, torch.tensor([0.7, 0.2]))
+    assert found.labels.tolist() == [0, 1]
+
+
+def test_unless_asked_otherwise_there_are_300_at_most():
+    many = Output((Predictions(torch.randn(1, 20, 80), torch.rand(1, 20, 4)),))
+    assert len(select(many, [(10, 10)])[0]) == 300
