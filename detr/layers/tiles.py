@@ -92,10 +92,10 @@ def _(products: Tensor, bias: Tensor) -> Tensor:
     return _maps(products.new_empty(images, STEP * rows, STEP * columns, len(bias)))
 
 
-def _run(form: Callable[..., Tensor], map: Tensor, *others: Tensor) -> Tensor:
+def _run(form: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
     """What `form` answers, compiled for maps of this size."""
-    map = map.contiguous(memory_format=torch.channels_last)
-    return _compiled(form, map.shape, *(other.shape for other in others))(map, *others)
+    x = x.contiguous(memory_format=torch.channels_last)
+    return _compiled(form, x.shape, *(other.shape for other in others))(x, *others)
 
 
 @cache
