@@ -243,6 +243,8 @@ _SIGNS = (
     (b"\x89PNG", "a damaged PNG"),
     (b"\xff\xd8", "a damaged JPEG"),
     (b"GIF8", "a damaged GIF"),
+    (b"II*\0", "a TIFF of several bands, which need a model with as many model.input.channels, or a damaged one"),
+    (b"MM\0*", "a TIFF of several bands, which need a model with as many model.input.channels, or a damaged one"),
     (b"%PDF", "a PDF"),
     (b"PK\x03\x04", "a zip archive"),
     (b"8BPS", "a Photoshop file"),

@@ -100,6 +100,15 @@ def test_cut_files_and_those_that_claim_too_much_are_refused(tmp_path):
         read_image(tmp_path / "a.tif", channels=5)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_model_for_colours_says_what_a_tiff_of_many_bands_is(tmp_path, monkeypatch, order):
+    bands = noise(4, 4, 5)
+    tifffile.imwrite(tmp_path / "a.tif", bands, photometric="minisblack", planarconfig="contig", byteorder=order)
+    monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
+    with pytest.raises(InputError, match=r"a\.tif: .*looks like a TIFF of several bands.*model\.input\.channels"):
+        read_image(tmp_path / "a.tif")
+
+
 def test_without_tifffile_the_line_to_type_is_said(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "a.tif", noise(4, 4, 5), photometric="minisblack", planarconfig="contig")
     monkeypatch.setitem(__import__("sys").modules, "tifffile", None)

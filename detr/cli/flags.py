@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from detr.cli.plain import sides, threshold
+from detr.errors import counted
 from detr.files import run_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -47,7 +49,10 @@ split = together(
 )
 images = click.option("--images", type=click.Path(path_type=Path), help="Image folder of a single annotation file.")
 workers = click.option(
-    "--workers", type=click.IntRange(0, 1000), help="Loader processes.  [default: the cores, at most 8]"
+    "--workers",
+    type=click.IntRange(0, 1000),
+    callback=lambda context, option, value: _workers(value),
+    help="Loader processes.  [default: the cores, at most 8]",
 )
 imgsz = click.option(
     "--imgsz",
@@ -108,3 +113,11 @@ def asked(
         "imgsz": None if imgsz is None else sides(imgsz),
         "half": half,
     }
+
+
+def _workers(number: int | None) -> int | None:
+    """As asked, and a word where that is more than helps."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if number is not None and number > 2 * cores:
+        click.echo(f"warning: --workers {number}: {counted(cores, 'core')} here; more processes only wait", err=True)
+    return number

@@ -50,7 +50,7 @@ def kept(place: str, sets: Sequence[Annotations], *, channels: int = 3) -> list[
         raise UsageError("cache 'ram' needs the sizes of the images, which the annotations don't say; use 'disk'")
     if needed > free - _SPARED:
         raise UsageError(
-            f"cache {place!r}: the images take {needed / 1e9:.1f} GB decoded, and {free / 1e9:.1f} GB are free, of "
+            f"cache {place!r}: the images take {_in_words(needed)} decoded, and {_in_words(free)} are free, of "
             "which 1 GB is left alone"
         )
     return [InMemory(each, channels) if place == "ram" else OnDisk(folder) for each in sets]
@@ -99,6 +99,10 @@ class OnDisk:
         with written_aside(file) as aside, aside.open("wb") as stream:
             np.save(stream, pixels)
         return pixels
+
+
+def _in_words(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _free_memory() -> int:

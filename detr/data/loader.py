@@ -216,6 +216,9 @@ class _Batches(DataLoader[Batch]):
             generator=torch.Generator().manual_seed(0),
         )
 
+    def check_worker_number_rationality(self) -> None:
+        """Nothing: PyTorch would advise against many processes for each loader; the command line does so once."""
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         standstill = Standstill(self.images, self.whereabouts, self.longest_wait, self.setting)
         with standstill.starting():

@@ -60,7 +60,7 @@ def require_format(name: str, *, int8: bool = False) -> None:
     if name == "tensorrt":
         place_here()
     for each in (*PACKAGES[name], *(["nncf"] if int8 else [])):
-        package(each)
+        package(each, f"--int8 for {name}" if each == "nncf" else f"the format {name}")
 
 
 def require_backend(name: str, *, int8: bool = False) -> None:

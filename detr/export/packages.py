@@ -22,24 +22,24 @@ _SAYS_NOTHING = {"nncf": ("NNCF_CI", "1")}
 """What keeps a package from telling its makers that it is used: NNCF does by default, by way of Google Analytics."""
 
 
-def package(name: str) -> Any:
-    """The module; UsageError with the line to type where it isn't installed."""
+def package(name: str, what: str = "this") -> Any:
+    """The module; UsageError with the line to type where it isn't installed. `what` needs it."""
     if name == "tensorrt":
-        _require_tensorrt()
+        _require_tensorrt(what)
     else:
-        require("export", "this", *NEEDED[name])
+        require("export", what, *NEEDED[name])
     if name in _SAYS_NOTHING:
         os.environ.setdefault(*_SAYS_NOTHING[name])
     return importlib.import_module(name)
 
 
-def _require_tensorrt() -> None:
+def _require_tensorrt(what: str) -> None:
     """Of TensorRT there is one for each CUDA, which should be PyTorch's; so it is in no extra."""
     if not is_installed("tensorrt"):
         import torch
 
         cuda = (torch.version.cuda or "12").split(".")[0]
-        raise UsageError(f"this needs {not_installed('tensorrt')}; type: pip install tensorrt-cu{cuda}")
+        raise UsageError(f"{what} needs {not_installed('tensorrt')}; type: pip install tensorrt-cu{cuda}")
 
 
 def version(name: str) -> str:

@@ -33,7 +33,7 @@ from detr.training.run import Run, Say, say_nothing
 from detr.training.saved import checkpoint
 from detr.training.saved.checkpoint import BEST, LAST
 from detr.training.saved.circumstances import circumstances, require_unchanged
-from detr.training.saved.generations import newest
+from detr.training.saved.generations import newest, with_the_way_on
 from detr.training.saved.occupied import occupied
 from detr.training.saved.pace import Pace
 from detr.training.second_stage import after_evaluation, begin_second_stage
@@ -218,8 +218,9 @@ def _save_epoch(run: Run, published: DetectionNetwork, metrics: dict[str, float]
     counters = run.counters
     if run.team.leads:
         is_best = counters.best is None or (bool(metrics) and counters.best_epoch == counters.epoch)
-        for name in [LAST] + [BEST] * is_best:
-            checkpoint.save_weights(run.out / name, published, run.recipe, epoch=counters.epoch, metrics=metrics)
+        with with_the_way_on(run.out):
+            for name in [LAST] + [BEST] * is_best:
+                checkpoint.save_weights(run.out / name, published, run.recipe, epoch=counters.epoch, metrics=metrics)
         assert run.journal is not None
         if plots.available():
             plots.draw_results(run.journal.epochs, run.out / "results.png")

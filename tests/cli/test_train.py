@@ -95,6 +95,12 @@ def test_annotations_edited_between_are_refused_in_one_line(small, data, tmp_pat
         detr_train("--resume", str(tmp_path / "train" / "one"), "--epochs", "2", "--workers", "0")
 
 
+def test_more_loader_processes_than_help_are_said_once(detr_program):
+    code, _, err = detr_program("train", "--workers", 1000)
+    assert code == 2 and err.count("warning: --workers 1000: ") == 1 and "more processes only wait" in err
+    assert "warning" not in detr_program("train", "--workers", 1)[2]
+
+
 def test_options_become_settings_of_the_recipe(small):
     from detr.cli.train import _as_words, _recipe
 

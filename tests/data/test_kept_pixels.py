@@ -95,7 +95,7 @@ def test_processes_of_a_loader_share_what_they_keep(dataset, workers):
 @pytest.mark.parametrize("place", ["ram", "disk"])
 def test_a_set_too_large_is_refused_before_it_is_begun(place, dataset, monkeypatch):
     monkeypatch.setattr(kept_pixels, "_SPARED", 1 << 60)
-    with pytest.raises(UsageError, match=f"cache '{place}': the images take 0.0 GB decoded"):
+    with pytest.raises(UsageError, match=rf"cache '{place}': the images take 0\.\d MB decoded, and [\d.]+ [GM]B"):
         kept(place, [dataset.annotations])
 
 

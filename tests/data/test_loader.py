@@ -134,6 +134,10 @@ def test_a_batch_larger_than_the_data_set_is_the_whole_data_set(dataset):
     assert [sorted(step) for step in ids(loader(dataset, batch_size=64))] == [list(range(100, 109))]
 
 
+def test_many_processes_are_no_reason_for_pytorch_to_warn(dataset):
+    assert val_loader(dataset, input=SMALL, batch_size=2, workers=99).num_workers == 99
+
+
 def test_one_image_is_enough(tmp_path):
     batches = list(loader(data_set(tmp_path, count=1, empty=()), batch_size=4))
     assert len(batches) == 1 and len(batches[0].targets) == 1

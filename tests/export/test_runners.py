@@ -15,6 +15,7 @@ from detr.errors import InputError, UsageError
 from detr.export import Form, OpenVINORunner, form_for, open_runner, opening, runner_for, verify, write
 from detr.export.about import about_from, about_of
 from detr.export.divergence import trace
+from detr.export.formats import require_format
 from detr.models import build_model, load_model
 from detr.models.inspection import digest_of
 from detr.runtime.runner import TorchRunner
@@ -172,6 +173,17 @@ def test_what_a_file_says_of_itself_is_looked_at(exported, said, message):
     tree = json.loads(about_of(exported("rtdetr")[0]).to_json()) | said
     with pytest.raises(InputError, match=f"model.onnx.*{message}"):
         about_from(json.dumps(tree), Path("model.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("name", "int8", "what"),
+    [("onnx", False, "the format onnx"), ("openvino", False, "the format openvino"), ("onnx", True, "--int8 for onnx")],
+)
+def test_what_needs_a_package_that_lacks_is_named(monkeypatch, name, int8, what):
+    lacking = "nncf" if int8 else name
+    monkeypatch.setattr("detr.extras.is_installed", lambda package: package != lacking)
+    with pytest.raises(UsageError, match=rf"^{what} needs {lacking}, which is not installed; type: pip install"):
+        require_format(name, int8=int8)
 
 
 def test_an_unknown_backend_gets_the_nearest(exported, tmp_path):

@@ -127,6 +127,16 @@ def test_a_disk_that_fills_up_ends_the_training_in_one_line_and_loses_nothing(
     assert (tmp_path / RESUME).read_bytes() == (whole / RESUME).read_bytes()
 
 
+def test_weights_that_find_no_room_say_how_to_go_on(recipe_with, small_sets, tmp_path, monkeypatch):
+    def save_weights(path, *_, **__):
+        raise InputError(f"cannot write {path.name}: the disk is full")
+
+    monkeypatch.setattr("detr.training.saved.checkpoint.save_weights", save_weights)
+    way = f"the state saved before is whole: when that is mended, detr train --resume {tmp_path}"
+    with pytest.raises(InputError, match=f"^cannot write last.safetensors: the disk is full; {way}$"):
+        run(recipe_with(), small_sets, tmp_path)
+
+
 def test_a_loader_process_that_is_killed_loses_nothing(recipe_with, small_sets, tmp_path, whole, monkeypatch):
     with monkeypatch.context() as patched:
         during_step(patched, 2, lambda: os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from detr.errors import InputError, UsageError
@@ -19,20 +20,27 @@ def put_down(folder: Path, write: Callable[[Path], None]) -> None:
     InputError if it can't be written, or reads back as something else.
     """
     coming = folder / NEXT
-    try:
+    with with_the_way_on(folder):
         write(coming)
         _flush(coming)
         read_state(coming)
+    if (folder / RESUME).is_file():
+        os.replace(folder / RESUME, folder / PREVIOUS)
+    os.replace(coming, folder / RESUME)
+    _flush(folder)
+
+
+@contextmanager
+def with_the_way_on(folder: Path) -> Iterator[None]:
+    """An InputError of this block says how to go on, where a state lies in the folder."""
+    try:
+        yield
     except InputError as problem:
         if not (folder / RESUME).is_file():
             raise
         raise InputError(
             f"{problem}; the state saved before is whole: when that is mended, detr train --resume {folder}"
         ) from None
-    if (folder / RESUME).is_file():
-        os.replace(folder / RESUME, folder / PREVIOUS)
-    os.replace(coming, folder / RESUME)
-    _flush(folder)
 
 
 def newest(folder: Path, say: Callable[[str], None]) -> Resumed:
