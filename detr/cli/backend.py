@@ -46,17 +46,16 @@ def exported_runner(
     _require_sense(weights, given, backend, int8, calibrate)
     if backend == "torch" and not given:
         return None
-    if given:
-        require_device(weights, device)
-    elif device not in ("auto", "cpu"):
-        raise UsageError(f"--device {device}: ONNX Runtime and OpenVINO run on the CPU here; leave it out")
     if compile:
         raise UsageError("--compile is PyTorch's; leave it out where something else runs the network")
     if given:
+        require_device(weights, device)
         fixed = {"--layers": layers, "--queries": queries, "--model": model}
         for flag in (flag for flag, value in fixed.items() if value is not None):
             raise UsageError(f"{flag}: {weights} was exported with its own; export it again to change them")
         return open_runner(weights, half=half)
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"--device {device}: ONNX Runtime and OpenVINO run on the CPU here; leave it out")
 
     from detr.export.proven import calibration_of
     from detr.models import load_model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -38,10 +38,8 @@ def command(
     fix: Path | None,
     copy: bool,
     no_page: bool,
-    name: str | None,
-    project: str,
-    overwrite: bool,
     as_json: bool,
+    **run: Any,
 ) -> None:
     """Examine DATA before training on it; without DATA, this machine.
 
@@ -66,8 +64,7 @@ def command(
     plan = _plan(model, imgsz)
     report = examine(data, plan, images=images, progress=progress)
     changes = None if fix is None else _fixed(report, fix, copy=copy)
-    folder = None if no_page else new_run("doctor", name, project=project, overwrite=overwrite)
-    page = None if folder is None else _page(folder, data, report, plan)
+    page = None if no_page else _page(new_run("doctor", **run), data, report, plan)
     if as_json:
         print_json({**report.to_json(), "page": page and str(page), "fixed": changes})
     else:

@@ -105,8 +105,7 @@ def _measure_predictions(predictions: Path, data: Path, **options: Any) -> None:
         write_text(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
         from detr.evaluation.album import draw_charts
 
-        draw_charts(folder, annotations, metrics, found)
-        files = ["metrics.json"]
+        files = ["metrics.json", *(path.name for path in draw_charts(folder, annotations, metrics, found))]
         if options["why"]:
             from detr.diagnose.diagnosis import diagnose
 

@@ -6,6 +6,7 @@ import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,28 +38,27 @@ def write_why_page(
         Section(
             "Precision, recall and F1",
             "The best thresholds are in thresholds.json: detr predict SOURCE --conf thresholds.json",
-            pictures=[(_chart(lambda file: charts.draw_curves(precision[0], diagnosis.by_score, names, file)), "")],
+            pictures=[(_chart(charts.draw_curves, precision[0], diagnosis.by_score, names), "")],
             wide=True,
         ),
         Section("Classes", "Boxes are those shown, by what is wrong with them.", table=_classes(diagnosis)),
         Section(
             "Precision by recall of each class",
             "Both run from 0 to 1; through: IoU 0.5, with its AP; dashed: IoU 0.75. The worst class is first.",
-            pictures=[(_chart(lambda file: charts.draw_class_curves(precision, names, file)), "")],
+            pictures=[(_chart(charts.draw_class_curves, precision, names), "")],
             wide=True,
         ),
         Section("Which class is taken for which", table=_confused(diagnosis), words=True),
         Section(
             "Confusion matrix",
             pictures=[
-                (_chart(lambda file: charts.draw_confusion(diagnosis.confusion, file, shares=True)), ""),
-                (_chart(lambda file: charts.draw_confusion(diagnosis.confusion, file, shares=False)), ""),
+                (_chart(charts.draw_confusion, diagnosis.confusion, shares=shares), "") for shares in (True, False)
             ],
             wide=len(names) > 12,
         ),
         Section(
             "Do scores say how sure it is?",
-            pictures=[(_chart(lambda file: charts.draw_calibration(diagnosis.calibration, file)), "")],
+            pictures=[(_chart(charts.draw_calibration, diagnosis.calibration), "")],
         ),
         Section(
             "The worst images",
@@ -115,11 +115,11 @@ def _confused(diagnosis: Diagnosis) -> list[list[str]]:
     return [["is", "taken for", "times"], *([is_one, said, str(count)] for is_one, said, count in worst)]
 
 
-def _chart(draw: Callable[[Path], None]) -> str:
-    """The picture itself, as an address."""
+def _chart(draw: Callable[..., None], *shown: Any, **options: Any) -> str:
+    """What `draw` draws of it, as an address."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "chart.png"
-        draw(file)
+        draw(*shown, file, **options)
         return _inline(file.read_bytes(), "png")
 
 

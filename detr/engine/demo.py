@@ -79,8 +79,7 @@ def run_demo(
     say: Say = print,
 ) -> Demo:
     """Fill the folder `out`. With `train_images` a model is trained on so many first; else the embedded one is used."""
-    seconds: dict[str, float] = {}
-    clock = _Clock(seconds)
+    clock = _Clock()
     say(f"1. drawing {images} images and a video to measure and predict: {out / 'shapes'}")
     data = make_shapes(out / "shapes", images=train_images or 1, val_images=images, overwrite=True, progress=progress)
     clock.lap("drawing")
@@ -102,17 +101,12 @@ def run_demo(
     say(metrics.table())
 
     say("4. finding the objects in the video")
-    predicted = predict(
-        detector,
-        find_sources(data / "video" / "moving.mp4"),
-        detector.settings(conf=SHOWN),
-        out / "video",
-        say=say,
-    )
+    video = find_sources(data / "video" / "moving.mp4")
+    predicted = predict(detector, video, detector.settings(conf=SHOWN), out / "video", say=say)
     pictures = _draw_pairs(detector, dataset, out / "pictures")
     clock.lap("predicting")
 
-    demo = Demo(out / "index.html", metrics, predicted, trained, seconds)
+    demo = Demo(out / "index.html", metrics, predicted, trained, clock.seconds)
     _write(demo, detector, len(dataset), pictures)
     write_text(out / "demo.json", json.dumps(demo.to_json(), indent=2) + "\n")
     return demo
@@ -133,13 +127,13 @@ def machine() -> dict[str, str]:
 class _Clock:
     """Seconds between laps."""
 
-    def __init__(self, seconds: dict[str, float]) -> None:
-        self._seconds = seconds
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self._seconds[name] = round(now - self._last, 2)
+        self.seconds[name] = round(now - self._last, 2)
         self._last = now
 
 

@@ -90,7 +90,7 @@ def explain_sources(
     trials: list[Trial] = []
     with progress(total=None, description="explain", unit="picture", quiet=quiet) as bar:
         for source in sources:
-            before = summary.frames, summary.detections
+            frames, detections = summary.frames, summary.detections
             try:
                 with ExitStack() as stack:
                     name = _free(source.name, taken)
@@ -105,10 +105,10 @@ def explain_sources(
                         bar.update()
             except InputError as problem:
                 summary.failures.append((source.path, str(problem)))
-                continue
-            count = counted(summary.frames - before[0], "frame") + ", " if source.kind != "image" else ""
-            say(f"{source.path}: {count}{counted(summary.detections - before[1], 'detection')}")
-    if faithful and trials:
+            else:
+                count = counted(summary.frames - frames, "frame") + ", " if source.kind != "image" else ""
+                say(f"{source.path}: {count}{counted(summary.detections - detections, 'detection')}")
+    if trials:
         summary.faithfulness = Faithfulness(tuple(trials))
         write_text(folder / "faithfulness.json", json.dumps(summary.faithfulness.to_json(), indent=2) + "\n")
         say(summary.faithfulness.table())
