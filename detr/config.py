@@ -78,13 +78,14 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > _LARGEST_RECIPE:
-            raise UsageError(f"{path}: larger than a recipe can be ({_LARGEST_RECIPE:,} bytes)")
-        text = path.read_text(encoding="utf-8")
+        size = path.stat().st_size
+        text = path.read_text(encoding="utf-8") if size <= _LARGEST_RECIPE else ""
     except UnicodeDecodeError:
         raise UsageError(f"{path}: not a text file in UTF-8") from None
     except (OSError, ValueError) as problem:
         raise UsageError(f"cannot read {path}: {getattr(problem, 'strerror', None) or problem}") from None
+    if size > _LARGEST_RECIPE:
+        raise UsageError(f"{path}: larger than a recipe can be ({_LARGEST_RECIPE:,} bytes); weights are for --weights")
     tree = _parsed(text, str(path))
     if tree is None:
         raise UsageError(f"{path} is empty; expected keys and values")

@@ -133,7 +133,9 @@ def _read_folder(folder: Path) -> Checkpoint:
     elif index.is_file():
         state = _shards(index)
     else:
-        raise UsageError(f"{folder} is a folder without {_SINGLE} or {_INDEX}; give the weights file itself")
+        near = next(iter(sorted(folder.glob("best.safetensors")) + sorted(folder.glob("*.safetensors"))), None)
+        nearest = f"give the weights file itself{'' if near is None else f', such as {near}'}"
+        raise UsageError(f"{folder} is a folder without {_SINGLE} or {_INDEX}; {nearest}")
     if not config.is_file():
         return Checkpoint(folder, state, None, None, {}, "safetensors")
     return _with_config(folder, state, config)

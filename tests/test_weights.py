@@ -218,3 +218,10 @@ def test_written_weights_have_the_rights_of_any_new_file(tmp_path):
     (tmp_path / "any").touch()
     weights.write(tmp_path / "w.safetensors", {"a": torch.zeros(2)}, model={}, classes=Classes.from_names(["a"]))
     assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
+def test_of_a_folder_of_a_run_the_best_weights_are_offered(tmp_path):
+    for name in ("last.safetensors", "best.safetensors"):
+        (tmp_path / name).touch()
+    with pytest.raises(UsageError, match=f"give the weights file itself, such as {tmp_path / 'best.safetensors'}$"):
+        weights.read(tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from detr.errors import UsageError
+from detr.errors import UsageError, did_you_mean
 
 # As in detr.training.saved, which would load torch.
 RECIPE, DATA = "recipe.yaml", "data.txt"
@@ -17,8 +17,15 @@ def remembered(resume: Path | None) -> str | None:
     if resume is None:
         return None
     if not (resume / RECIPE).is_file():
-        raise UsageError(f"--resume {resume}: no run is there ({RECIPE} is missing)")
+        raise UsageError(f"--resume {resume}: no run is there ({RECIPE} is missing){_near(resume)}")
     return (resume / DATA).read_text(encoding="utf-8").strip() if (resume / DATA).is_file() else None
+
+
+def _near(resume: Path) -> str:
+    """The folder of a file of a run, or the run beside it that is called nearly so."""
+    if (resume.parent / RECIPE).is_file():
+        return f"; did you mean {str(resume.parent)!r}?"
+    return did_you_mean(resume.name, (file.parent.name for file in resume.parent.glob(f"*/{RECIPE}")))
 
 
 def may_start_again() -> bool:

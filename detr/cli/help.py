@@ -31,6 +31,9 @@ _FEW = 9  # options that need no headings
 _HEADING_OF = {name: heading for heading, names in _HEADINGS.items() for name in names.split()}
 
 
+_TAKES_NAMES = ("weights", "predictions", "data")
+
+
 class Verb(click.Command):
     """A command whose help has headings."""
 
@@ -40,6 +43,18 @@ class Verb(click.Command):
         for parameter in self.params:
             if isinstance(parameter, click.Option) and parameter.metavar is None and not parameter.is_flag:
                 parameter.metavar = _plain(parameter.type)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption:
+            raise
+        except click.UsageError as problem:
+            if problem.message.startswith("Got unexpected extra argument"):
+                names = (f"--{parameter.name}" for parameter in self.params if parameter.name in _TAKES_NAMES)
+                said = f"{problem.message}; which option is it for: {', '.join(names)}?"
+                raise click.UsageError(said, ctx) from None
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if len(self.params) <= _FEW:

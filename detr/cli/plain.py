@@ -31,7 +31,8 @@ def share(flag: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value <= 1:  # NaN is not either
-        raise UsageError(f"{flag} {text}: expected a number from 0 to 1")
+        nearest = f"; did you mean {value / 100:g}?" if 5 <= value <= 100 else ""
+        raise UsageError(f"{flag} {text}: expected a number from 0 to 1{nearest}")
     return value
 
 

@@ -120,7 +120,8 @@ def command(
     before = remembered(options["resume"])
     data = data or before
     if data is None:
-        raise UsageError("train needs --data: a folder, an annotation file, or a YAML with train and val")
+        near = next((f"; did you mean --data {word}?" for word in words if os.path.exists(word)), "")
+        raise UsageError(f"train needs --data: a folder, an annotation file, or a YAML with train and val{near}")
     if recipe is None and options["resume"] is None:
         raise UsageError("which recipe? Such as: detr train rtdetr-r18 --data ...; `detr models` lists them")
 

@@ -35,7 +35,8 @@ def refuse_repeated(rows: Sequence[Row], what: str, path: Path, *, may_lack: boo
             if id in first and id is not None:
                 repeated.append(f"id {id!r} at {what}[{first[id]}] and [{position}]")
             first.setdefault(id, position)
-        raise InputError(f"{path}: {len(repeated):,} {what} repeat an id; first: {'; '.join(repeated[:3])}")
+        who = f"{counted(len(repeated), 'row')} of {what} {'repeats' if len(repeated) == 1 else 'repeat'} an id"
+        raise InputError(f"{path}: {who}; first: {'; '.join(repeated[:3])}")
     return tuple(ids)
 
 

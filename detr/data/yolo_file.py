@@ -157,12 +157,12 @@ def _read(image: Path, folder: Path, index_of: dict[str, int], columns: int | No
 def _take(labels: _Labels, words: list[str], number: int, index_of: dict[str, int], columns: int | None) -> None:
     """A row into `labels`; InputError says what is wrong with it."""
     if columns is not None and len(words) != columns:
-        raise InputError(f"{len(words)} columns; expected {columns}: class, cx, cy, w, h and the key points")
+        raise InputError(f"{counted(len(words), 'column')}; expected {columns}: class, cx, cy, w, h and the key points")
     is_polygon = columns is None and len(words) >= 7 and len(words) % 2 == 1
     if len(words) != 5 and columns is None and not is_polygon:
         hint = "; is the last a score? `detr predict --save-txt` without --save-conf leaves it out"
         raise InputError(
-            f"{len(words)} columns; expected class, cx, cy, w, h, or a class and the points of a polygon"
+            f"{counted(len(words), 'column')}; expected class, cx, cy, w, h, or a class and the points of a polygon"
             f"{hint if len(words) == 6 else ''}"
         )
     label = _class_of(words[0], index_of)
@@ -211,7 +211,8 @@ def _number(word: str) -> float:
 def _require_sense(yaml: Path, read: Sequence[_Labels]) -> None:
     wrong = [line for labels in read for line in labels.wrong]
     if wrong:
-        raise InputError(f"{yaml}: {len(wrong):,} label rows are wrong: {'; '.join(wrong[:_MOST_TOLD])}")
+        number = counted(len(wrong), "label row is", "label rows are")
+        raise InputError(f"{yaml}: {number} wrong: {'; '.join(wrong[:_MOST_TOLD])}")
     if not any(labels.is_there for labels in read):
         raise UsageError(
             f"{yaml}: none of {counted(len(read), 'image')} has a label file; looked for {read[0].file} first, "

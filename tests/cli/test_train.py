@@ -136,6 +136,24 @@ def test_what_is_asked_wrongly_is_said_in_one_line(words, message):
         detr_train(*words)
 
 
+def test_what_stands_in_the_wrong_place_is_told_its_option(tmp_path):
+    (tmp_path / "best.safetensors").write_bytes(bytes(300_000))
+    with pytest.raises(UsageError, match=rf"train needs --data: .*; did you mean --data {tmp_path}\?$"):
+        detr_train("rtdetr-r18", str(tmp_path))
+    said = f"^{tmp_path}/best.safetensors: larger than a recipe can be .*; weights are for --weights$"
+    with pytest.raises(UsageError, match=said):
+        detr_train(str(tmp_path / "best.safetensors"), "--data", str(tmp_path))
+
+
+def test_a_run_that_is_not_there_names_the_nearest(tmp_path):
+    (tmp_path / "train-2").mkdir()
+    (tmp_path / "train-2" / "recipe.yaml").write_text("")
+    with pytest.raises(UsageError, match=r"no run is there .*; did you mean 'train-2'"):
+        detr_train("--resume", str(tmp_path / "train_2"))
+    with pytest.raises(UsageError, match=f"did you mean '{tmp_path / 'train-2'}'"):
+        detr_train("--resume", str(tmp_path / "train-2" / "best.safetensors"))
+
+
 def test_an_output_that_cannot_be_written_is_said_first(small, data, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot write"):

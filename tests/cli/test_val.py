@@ -165,6 +165,7 @@ def test_extra_images_may_be_allowed(detr_val, truth, results):
     [
         ([], "val needs --data"),
         (["--data", "DATA"], "either --weights or --predictions"),
+        (["rtdetr-tiny", "--data", "DATA"], "(rtdetr-tiny); which option is it for: --weights, --predictions, --data?"),
         (["--data", "DATA", "--weights", "a", "--predictions", "RESULTS"], "either --weights or --predictions"),
         (["--data", "DATA", "--predictions", "none.json"], "none.json: no such file"),
         (["--data", "none.json", "--predictions", "RESULTS"], "none.json: no such"),

@@ -101,12 +101,12 @@ def test_a_wrong_row_is_named_with_file_and_line(tmp_path, row, message):
     with pytest.raises(InputError, match=message) as caught:
         read(put(tmp_path, rows))
     place = "a.txt: " if isinstance(row, bytes) else "a.txt:3: "
-    assert f"1 label rows are wrong: {tmp_path}/labels/train/{place}" in str(caught.value)
+    assert f"1 label row is wrong: {tmp_path}/labels/train/{place}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_all_wrong_rows_are_counted(tmp_path):
-    with pytest.raises(InputError, match=r"5 label rows are wrong: .*a\.txt:1: .*a\.txt:2: .*a\.txt:3: 1 columns"):
+    with pytest.raises(InputError, match=r"5 label rows are wrong: .*a\.txt:1: .*a\.txt:2: .*a\.txt:3: 1 column;"):
         read(put(tmp_path, "5 .5 .5 .1 .1\n" * 2 + "5\n" + "5 .5 .5 .1 .1\n" * 2))
 
 
