@@ -122,7 +122,7 @@ class Saver:
                     self.folder / f"{self._name}.mp4",
                     rate=frame.rate or 25,
                     time_base=frame.time_base,
-                    audio_from=self._source.path if self._source.kind == "video" else None,
+                    audio_from=self._source.path if self._source.kind == "video" and not self._source.is_live else None,
                 )
             self._video.write(self._drawn(result), pts=frame.pts)
         if self._wanted.json:

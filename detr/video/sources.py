@@ -18,6 +18,7 @@ from detr.errors import UsageError, did_you_mean
 from detr.files import read_text
 from detr.image_file import FORMATS, IMAGE_SUFFIXES
 from detr.published import RELEASES
+from detr.video.pipes import is_pipe
 
 Kind = Literal["image", "video", "camera", "url", "pipe", "sequence"]
 
@@ -63,7 +64,7 @@ class Source:
     @property
     def is_live(self) -> bool:
         """It comes when it comes, and cannot be opened twice."""
-        return self.kind in ("camera", "url", "pipe")
+        return self.kind in ("camera", "url", "pipe") or (self.kind == "video" and is_pipe(self.path))
 
 
 def find_sources(source: str | int | os.PathLike[str] | Iterable[str | int | os.PathLike[str]]) -> list[Source]:

@@ -1,4 +1,6 @@
 import json
+import os
+import threading
 from pathlib import Path
 
 import av
@@ -134,6 +136,24 @@ def test_a_video_leaves_a_video_and_a_line_for_each_frame(tmp_path):
         assert [float(f.pts * f.time_base) for f in container.decode(video=0)] == pytest.approx(
             [i / 10 for i in range(12)]
         )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes in the file system")
+def test_a_pipe_with_a_name_is_read_once_and_whole(tmp_path):
+    with av.open(str(film(tmp_path / "walk.mp4", 30))) as film_file, av.open(str(tmp_path / "whole.ts"), "w") as whole:
+        copy = whole.add_stream_from_template(film_file.streams.video[0])
+        for packet in film_file.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                whole.mux(packet)
+    os.mkfifo(tmp_path / "walk.ts")
+    writer = threading.Thread(
+        target=lambda: (tmp_path / "walk.ts").write_bytes((tmp_path / "whole.ts").read_bytes()), daemon=True
+    )
+    writer.start()
+    summary = run(tmp_path / "out", tmp_path / "walk.ts")
+    writer.join(20)
+    assert (summary.frames, summary.notes) == (30, [])
 
 
 def test_a_stride_keeps_the_timing(tmp_path):
