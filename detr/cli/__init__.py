@@ -35,6 +35,13 @@ VERBS = {
     "benchmark": "Time models, and what their layers and queries buy.",
 }
 ALIASES = {"eval": "val"}
+ELSEWHERE = {
+    "detect": "predict", "infer": "predict", "inference": "predict", "test": "val", "validate": "val",
+    "evaluate": "val", "fit": "train", "finetune": "train", "convert": "data convert", "check": "data check",
+    "download": "weights download",
+}  # fmt: skip
+"""What other programs call our verbs."""
+
 COMPUTING = {"demo", "train", "val", *ALIASES, "predict", "track", "explain", "export", "parity", "benchmark"}
 
 
@@ -50,7 +57,9 @@ class _Verbs(click.Group):
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
         if args and self.get_command(context, args[0]) is None and not args[0].startswith("-"):
-            raise click.UsageError(f"no such command {args[0]!r}{did_you_mean(args[0], [*VERBS, *ALIASES])}", context)
+            meant = ELSEWHERE.get(args[0])
+            nearest = f"; did you mean {meant!r}?" if meant else did_you_mean(args[0], [*VERBS, *ALIASES])
+            raise click.UsageError(f"no such command {args[0]!r}{nearest}", context)
         return super().resolve_command(context, args)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -96,6 +105,8 @@ def _run(stop: Stop) -> NoReturn:
     debug = "--debug" in sys.argv[1:]
     if not debug:
         warnings.formatwarning = _one_line
+        # Pillow's, of pictures that are large but below our own limit.
+        warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     try:
         code = program.main(arguments, prog_name="detr", standalone_mode=False)

@@ -105,10 +105,9 @@ def asked(
     conf: str, classes: tuple[str, ...], max_det: int, imgsz: str | None, half: bool, **others: Any
 ) -> dict[str, Any]:
     """What those and --imgsz and --half say, as `Detector.settings` takes it; UsageError for what makes no sense."""
-    words = [word for words in classes for word in words.split(",") if word.strip()]
     return {
         "conf": threshold("--conf", conf),
-        "classes": words if classes else None,
+        "classes": classes or None,
         "max_det": max_det,
         "imgsz": None if imgsz is None else sides(imgsz),
         "half": half,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 
@@ -21,7 +22,7 @@ from detr.evaluation.metrics import Metrics
 from detr.evaluation.predictions import DetectionArrays
 from detr.image import InputConfig, as_input, padded
 from detr.models.postprocess import select
-from detr.patience import LONGEST
+from detr.patience import FIRST, LONGEST, Patience
 from detr.records import Batch, Detections, Output
 from detr.runtime.ahead import ahead
 from detr.runtime.progress import progress
@@ -191,11 +192,21 @@ def _part(image_index: int, found: Detections, data_index: NDArray[np.int64]) ->
     return np.full(len(scores), image_index), labels, boxes.numpy().astype(np.float64), scores
 
 
+def _tell(seconds: float) -> None:
+    print(
+        f"warning: process {dist.get_rank() + 1} of {dist.get_world_size()}: its share of the validation is done, and "
+        f"for {seconds:.3g} s it waits for the others'; another process or its machine may stand still",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
 def _gathered(parts: list[_Part], annotations: Annotations, notes: tuple[str, ...], size: int) -> DetectionArrays:
     """The detections of all processes, in canonical order."""
     if size > 1:
         shares: list[list[_Part]] = [[] for _ in range(size)]
-        dist.all_gather_object(shares, parts)
+        with Patience(longest=0, first=FIRST, tell=_tell, give_up=lambda: None) as patience, patience.waiting():
+            dist.all_gather_object(shares, parts)
         parts = [part for share in shares for part in share]
     images, labels, boxes, scores = (np.concatenate(column) for column in zip(_NOTHING, *parts, strict=True))
     return DetectionArrays(annotations.image_ids, images, labels, boxes, scores, notes).canonical()

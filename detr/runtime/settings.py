@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from detr.classes import Classes
@@ -84,11 +84,11 @@ def at_least_1(name: str, value: int) -> int:
 
 
 def class_indices(wanted: Sequence[int | str] | int | str, classes: Classes) -> tuple[int, ...]:
-    """Class indices from indices and names; UsageError for one that the classes don't have."""
+    """Class indices from indices and names, or several with commas; UsageError for one that the classes don't have."""
     known = {name.strip().casefold(): index for index, name in enumerate(classes.names)}
     chosen = []
-    for word in [wanted] if isinstance(wanted, (int, str)) else wanted:
-        text = str(word).strip()
+    words = [str(word).strip() for word in ([wanted] if isinstance(wanted, (int, str)) else wanted)]
+    for text in (part for word in words for part in _parted(word, known)):
         index = known.get(text.casefold())
         if index is None and text.lstrip("-").isdecimal():
             index = int(text)
@@ -101,6 +101,11 @@ def class_indices(wanted: Sequence[int | str] | int | str, classes: Classes) -> 
     if not chosen:
         raise UsageError("classes: an empty list finds nothing; leave it out to find all")
     return tuple(dict.fromkeys(chosen))
+
+
+def _parted(word: str, known: Collection[str]) -> list[str]:
+    """The words between the commas of one, unless it is itself known: a name may have some."""
+    return [word] if word.casefold() in known else [part.strip() for part in word.split(",") if part.strip()]
 
 
 def input_of_size(own: InputConfig, imgsz: int | Sequence[int] | None) -> InputConfig:

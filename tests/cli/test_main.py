@@ -75,6 +75,19 @@ def run(*arguments, **settings):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, **settings)
 
 
+@pytest.mark.parametrize(("word", "ours"), [("detect", "predict"), ("validate", "val"), ("finetune", "train")])
+def test_a_verb_of_other_programs_names_ours(monkeypatch, capsys, word, ours):
+    monkeypatch.setattr(sys, "argv", ["detr", word])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with pytest.raises(SystemExit) as left:
+        detr.cli.main()
+    assert (left.value.code, capsys.readouterr().err) == (
+        2,
+        f"error: no such command {word!r}; did you mean {ours!r}?\n",
+    )
+
+
 def test_unknown_verb_names_the_nearest():
     done = run("trian")
     assert (done.returncode, done.stderr) == (2, "error: no such command 'trian'; did you mean 'train'?\n")
@@ -104,10 +117,14 @@ def test_nothing_to_do_shows_the_help_on_stderr(words):
     assert done.stderr.startswith("Usage: detr") and "\nCommands:\n" in done.stderr
 
 
+BOMB = "Image size (108000000 pixels) exceeds limit of 89478485 pixels, could be decompression bomb DOS attack."
+
+
 def test_a_warning_is_one_line_without_the_code_that_gave_it(monkeypatch, capfd):
     @click.command()
     def verb():
         warnings.warn("a.jpg is turned\n the other way", stacklevel=1)
+        warnings.warn(BOMB, stacklevel=1)
 
     monkeypatch.setattr(detr.cli._Verbs, "get_command", lambda self, context, name: verb)
     monkeypatch.setattr(sys, "argv", ["detr", "verb"])

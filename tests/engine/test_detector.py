@@ -17,6 +17,7 @@ from detr.image import InputConfig, prepare
 from detr.models.postprocess import Scoring
 from detr.models.presets import MODELS
 from detr.records import Output, Predictions
+from detr.runtime.settings import class_indices
 
 CLASSES = Classes.from_names(["red", "green", "blue"])
 
@@ -138,10 +139,17 @@ def test_a_video_gives_a_result_for_each_frame_or_one_by_one(detector, tmp_path)
     assert [one.frame for one in detector(tmp_path / "a.mp4", vid_stride=4)] == [0, 4, 8]
 
 
+def test_a_class_whose_name_has_commas_is_chosen_by_it():
+    classes = Classes.from_names(["cup", "cup, broken", "plate"])
+    assert class_indices("Cup, broken", classes) == (1,)
+    assert class_indices(["plate,cup"], classes) == (2, 0)
+
+
 def test_classes_are_chosen_by_index_or_name(detector):
     pictures = [Image.fromarray(image) for image in (RED, GREEN, BLUE)]
     assert said(detector(pictures, classes=[0, "BLUE"])) == [["red"], [], ["blue"]]
     assert said(detector(pictures, classes="green")) == [[], ["green"], []]
+    assert said(detector(pictures, classes="red, green")) == [["red"], ["green"], []]
     assert said(detector(pictures, classes=2)) == [[], [], ["blue"]]
 
 
