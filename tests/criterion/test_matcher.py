@@ -141,3 +141,24 @@ def test_without_any_target_there_are_no_pairs():
     heads, targets = scene([0, 0], num_heads=2)
     for pairs in match(heads, row(targets), MatcherConfig()):
         assert len(pairs.images) == len(pairs.queries) == len(pairs.targets) == 0
+
+
+def test_by_softmax_a_class_costs_its_probability_with_the_sign_turned():
+    config = MatcherConfig(classification="softmax", class_cost=2, l1_cost=0, giou_cost=0)
+    logits = torch.tensor([[[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]]], dtype=torch.float64).log()
+    boxes = torch.full((1, 2, 4), 0.5, dtype=torch.float64)
+    found = costs([Predictions(logits, boxes)], row([Target(torch.tensor([1, 0]), boxes[0])]), config)
+    torch.testing.assert_close(found, torch.tensor([[-1.0, -0.6], [-0.4, -1.2]], dtype=torch.float64))
+
+
+def test_from_its_epoch_on_a_pair_costs_its_probability_times_the_power_of_its_overlap():
+    """Of two queries one has the target's box, and one a box of which half overlaps: an IoU of a third."""
+    config = MatcherConfig(by_overlap_from=3, overlap_power=2)
+    logits = torch.tensor([[[0.8], [0.5]]], dtype=torch.float64).logit()
+    boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.2], [0.6, 0.5, 0.2, 0.2]]], dtype=torch.float64)
+    heads, truth = [Predictions(logits, boxes)], row([Target(torch.tensor([0]), boxes[0, :1])])
+    expected = torch.tensor([[-0.8, -0.5 / 9]], dtype=torch.float64)
+    for epoch in (3, 4):
+        torch.testing.assert_close(costs(heads, truth, config, epoch=epoch), expected)
+    before = costs(heads, truth, config, epoch=2)
+    assert torch.equal(before, costs(heads, truth, MatcherConfig())) and not torch.allclose(before, expected)
