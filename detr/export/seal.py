@@ -82,8 +82,8 @@ def _digest_of(path: Path, size: int) -> bytes:
 
 
 def _archive_is_whole(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except Exception:  # a damaged archive is met with whatever its reader stumbles into
-        return False
+    with path.open("rb") as file:
+        try:
+            return zipfile.ZipFile(file).testzip() is None
+        except Exception:  # a damaged archive is met with whatever its reader stumbles into
+            return False

@@ -58,6 +58,18 @@ def test_a_seal_is_of_every_byte_before_it(tmp_path):
     require_whole(path)
 
 
+def test_an_archive_that_is_cut_or_none_is_refused(tmp_path):
+    path = tmp_path / "network.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", b"ten bytes.")
+    require_whole(path)
+    whole = path.read_bytes()
+    for content in (whole[:-1], whole[: len(whole) // 2], whole.replace(b"ten", b"six"), b"nothing of the kind", b""):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=MESSAGE):
+            require_whole(path)
+
+
 def test_an_onnx_file_with_another_byte_is_refused(onnx_file):
     open_runner(onnx_file)
     with_other_byte(onnx_file, onnx_file.stat().st_size // 2)

@@ -42,6 +42,15 @@ def disturbed(network):
     return network
 
 
+def test_the_product_counts_alpha_over_rank_times():
+    weight = torch.arange(6.0).view(2, 3)
+    low = LowRank(weight, rank=2, alpha=6.0)
+    torch.testing.assert_close(low(weight), weight)  # as `up` starts at zero
+    torch.nn.init.ones_(low.up)
+    torch.nn.init.constant_(low.down, 0.5)
+    torch.testing.assert_close(low(weight), weight + 3 * (2 * 0.5))
+
+
 def test_before_the_first_step_nothing_is_different(network):
     before = answers(network)
     adapted(network)
