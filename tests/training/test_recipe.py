@@ -54,6 +54,33 @@ def test_a_wrong_setting_is_named(word, message):
         load_recipe("rtdetr-r18", [word])
 
 
+@pytest.mark.parametrize(
+    ("setting", "allowed", "refused"),
+    [
+        *((count, 1, 0) for count in ("epochs", "batch", "accumulate", "evaluate_every", "lora.rank")),
+        *((count, 0, -1) for count in ("skip_at_most", "seed", "patience", "longest_wait", "clip", "schedule.warmup")),
+        *((rate, 1e-9, 0) for rate in ("optimizer.lr", "optimizer.backbone_lr", "optimizer.sampling_lr", "lora.alpha")),
+        *((share, 1e-9, 0) for share in ("balance", "optimizer.layer_decay", "schedule.peak", "schedule.gamma")),
+        *((share, 1, 1.1) for share in ("balance", "optimizer.layer_decay", "schedule.peak", "schedule.gamma")),
+        *((share, 0, -0.1) for share in ("schedule.flat", "schedule.end", "schedule.last", "optimizer.weight_decay")),
+        ("schedule.flat", 0.99, 1),
+        ("schedule.end", 0.49, 1),
+        ("schedule.last", 1, 1.1),
+        ("scales", [32, 8192], [0, 32]),
+        ("scales", [64], [65]),
+        ("scales", [64], [8224]),
+    ],
+)
+def test_a_setting_of_training_reaches_its_bound_and_no_further(setting, allowed, refused):
+    room, _, name = setting.rpartition(".")
+    train = load_recipe("rtdetr-r18", [f"train.{setting}={allowed}"]).train
+    assert getattr(getattr(train, room) if room else train, name) == (
+        tuple(allowed) if isinstance(allowed, list) else allowed
+    )
+    with pytest.raises(UsageError, match=rf"train\.{setting}"):
+        load_recipe("rtdetr-r18", [f"train.{setting}={refused}"])
+
+
 @pytest.mark.parametrize("scales", ["[-3]", "[100]", "[320000]"])
 def test_scales_are_sides_an_input_can_have(scales):
     with pytest.raises(UsageError, match=r"train\.scales"):
