@@ -53,6 +53,16 @@ def test_cross_attention_is_multihead_attention_with_padded_keys_left_out():
     torch.testing.assert_close(ours(query[1:], key[1:, :2], value[1:, :2]), expected[1:])
 
 
+@torch.no_grad()
+def test_it_starts_as_multihead_attention_does():
+    theirs, ours = nn.MultiheadAttention(96, 4), SelfAttention(96, 4)
+    assert not ours.project_in.bias.any() and not ours.project_out.bias.any()
+    kinds = (ours.project_in.weight, theirs.in_proj_weight), (ours.project_out.weight, theirs.out_proj.weight)
+    for mine, other in kinds:
+        assert mine.abs().max().item() == pytest.approx(other.abs().max().item(), rel=1e-2)
+        assert mine.std().item() == pytest.approx(other.std().item(), rel=3e-2)
+
+
 def test_heads_that_cannot_share_the_channels_are_refused():
     with pytest.raises(UsageError, match="10 channels can't be shared among 4 heads"):
         SelfAttention(10, 4)
