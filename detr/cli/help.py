@@ -31,6 +31,12 @@ _FEW = 9  # options that need no headings
 _HEADING_OF = {name: heading for heading, names in _HEADINGS.items() for name in names.split()}
 
 
+_SAID_OTHERWISE = {
+    "--source": ("sources", "sources stand for themselves, such as: detr predict street.jpg"),
+    "--lr": ("settings", "it is a setting of the recipe, such as train.optimizer.lr=1e-4"),
+}
+"""Options of other programs: which argument of ours takes them, and how."""
+
 _TAKES_NAMES = ("weights", "predictions", "data")
 
 
@@ -47,7 +53,10 @@ class Verb(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
-        except click.NoSuchOption:
+        except click.NoSuchOption as problem:
+            argument, instead = _SAID_OTHERWISE.get(problem.option_name, ("", ""))
+            if any(parameter.name == argument for parameter in self.params):
+                raise click.UsageError(f"No such option {problem.option_name!r}; {instead}", ctx) from None
             raise
         except click.UsageError as problem:
             if problem.message.startswith("Got unexpected extra argument"):

@@ -138,6 +138,8 @@ def test_one_bad_file_is_one_line(tmp_path, detr_predict):
         (["a.png", "--classes", "doog"], "did you mean 'dog'"),
         ([], "Missing argument"),
         (["a.png", "--frob"], "No such option"),
+        (["--source", "a.png"], "No such option '--source'; sources stand for themselves"),
+        (["a.png", "--lr", "1"], "No such option '--lr'. "),
     ],
 )
 def test_wrong_usage_exits_with_2_and_leaves_nothing(tmp_path, detr_predict, words, said):

@@ -101,6 +101,12 @@ def test_more_loader_processes_than_help_are_said_once(detr_program):
     assert "warning" not in detr_program("train", "--workers", 1)[2]
 
 
+def test_an_option_that_is_a_setting_here_is_told_so(detr_program):
+    code, _, err = detr_program("train", "rtdetr-r18", "--lr", "1e-3")
+    said = "No such option '--lr'; it is a setting of the recipe, such as train.optimizer.lr=1e-4"
+    assert (code, err) == (2, f"error: {said}\n")
+
+
 def test_options_become_settings_of_the_recipe(small):
     from detr.cli.train import _as_words, _recipe
 
