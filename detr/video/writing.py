@@ -112,6 +112,7 @@ class VideoWriter:
         part = self._aside.enter_context(written_aside(self.path))
         self._output = av.open(str(part.absolute()), "w", format="mp4", options={"movflags": "faststart"})
         self._size = (width + width % 2, height + height % 2)
+        # The next slower preset, veryfast, takes almost twice the time for a fifth less bytes of the same PSNR.
         options = {"crf": str(self._quality), "preset": "superfast"}
         self._video: VideoStream = self._output.add_stream("libx264", rate=self._rate, options=options)
         self._video.width, self._video.height = self._size
