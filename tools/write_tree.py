@@ -49,7 +49,7 @@ def _rooms(folder: Path) -> list[Path]:
 
 def _line(path: Path, indent: str, name: str | None = None) -> str:
     words = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
-    return f"{indent + (name or path.name):<30}{words}".rstrip()
+    return f"{indent + (name or path.name):<29} {words}".rstrip()
 
 
 @click.command()

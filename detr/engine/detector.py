@@ -61,8 +61,9 @@ class Detector(Finder):
     ) -> list[Results] | Iterator[Results]:
         """Find objects in each picture of `source`.
 
-        source: a path, folder, glob, list file, URL, camera number, `-` (see `detr.video.find_sources`), PIL image,
-            array, tensor, or several of these. A video gives a result for each frame.
+        source: a path, folder, glob, list file, URL, camera number, `-` (see `detr.video.find_sources`), the bytes of
+            an image file or one that is open, PIL image, array, tensor, or several of these. A video gives a result for
+            each frame.
         conf: detections scored below are left out; or the path of a thresholds.json that `detr val --why` wrote.
         classes: only these, by index or name.
         max_det: at most so many per picture, the best.

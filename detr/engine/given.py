@@ -1,12 +1,13 @@
-"""Pictures as users have them -> frames: paths and URLs, PIL images, arrays, tensors, and any number of those."""
+"""Pictures as users have them -> frames: paths, URLs, bytes, PIL images, arrays, tensors, and any number of those."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Iterable, Iterator
+from io import BytesIO, TextIOBase
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -16,11 +17,14 @@ from torch import Tensor
 
 from detr.bands import Bands, from_picture
 from detr.errors import InputError, UsageError
-from detr.image_file import to_pixels
+from detr.image_file import read_image, to_pixels
 from detr.video import Frame, Source, frames
 
 Channels = Literal["bgr", "rgb"]
-Picture: TypeAlias = str | int | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
+Encoded: TypeAlias = bytes | bytearray | memoryview | BinaryIO
+Picture: TypeAlias = str | int | os.PathLike[str] | Encoded | Image.Image | NDArray[Any] | Tensor
+
+_EXPECTED = "expected a path, the bytes of a file, an image, array or tensor"
 
 
 def given_frames(
@@ -37,11 +41,10 @@ def given_frames(
         return frames(source, stride=stride, channels=bands)
     if isinstance(source, Tensor) and source.ndim == 4:
         source = list(source)
-    many: Iterable[Any] = [source] if isinstance(source, (Image.Image, np.ndarray, Tensor)) else source
-    if not isinstance(many, Iterable):
-        raise UsageError(
-            f"cannot look for objects in a {type(source).__name__}; expected a path, image, array or tensor"
-        )
+    alone = isinstance(source, (Image.Image, np.ndarray, Tensor)) or _is_encoded(source)
+    many: Iterable[Any] = [source] if alone else source  # type: ignore[assignment]
+    if not isinstance(many, Iterable) or isinstance(many, TextIOBase):
+        raise UsageError(f"cannot look for objects in a {type(source).__name__}; {_EXPECTED}")
     return _each(many, channels, stride, bands)
 
 
@@ -54,13 +57,23 @@ def _each(many: Iterable[Any], channels: Channels, stride: int, bands: int) -> I
         if isinstance(one, Image.Image):
             name = getattr(one, "filename", "") or name
             image = to_pixels(one, name=name, channels=bands)
+        elif _is_encoded(one):
+            stream = BytesIO(one) if isinstance(one, (bytes, bytearray, memoryview)) else one
+            name = str(getattr(one, "name", name))
+            image = read_image(stream, name=name, channels=bands)
         elif isinstance(one, np.ndarray):
             image = _from_array(one, channels, bands, name)
         elif isinstance(one, Tensor):
             image = _from_tensor(one, bands, name)
         else:
-            raise UsageError(f"picture {number} is a {type(one).__name__}; expected a path, image, array or tensor")
+            raise UsageError(f"picture {number} is a {type(one).__name__}; {_EXPECTED}")
         yield Frame(image, Source("image", str(Path(name))))
+
+
+def _is_encoded(one: object) -> bool:
+    """Whether it is what a file of a picture holds, or such a file that is open."""
+    is_open = hasattr(one, "read") and not isinstance(one, TextIOBase)
+    return isinstance(one, (bytes, bytearray, memoryview)) or is_open
 
 
 def _from_array(array: NDArray[Any], channels: Channels, bands: int, name: str) -> Bands:

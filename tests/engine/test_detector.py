@@ -1,5 +1,6 @@
 import types
 from dataclasses import dataclass
+from io import BytesIO, StringIO
 
 import numpy as np
 import pytest
@@ -92,6 +93,23 @@ def test_every_kind_of_source_sees_the_same_colours(detector, tmp_path):
         results = detector(source)
         assert said(results) == [["red"]]
         np.testing.assert_array_equal(results[0].image, RED)
+
+
+def test_the_bytes_of_a_file_are_a_picture_and_so_is_an_open_file(detector):
+    stream = BytesIO()
+    Image.fromarray(RED).save(stream, "PNG")
+    content = stream.getvalue()
+    for source in (content, bytearray(content), memoryview(content), BytesIO(content), [content], [BytesIO(content)]):
+        (result,) = detector(source)
+        assert said([result]) == [["red"]]
+        assert result.path == "image0"
+
+
+def test_an_open_file_is_called_by_its_name(detector, tmp_path):
+    Image.fromarray(RED).save(tmp_path / "red.png")
+    with (tmp_path / "red.png").open("rb") as file:
+        (result,) = detector(file)
+    assert result.path == str(tmp_path / "red.png")
 
 
 def test_arrays_are_bgr_unless_said_otherwise(detector):
@@ -209,6 +227,8 @@ def test_settings_that_make_no_sense_are_wrong_usage_at_once(detector, options, 
         (None, "cannot look for objects in a NoneType"),
         ([None], "picture 0 is a NoneType"),
         ("gone.png", "no such file"),
+        (b"\xff\xd8 no more", "image0: .*damaged JPEG"),
+        (StringIO("no bytes"), "cannot look for objects in a StringIO"),
     ],
 )
 def test_what_is_no_picture_is_said(detector, picture, words):
