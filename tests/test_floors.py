@@ -50,8 +50,8 @@ SHARE_A_FLOOR = {0}  # the ground floor builds on itself
 
 DOORS = {
     "click": ["cli/"],
-    "cv2": ["opencv.py", "video/reading.py"],
-    "detr.opencv": ["video/reading.py", "draw.py", "engine/draw_tracks.py", "runtime/checkup.py"],
+    "cv2": ["opencv.py", "video/camera.py"],
+    "detr.opencv": ["video/camera.py", "draw.py", "engine/draw_tracks.py", "runtime/checkup.py"],
     **{name: ["serve/"] for name in ("fastapi", "starlette", "prometheus_client")},
     "uvicorn": ["cli/serve.py", "serve/connection.py"],
     "av": ["video/", "data/shapes_video.py"],

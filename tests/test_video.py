@@ -5,6 +5,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from fractions import Fraction
 from itertools import pairwise
 
@@ -439,6 +440,32 @@ def test_a_camera_gives_frames_with_times_until_it_stops(monkeypatch):
     assert [frame.index for frame in read] == [0, 1, 2, 3, 4] and Camera.released
     assert read[0].image[0, 0].tolist() == [0, 0, 200] and read[0].rate == 30
     assert read[0].time is not None and read[0].time < 5 and read[0].source.name == "camera-3"
+
+
+def test_a_camera_that_is_stuck_is_left_when_nobody_waits(monkeypatch):
+    goes_on, asked = threading.Event(), []
+
+    class Stuck(Camera):
+        def read(self):
+            goes_on.wait(30)
+            return False, None
+
+    monkeypatch.setattr("cv2.VideoCapture", Stuck)
+    began = time.monotonic()
+    with pytest.raises(InputError, match="camera 3: opened, but it sends no picture"):
+        list(FrameReader(Source("camera", "3"), go_on=lambda seconds: asked.append(seconds) or len(asked) < 3))
+    assert asked == pytest.approx([0.2, 0.4, 0.6]) and time.monotonic() - began < 20
+    goes_on.set()
+
+
+def test_what_opencv_raises_is_raised_where_pictures_are_taken(monkeypatch):
+    class Broken(Camera):
+        def read(self):
+            raise MemoryError
+
+    monkeypatch.setattr("cv2.VideoCapture", Broken)
+    with FrameReader(Source("camera", "3")) as reader, pytest.raises(MemoryError):
+        list(reader)
 
 
 @pytest.fixture

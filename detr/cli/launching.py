@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
+import socket
 import sys
-import uuid
 from dataclasses import dataclass
 
 import click
 
+from detr.cli.processes import PATIENCE, attended
 from detr.errors import UsageError
 
 _MOST = 1000
-PATIENCE = "600"  # seconds that processes have to finish a step and save, after a signal
-_LOGGERS = ("torch.distributed.elastic", "torch.distributed.run", "torch.distributed.launcher")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def several(device: str) -> Several | None:
 def leave_to_processes(device: str) -> None:
     """If `device` names several, run this command in as many processes, and leave with what became of them.
 
-    A SIGINT or SIGTERM is handed on to them; they have ten minutes to finish, and the exit code is 130 or 143.
+    A SIGINT or SIGTERM is handed on to them; they have two minutes to finish, and the exit code is 130 or 143.
     """
     wanted = several(device)
     if wanted is None:
@@ -67,30 +65,22 @@ def leave_to_processes(device: str) -> None:
 
 def run(wanted: Several, words: list[str]) -> int:
     """`detr WORDS` in all the processes -> the exit code."""
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed import TCPStore
 
-    for name in _LOGGERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    os.environ.update(_surroundings(wanted))
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=wanted.count,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
-        max_restarts=0,
-    )
-    try:
-        elastic_launch(config, sys.executable)("-m", "detr", *words)
-    except ChildFailedError as problem:
-        return _exit_code([failure.exitcode for failure in problem.failures.values()])
-    except SignalException as stop:
-        return 128 + int(stop.sigval)
-    return 0
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    # The place where they meet is here, and not in one of them: no port is free by the time that it is taken.
+    place = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
+    about = {
+        "MASTER_ADDR": place.host,
+        "MASTER_PORT": str(place.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "WORLD_SIZE": str(wanted.count),
+        "LOCAL_WORLD_SIZE": str(wanted.count),
+        **_surroundings(wanted),
+    }
+    each = [{**about, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(wanted.count)]
+    return attended(["-m", "detr.tuning.tied", *words], each, patience=_patience())
 
 
 def with_device(words: list[str], kind: str) -> list[str]:
@@ -106,18 +96,19 @@ def with_device(words: list[str], kind: str) -> list[str]:
     return [result[0], "--device", kind, *result[1:]]
 
 
+def _patience() -> float:
+    """Seconds; as torchrun is told of them, too."""
+    given = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "")
+    if given and not given.isdecimal():
+        raise UsageError(f"TORCH_ELASTIC_SHUTDOWN_TIMEOUT={given}: expected seconds, such as 240")
+    return float(given) if given else PATIENCE
+
+
 def _surroundings(wanted: Several) -> dict[str, str]:
     threads = 1 if wanted.gpus else max(1, (os.cpu_count() or 1) // wanted.count)
-    about = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": PATIENCE, "OMP_NUM_THREADS": str(threads)}
-    about = {name: os.environ.get(name, value) for name, value in about.items()}
+    about = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     if wanted.gpus:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         names = seen.split(",") if seen else [str(gpu) for gpu in range(max(wanted.gpus) + 1)]
         about["CUDA_VISIBLE_DEVICES"] = ",".join(names[gpu] for gpu in wanted.gpus)
     return about
-
-
-def _exit_code(codes: list[int]) -> int:
-    """Of those that failed: wrong usage, which all saw alike, before what came of it in the others."""
-    first = 2 if 2 in codes else codes[0]
-    return 128 - first if first < 0 else first

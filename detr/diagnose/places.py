@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from detr.models.deformable_detr import Start
 from detr.models.proposals import Proposals
 from detr.models.queries import Queries
 from detr.records import Output
+from detr.runtime.distributed import gathered
 from detr.runtime.runner import Runner, TorchRunner
 
 STARTED = 0.1  # IoU from which a starting box is on an object
@@ -96,11 +96,7 @@ class PlaceWatch:
         """What was seen, by all processes together."""
         self._hook.remove()
         mine = np.stack((self._seen.start, self._seen.end, self._seen.score))
-        shares = [mine]
-        if dist.is_initialized():
-            shares = [mine] * dist.get_world_size()
-            dist.all_gather_object(shares, mine)
-        return Places(*np.fmax.reduce(shares))
+        return Places(*np.fmax.reduce(gathered(mine)))
 
 
 def unwatchable(runner: Runner, *, sliced: bool) -> str | None:

@@ -7,7 +7,8 @@ import warnings
 from detr.runtime.ahead import is_wanted
 from detr.video import Source
 from detr.video.pipes import GoOn
-from detr.video.reading import SILENCE
+
+SILENCE = 10.0  # seconds after which a source that sends nothing is spoken of
 
 
 def spoken_of(source: Source) -> GoOn:

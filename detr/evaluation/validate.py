@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 
@@ -22,9 +21,10 @@ from detr.evaluation.metrics import Metrics
 from detr.evaluation.predictions import DetectionArrays
 from detr.image import InputConfig, as_input, padded
 from detr.models.postprocess import select
-from detr.patience import FIRST, LONGEST, Patience
+from detr.patience import LONGEST
 from detr.records import Batch, Detections, Output
 from detr.runtime.ahead import ahead
+from detr.runtime.distributed import gathered
 from detr.runtime.progress import progress
 from detr.runtime.runner import Runner
 from detr.runtime.tiles import Look as LookAtTiles
@@ -95,7 +95,7 @@ def validate(
             found = _in_tiles(indices, dataset.in_channels(input.channels), look, runner.device, slicing, input, most)
         image_index = {id: index for index, id in enumerate(annotations.image_ids)}
         parts = [_part(image_index[id], one, data_index) for id, one in found]
-    detections = _gathered(parts, annotations, notes, size)
+    detections = _together(parts, annotations, notes)
     return evaluate(annotations, detections, max_dets=max_dets, evaluator=evaluator), detections
 
 
@@ -192,21 +192,8 @@ def _part(image_index: int, found: Detections, data_index: NDArray[np.int64]) ->
     return np.full(len(scores), image_index), labels, boxes.numpy().astype(np.float64), scores
 
 
-def _tell(seconds: float) -> None:
-    print(
-        f"warning: process {dist.get_rank() + 1} of {dist.get_world_size()}: its share of the validation is done, and "
-        f"for {seconds:.3g} s it waits for the others'; another process or its machine may stand still",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def _gathered(parts: list[_Part], annotations: Annotations, notes: tuple[str, ...], size: int) -> DetectionArrays:
+def _together(parts: list[_Part], annotations: Annotations, notes: tuple[str, ...]) -> DetectionArrays:
     """The detections of all processes, in canonical order."""
-    if size > 1:
-        shares: list[list[_Part]] = [[] for _ in range(size)]
-        with Patience(longest=0, first=FIRST, tell=_tell, give_up=lambda: None) as patience, patience.waiting():
-            dist.all_gather_object(shares, parts)
-        parts = [part for share in shares for part in share]
+    parts = [part for share in gathered(parts, "its share of the validation is done") for part in share]
     images, labels, boxes, scores = (np.concatenate(column) for column in zip(_NOTHING, *parts, strict=True))
     return DetectionArrays(annotations.image_ids, images, labels, boxes, scores, notes).canonical()

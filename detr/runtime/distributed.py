@@ -15,9 +15,11 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from detr.errors import InputError, UsageError
+from detr.runtime.roll_call import RollCall
 
 Anything = TypeVar("Anything")
 _CPU = torch.device("cpu")
+MEETING = "where all meet"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Team:
         work = dist.all_reduce(shared, dist.ReduceOp.MAX, async_op=True)
 
         def answer() -> float:
-            work.wait()
+            with waiting():
+                work.wait()
             return float(shared)
 
         return answer
@@ -56,8 +59,9 @@ class Team:
         if self.size == 1:
             return value
         shared = torch.tensor(value, device=self.meets_on, dtype=torch.float64)
-        dist.all_reduce(shared)
-        return float(shared)
+        with waiting():
+            dist.all_reduce(shared)
+            return float(shared)
 
     def any(self, flag: Tensor) -> Tensor:
         """Whether it is true in one of the processes, [] bool on the device; nobody waits to know."""
@@ -71,27 +75,49 @@ class Team:
         """The value of each process, by rank."""
         if self.size == 1:
             return [value]
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
-        return values
+        return gathered(value)
 
     def agreed(self, decide: Callable[[], Anything]) -> Anything:
         """What the leading process decides, in all."""
         if self.size == 1:
             return decide()
         box = [decide() if self.leads else None]
-        dist.broadcast_object_list(box, src=0, device=self.meets_on)
+        with waiting():
+            dist.broadcast_object_list(box, src=0, device=self.meets_on)
         return cast(Anything, box[0])
 
     def follow(self, values: Iterable[Tensor]) -> None:
         """Give the values of the leading process to all, in place."""
         if self.size > 1:
-            for value in values:
-                dist.broadcast(value, src=0)
+            with waiting():
+                for value in values:
+                    dist.broadcast(value, src=0)
 
     def wait(self) -> None:
         if self.size > 1:
-            dist.barrier()
+            with waiting():
+                dist.barrier()
+
+
+def gathered(value: Anything, what: str = MEETING) -> list[Anything]:
+    """The value of each process that was met, by rank; `what` it is that is waited in."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    with waiting(what):
+        dist.all_gather_object(values, value)
+    return values
+
+
+def waiting(what: str = MEETING) -> AbstractContextManager[None]:
+    """A block in which the others are waited for; one that stands still meanwhile is told of."""
+    return nullcontext() if _Present.roll_call is None else _Present.roll_call.waiting(what)
+
+
+class _Present:
+    """Of the team that is joined, as the process group of PyTorch is."""
+
+    roll_call: RollCall | None = None
 
 
 @contextmanager
@@ -116,11 +142,28 @@ def joined(device: torch.device) -> Iterator[Team]:
         _meet("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     team = Team(rank, size, device, _CPU if "cpu:" in dist.get_backend_config() else device)
     try:
-        with loss_in_words(team):
+        with loss_in_words(team), _in_touch(team):
             yield team
     finally:
         if not already:
             dist.destroy_process_group()
+
+
+@contextmanager
+def _in_touch(team: Team) -> Iterator[None]:
+    """While the block lasts, who stands still is told of."""
+    if _Present.roll_call is not None or "MASTER_ADDR" not in os.environ:
+        yield
+        return
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    # A connection of its own: that of the process group may be held by who waits.
+    store = dist.TCPStore(host, port, is_master=False, wait_for_workers=False)
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    with RollCall(team.rank, team.size, dist.PrefixStore(f"start {start}", store)).held() as _Present.roll_call:
+        try:
+            yield
+        finally:
+            _Present.roll_call = None
 
 
 @contextmanager
@@ -169,5 +212,6 @@ def shared(network: nn.Module, team: Team) -> nn.Module:
         return network
     if team.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        return DistributedDataParallel(network, device_ids=[team.device.index], gradient_as_bucket_view=True)
-    return DistributedDataParallel(network, gradient_as_bucket_view=True)
+    gpu = [team.device.index] if team.device.type == "cuda" else None
+    with waiting("the start"):
+        return DistributedDataParallel(network, device_ids=gpu, gradient_as_bucket_view=True)

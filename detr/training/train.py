@@ -20,7 +20,7 @@ from detr.models.network import DetectionNetwork
 from detr.records import Batch
 from detr.runtime.determinism import same_bits
 from detr.runtime.device import choose_device, default_workers
-from detr.runtime.distributed import joined
+from detr.runtime.distributed import joined, waiting
 from detr.runtime.interruption import noticed
 from detr.runtime.progress import progress
 from detr.runtime.runner import TorchRunner
@@ -39,7 +39,6 @@ from detr.training.saved.pace import Pace
 from detr.training.second_stage import after_evaluation, begin_second_stage
 from detr.training.skipping import answer_for_skipped
 from detr.training.step import take_step
-from detr.training.told.long_steps import LongSteps
 from detr.training.told.sanity import LOOKS
 from detr.training.words import ROWS_EVERY, fill_card, say_what_is_asked, tell_epoch, tell_steps
 
@@ -160,12 +159,12 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
     looks = ROWS_EVERY if team.device.type == "cuda" else 1
     description = f"epoch {counters.epoch + 1}/{run.recipe.train.epochs}"
     bar = progress(total=steps, description=description, unit="step", quiet=not team.leads)
-    with bar, LongSteps(team, counters) as long_steps:
+    with bar:
         bar.update(counters.step_in_epoch)
         for pieces, waited in _timed(groups):
             began = time.monotonic()
             set_rates_at(run, counters.step, steps)
-            with long_steps.step():
+            with waiting(f"step {counters.step + 1}"):
                 output = take_step(run, pieces)
                 signal = run.interrupted_before()
             run.keep_folder()

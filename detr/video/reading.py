@@ -9,11 +9,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import av
@@ -28,17 +27,13 @@ from detr.bands import Bands, from_picture
 from detr.errors import InputError, TooLarge, counted
 from detr.image import RGB
 from detr.image_file import MOST_PIXELS, count_pictures, looks_like, read_image
-from detr.patience import Patience
+from detr.video.camera import Camera
 from detr.video.pipes import GoOn, NamedPipe, is_pipe, standard_input
 from detr.video.sources import IMAGE_SUFFIXES, Source, find_sources
-
-if TYPE_CHECKING:
-    from cv2 import VideoCapture
 
 PATIENCE = (15.0, 30.0)  # seconds a stream may take to open, and to send the next packet
 LARGEST_DOWNLOAD = 256 * 2**20  # bytes of one image
 USUAL_RATE = Fraction(25)  # for streams that don't say
-SILENCE = 10.0  # seconds after which a camera that sends nothing is spoken of
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,13 +98,13 @@ class FrameReader:
         self._image: Bands | None = None
         self._container: InputContainer | None = None
         self._pipe: NamedPipe | None = None
-        self._camera: VideoCapture | None = None
+        self._camera: Camera | None = None
         if source.kind == "image":
             self.total = 1
         elif source.kind == "sequence":
             self.total = -(-len(source.files) // stride)
         elif source.kind == "camera":
-            self._camera = _open_camera(source)
+            self._camera = Camera(source.path, source.called, self._go_on)
         elif source.kind == "url" and (picture := _fetched_image(source.path, channels)) is not None:
             self._image, self.total = picture, 1
         else:
@@ -146,7 +141,7 @@ class FrameReader:
         if self._pipe is not None:
             self._pipe.close()
         if self._camera is not None:
-            self._camera.release()
+            self._camera.close()
 
     def __iter__(self) -> Iterator[Frame]:
         if self._container is not None:
@@ -246,35 +241,14 @@ class FrameReader:
             self.close()
             raise TooLarge(f"{self.source.called}: frames of {width} x {height}, more than {self.most_pixels:,} pixels")
 
-    def _camera_frames(self, camera: VideoCapture) -> Iterator[Frame]:
-        from detr.opencv import cv2
-
-        rate = Fraction(camera.get(cv2.CAP_PROP_FPS) or 0).limit_denominator(1001) or USUAL_RATE
+    def _camera_frames(self, camera: Camera) -> Iterator[Frame]:
         start = time.monotonic()
-        for index, picture in enumerate(self._camera_pictures(camera)):
+        for index, picture in enumerate(camera.pictures()):
             if index % self.stride == 0:
                 milliseconds = round(1000 * (time.monotonic() - start))
                 upright = np.ascontiguousarray(picture[:, :, ::-1], dtype=np.uint8)
-                yield Frame(self._in_channels(upright), self.source, index, milliseconds, Fraction(1, 1000), rate)
-
-    def _camera_pictures(self, camera: VideoCapture) -> Iterator[Any]:
-        """As OpenCV has them. Nothing but its own limit, which some cameras lack, ends the waiting for one."""
-
-        def tell(seconds: float) -> None:
-            self._go_on(seconds)
-
-        count = 0
-        silence = Patience(longest=0, first=SILENCE, tell=tell, give_up=lambda: None)
-        with silence:
-            while True:
-                with silence.waiting():
-                    arrived, picture = camera.read()
-                if not arrived:
-                    break
-                count += 1
-                yield picture
-        if not count:
-            raise InputError(f"{self.source.called}: opened, but it sends no picture")
+                image = self._in_channels(upright)
+                yield Frame(image, self.source, index, milliseconds, Fraction(1, 1000), camera.rate or USUAL_RATE)
         self.notes.append("it stopped sending pictures")
 
 
@@ -332,30 +306,6 @@ def _upright(picture: VideoFrame) -> RGB:
     image: RGB = picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
     quarters = picture.rotation / 90  # counter-clockwise
     return np.ascontiguousarray(np.rot90(image, round(quarters))) if quarters and quarters == round(quarters) else image
-
-
-def _open_camera(source: Source) -> VideoCapture:
-    from detr.opencv import cv2
-
-    with _quiet_opencv():
-        camera = cv2.VideoCapture(int(source.path))
-    if not camera.isOpened():
-        camera.release()
-        raise InputError(f"{source.called}: not found, or in use by another program")
-    return camera
-
-
-@contextmanager
-def _quiet_opencv() -> Iterator[None]:
-    """OpenCV tries one backend after the other and complains of each on stderr; we say it once."""
-    from detr.opencv import cv2
-
-    before = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(before)
 
 
 def _fetched_image(url: str, channels: int) -> Bands | None:

@@ -1,5 +1,4 @@
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from detr.classes import Classes
 from detr.data.coco import CocoDataset, read_annotations
 from detr.errors import InputError
 from detr.evaluation.evaluate import evaluate
-from detr.evaluation.validate import OtherClasses, _gathered, matched_classes, validate
+from detr.evaluation.validate import OtherClasses, matched_classes, validate
 from detr.image import InputConfig
 from detr.models.postprocess import Scoring
 from detr.records import Output, Predictions
@@ -195,21 +194,3 @@ def one_of_two(rank, meeting, *folders):
         arrays = {name: getattr(found, name) for name in ("image_indices", "labels", "boxes", "scores")}
         np.savez(folder / f"answer{rank}.npz", stats=metrics.stats, **arrays)
     torch.distributed.destroy_process_group()
-
-
-def test_another_process_that_does_not_deliver_is_told_of(monkeypatch, capfd):
-    told = []
-
-    def never(shares, parts):
-        until = time.monotonic() + 20
-        while not told and time.monotonic() < until:
-            told.extend(capfd.readouterr().err.splitlines())
-            time.sleep(0.01)
-
-    annotations = type("Annotations", (), {"image_ids": ()})()
-    monkeypatch.setattr("detr.evaluation.validate.FIRST", 0.05)
-    monkeypatch.setattr("torch.distributed.all_gather_object", never)
-    monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
-    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 3)
-    assert len(_gathered([], annotations, (), 3)) == 0
-    assert told[0].startswith("warning: process 2 of 3: its share of the validation is done, and for 0.")

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from detr.models.network import DetectionNetwork
-from detr.runtime.distributed import Team
+from detr.runtime.distributed import Team, waiting
 
 
 def shard(network: DetectionNetwork, team: Team) -> DetectionNetwork:
@@ -64,7 +64,8 @@ def load(network: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 def all_whole(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """To be asked by all processes at once."""
-    return {name: whole(value) for name, value in values.items()}
+    with waiting("the weights of all are put together"):
+        return {name: whole(value) for name, value in values.items()}
 
 
 @torch.no_grad()

@@ -1,0 +1,98 @@
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+from torch.distributed import HashStore
+
+from detr.runtime import distributed
+from detr.runtime.roll_call import RollCall
+
+
+class StandsStill(HashStore):
+    """A store that a process no longer gets to."""
+
+    def set(self, key, value):
+        raise RuntimeError
+
+
+@pytest.fixture
+def told(capfd):
+    """What is said in a block, once anything is."""
+
+    def until_said(within=20.0):
+        until = time.monotonic() + within
+        while time.monotonic() < until and not (said := capfd.readouterr().err):
+            time.sleep(0.01)
+        return said
+
+    return until_said
+
+
+@pytest.fixture
+def team():
+    with ExitStack() as held:
+        store = HashStore()
+
+        def join(rank, size=2, store=store):
+            return held.enter_context(RollCall(rank, size, store, first=0.2, beat=0.01).held())
+
+        yield join
+
+
+def test_who_is_no_longer_heard_of_is_named(team, told):
+    one, other = team(0), team(1)
+    while not one._store.check(["detr-sign-of-1"]):
+        time.sleep(0.01)
+    other._closed.set()
+    with one.waiting("step 8"):
+        said = told()
+    assert said.startswith("warning: process 1 of 2 has waited for others for 0 s (step 8): process 2 (pid ")
+    assert "has not been heard of since" in said and "kill -CONT" in said
+
+
+def test_who_never_came_is_named(team, told):
+    with team(0, 3).waiting("the start"):
+        said = told()
+    assert "process 2 has not been heard of at all; process 3 has not been heard of at all" in said
+
+
+def test_who_is_busy_is_named_by_the_first_that_waits(team, told):
+    first, second, _ = (team(rank, 3) for rank in range(3))
+    with first.waiting("its share is done"), second.waiting("its share is done"):
+        said = told()
+        time.sleep(0.1)
+    assert said.count("\n") == 1
+    assert "process 1 of 3" in said and "(its share is done): process 3 (pid " in said
+    assert "has been busy by itself for 0 s" in said
+
+
+def test_a_slow_step_of_all_is_not_blamed_on_one(team, told):
+    first, second = team(0), team(1)
+    with first.waiting("step 1"), second.waiting("step 1"), second.waiting("within it"):
+        assert "all of them live and are at the same" in told()
+
+
+def test_a_place_to_meet_that_does_not_answer_is_told(team, told):
+    with team(0, store=StandsStill()).waiting("step 1"):
+        assert "does not answer" in told()
+
+
+def test_short_waits_are_not_told_and_nothing_is_left_running(team, told):
+    with RollCall(0, 2, HashStore(), first=5.0, beat=0.01).held() as alone:
+        for _ in range(5):
+            with alone.waiting("step 1"):
+                time.sleep(0.01)
+        assert not told(within=0.1)
+    assert not [thread for thread in threading.enumerate() if thread.name == "detr-roll-call"]
+
+
+def test_what_all_gather_is_watched(team, told, monkeypatch):
+    def never(shares, mine):
+        shares[:] = [told()]
+
+    monkeypatch.setattr(distributed._Present, "roll_call", team(0))
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 1)
+    monkeypatch.setattr("torch.distributed.all_gather_object", never)
+    assert "(its share is done): process 2 has not been heard of" in distributed.gathered(1, "its share is done")[0]
