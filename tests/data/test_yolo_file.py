@@ -105,6 +105,14 @@ def test_a_wrong_row_is_named_with_file_and_line(tmp_path, row, message):
     assert "\n" not in str(caught.value)
 
 
+def test_rounding_may_put_a_value_a_hundredth_outside_of_the_image(tmp_path):
+    found = read(put(tmp_path, "0 1.01 -0.01 1 1"))
+    np.testing.assert_allclose(found.boxes, [[102, -51, 200, 100]], atol=1e-9)  # clipped by who needs pixels
+    for row in ("0 1.011 .5 1 1", "0 .5 -0.011 1 1"):
+        with pytest.raises(InputError, match="is outside of the image"):
+            read(put(tmp_path, row))
+
+
 def test_all_wrong_rows_are_counted(tmp_path):
     with pytest.raises(InputError, match=r"5 label rows are wrong: .*a\.txt:1: .*a\.txt:2: .*a\.txt:3: 1 column;"):
         read(put(tmp_path, "5 .5 .5 .1 .1\n" * 2 + "5\n" + "5 .5 .5 .1 .1\n" * 2))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from detr.layers.conv import ConvNorm, FrozenBatchNorm2d, RepVGGBlock
+from detr.layers.conv import AffineReLU, ConvNorm, FrozenBatchNorm2d, RepVGGBlock
 
 
 def unsettle(module):
@@ -57,3 +57,12 @@ def test_a_fused_block_is_one_convolution():
     block = unsettle(RepVGGBlock(4, nn.SiLU()))
     block.fuse()
     assert [name for name, _ in block.named_parameters()] == ["fused.weight", "fused.bias"]
+
+
+def test_an_affine_relu_starts_as_a_relu_and_learns_a_scale_and_a_shift():
+    block = AffineReLU().requires_grad_(False)
+    x = torch.tensor([-1.0, 2.0])
+    assert block(x).tolist() == [0, 2]
+    block.scale.fill_(3)
+    block.bias.fill_(-1)
+    assert block(x).tolist() == [-1, 5]

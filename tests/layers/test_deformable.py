@@ -16,6 +16,13 @@ def test_points_start_in_the_directions_of_the_heads_one_step_further_each():
         torch.testing.assert_close(offsets[head], expected, rtol=0, atol=1e-6)
 
 
+def test_diagonal_directions_are_whole_steps_too():
+    """Of 8 heads the second looks down to the right: by (1, 1), not by a step of length 1."""
+    offsets = DeformableAttention(16, 8, (2,)).offsets.bias.view(8, 2, 2)
+    torch.testing.assert_close(offsets[1], torch.tensor([[1.0, 1], [2, 2]]))
+    torch.testing.assert_close(offsets[4], torch.tensor([[-1.0, 0], [-2, 0]]), rtol=0, atol=1e-6)
+
+
 def test_discrete_sampling_does_not_learn_its_offsets():
     attention = DeformableAttention(16, 4, (2, 1), method="discrete")
     fixed = [name for name, parameter in attention.named_parameters() if not parameter.requires_grad]
@@ -115,3 +122,15 @@ def test_dropout_is_of_the_training_only():
     assert not torch.equal(layer(x, x, places, SHAPES), layer(x, x, places, SHAPES))
     layer.eval()
     torch.testing.assert_close(layer(x, x, places, SHAPES), layer(x, x, places, SHAPES), rtol=0, atol=0)
+
+
+def test_an_encoder_layer_adds_both_branches_to_what_came_in_and_norms_after_each():
+    layer = DeformableEncoderLayer(16, 4, 8, (1, 1)).requires_grad_(False)
+    seen, said = torch.randn(16), torch.randn(16)  # whatever the tokens are
+    for linear, answer in ((layer.attention.project_out, seen), (layer.feed_forward.linear2, said)):
+        linear.weight.zero_()
+        linear.bias.copy_(answer)
+    x = torch.randn(1, 30, 16)
+    normed = torch.nn.functional.layer_norm(x + seen, (16,))
+    expected = torch.nn.functional.layer_norm(normed + said, (16,))
+    torch.testing.assert_close(layer(x, x, torch.rand(1, 30, 2), SHAPES), expected)

@@ -60,3 +60,15 @@ def test_lean_downsampling_halves_the_size_without_mixing_in_space_and_channels_
     block = of_random_norms(LeanDownsample(6))
     assert block(torch.rand(1, 6, size, size).double()).shape == (1, 6, half, half)
     assert block.shrink.conv.weight.shape == (6, 1, 3, 3)
+
+
+def test_a_csp_block_of_ones_by_hand():
+    """silu(x) by both ways, added; then once more silu where a convolution changes the channels."""
+    silu = nn.functional.silu
+    x = torch.tensor([-1.0, 0.5, 2.0]).view(1, 1, 1, 3)
+    same, wider = CSPBlock(1, 1, 1, 0).eval(), CSPBlock(1, 1, 2, 0).eval()
+    for module in (*same.modules(), *wider.modules()):
+        if isinstance(module, nn.Conv2d):
+            nn.init.ones_(module.weight)
+    torch.testing.assert_close(same(x), 2 * silu(x), rtol=1e-4, atol=0)
+    torch.testing.assert_close(wider(x), silu(2 * silu(x)).expand(1, 2, 1, 3), rtol=1e-4, atol=0)
