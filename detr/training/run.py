@@ -146,7 +146,13 @@ class Run:
 
     def save_if_due(self) -> None:
         """Within an epoch, as often as was asked for."""
-        is_due = self.pace.is_due(self.counters.step)
+        self._save_where(self.pace.is_due(self.counters.step))
+
+    def save_if_older_than(self, seconds: float) -> None:
+        """Where the newest state is, and steps were taken since."""
+        self._save_where(self.pace.is_older_than(seconds, self.counters.step))
+
+    def _save_where(self, is_due: bool) -> None:
         if self.sharded:
             is_due = bool(self.team.largest(is_due))
         if is_due:

@@ -43,6 +43,7 @@ from detr.training.told.sanity import LOOKS
 from detr.training.words import ROWS_EVERY, fill_card, say_what_is_asked, tell_epoch, tell_steps
 
 SAVE_EVERY = 600.0  # seconds from one saved state to the next within an epoch
+SAVED_BEFORE_EVALUATION = 60.0  # seconds of steps that an evaluation broken off may cost; a longer time is saved first
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
             run.leave_if_interrupted(signal)
             run.save_if_due()
         run.leave_if_interrupted()
+        run.save_if_older_than(SAVED_BEFORE_EVALUATION)
     run.watch.look()
     answer_for_skipped(run, train_set)
     means = run.watch.means()

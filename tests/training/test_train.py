@@ -286,6 +286,23 @@ def test_a_run_stopped_without_warning_within_an_epoch_has_the_same_journal(
     assert untimed[0] == untimed[1]
 
 
+def broken_off(*given, **options):
+    raise KeyboardInterrupt
+
+
+def test_an_evaluation_broken_off_costs_no_step(recipe_with, small_sets, tmp_path, trained, monkeypatch):
+    whole = trained(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(program, "SAVED_BEFORE_EVALUATION", 0.0)
+        patched.setattr(program, "validate", broken_off)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe_with(epochs=1), small_sets, tmp_path)
+    _, said = run(recipe_with(epochs=1), small_sets, tmp_path, resume=True)
+    assert "going on after epoch 0 and 3 steps of the next (3 steps)" in said
+    for name in FILES:
+        assert same_state(whole / name, tmp_path / name)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -24,6 +24,10 @@ class Pace:
         by_time = self.seconds is not None and time.monotonic() - self._since >= self.seconds
         return by_time or (self.steps is not None and step - self._at >= self.steps)
 
+    def is_older_than(self, seconds: float, step: int) -> bool:
+        """Whether that was so many seconds ago, and at an earlier step."""
+        return step > self._at and time.monotonic() - self._since >= seconds
+
     def saved(self, step: int) -> None:
         self._since, self._at = time.monotonic(), step
 

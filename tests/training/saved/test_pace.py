@@ -62,3 +62,11 @@ def test_without_either_it_is_never_due(clock):
     never = Pace()
     clock.now += 1e9
     assert not never.is_due(10**9)
+
+
+def test_a_state_is_older_where_time_passed_and_a_step_was_taken(clock):
+    pace = Pace()
+    pace.saved(3)
+    assert not pace.is_older_than(60, 4)
+    clock.now += 60
+    assert pace.is_older_than(60, 4) and not pace.is_older_than(60, 3)
