@@ -60,25 +60,32 @@ def draw(
 ) -> RGB:
     """A copy of `image`, or of its first bands, with a box and a label for each detection, the best on top.
 
-    Boxes have the colour of their class, or of their track. Lines and letters grow with the image unless their size in
-    pixels is given.
+    No box runs through a label. Boxes have the colour of their class, or of their track. Lines and letters grow with
+    the image unless their size in pixels is given.
     """
     picture = np.ascontiguousarray(shown(image)).copy()
     height, width = picture.shape[:2]
     line_width = line_width or max(1, round((height + width) / 2 * 0.003))
     font_size = font_size or min(64, max(10, round((height + width) / 2 * 0.02)))
     boxes = detections.boxes.detach().cpu().double().numpy()
+    shown_by = detections.labels if detections.track_ids is None else detections.track_ids
+    plates = []
     for index in range(len(detections) - 1, -1, -1):
-        label = int(detections.labels[index])
-        colour = colour_of(label if detections.track_ids is None else int(detections.track_ids[index]))
+        colour = colour_of(int(shown_by[index]))
         left, top, right, bottom = _inside(boxes[index], width, height)
         cv2.rectangle(picture, (left, top), (right, bottom), colour, line_width)
         if labels:
-            track = "" if detections.track_ids is None else f"#{int(detections.track_ids[index])} "
-            score = f" {float(detections.scores[index]):.2f}" if scores else ""
-            text = f"{track}{_legible(str(names[label]), label)}{score}"
-            put_label(picture, text, left - line_width // 2, top, colour, font_size)
+            plates.append((_label(detections, index, names, scores), left - line_width // 2, top, colour))
+    for text, left, top, colour in plates:
+        put_label(picture, text, left, top, colour, font_size)
     return picture
+
+
+def _label(detections: Detections, index: int, names: Mapping[int, str] | Sequence[str], scores: bool) -> str:
+    label = int(detections.labels[index])
+    track = "" if detections.track_ids is None else f"#{int(detections.track_ids[index])} "
+    score = f" {float(detections.scores[index]):.2f}" if scores else ""
+    return f"{track}{_legible(str(names[label]), label)}{score}"
 
 
 def _inside(box: NDArray[np.float64], width: int, height: int) -> tuple[int, int, int, int]:

@@ -81,6 +81,14 @@ def test_the_best_detection_lies_on_top():
     assert tuple(picture[60, 100]) == colour_of(0)
 
 
+def test_no_box_runs_through_a_label():
+    alone = draw(GREY, found((50, 60, 150, 110)), ["a", "b"])
+    crossed = draw(GREY, found((45, 20, 70, 115), (50, 60, 150, 110), labels=[1, 0]), ["a", "b"])
+    height, width = drawing._written("a 0.90", 10).shape
+    plate = slice(60 - height - 2, 59), slice(50, 50 + width)
+    np.testing.assert_array_equal(crossed[plate], alone[plate])
+
+
 def test_scores_and_tracks_change_the_label():
     plain = draw(GREY, found((50, 60, 150, 100)), ["cat"], scores=False)
     scored = draw(GREY, found((50, 60, 150, 100)), ["cat"])

@@ -94,7 +94,7 @@ def inspect(file: str, model: str | None, as_json: bool) -> None:
         "classes": f"{len(classes)}: {listed([row['name'] for row in classes])}" if classes else "not said",
         "parameters": f"{report['parameters']:,}" if report["parameters"] else "",
         "tensors": f"{report['tensors']:,} ({', '.join(report['dtypes'])})" if report["tensors"] else "",
-        "metadata": ", ".join(f"{key} {_short(value)}" for key, value in report["metadata"].items()),
+        "metadata": listed([f"{key} {_short(value)}" for key, value in report["metadata"].items()], most=8),
         "sha256": report["sha256"] or "a folder has none",
         "numbers": report["numbers"] or "",
         "checked": report["checked"],

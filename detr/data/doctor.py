@@ -16,7 +16,7 @@ from detr.data import Progress
 from detr.data.annotations import Source
 from detr.data.doctor_advice import Plan, advice
 from detr.data.doctor_boxes import SMALLEST, faults, input_sides
-from detr.data.doctor_findings import Finding, Shown, of_images, of_rows
+from detr.data.doctor_findings import Finding, Level, Shown, of_images, of_rows
 from detr.data.doctor_images import Seen, look_at
 from detr.data.doctor_repeats import repeats
 from detr.data.folders import ImageFolder
@@ -108,6 +108,16 @@ def _of_images(seen: Seen) -> Iterator[Finding]:
     yield from of_images(seen, "exif", "note", turned, (f"image is {what}", f"images are {what}"), words)
 
 
+_WRONG: tuple[tuple[str, Level, tuple[str, str]], ...] = (
+    ("outside", "error", ("lies outside of its image", "lie outside of their image")),
+    ("thin", "error", ("is less than a pixel wide or high", "are less than a pixel wide or high")),
+    ("repeated", "warning", ("is there twice, with the same class", "are there twice, with the same class")),
+    ("contradicting", "warning", ("is there twice, as two classes", "are there twice, as two classes")),
+    ("over", "warning", ("reaches over the edge of its image", "reach over the edge of their image")),
+)
+"""Of `Faults`: how bad each is, and what is said of one box, and of several."""
+
+
 def _of_boxes(seen: Seen, plan: Plan) -> Iterator[Finding]:
     known = seen.annotations
     wrong = faults(seen)
@@ -117,14 +127,12 @@ def _of_boxes(seen: Seen, plan: Plan) -> Iterator[Finding]:
     if known.num_flat:
         text = f"{seen.split}: {counted(known.num_flat, 'box has', 'boxes have')} no width or height; left out"
         yield Finding("flat", "error", seen.split, text, known.num_flat)
-    yield from of_rows(seen, "outside", "error", wrong.outside, "boxes lie outside of their image")
-    yield from of_rows(seen, "thin", "error", wrong.thin, "boxes are less than a pixel wide or high")
-    yield from of_rows(seen, "repeated", "warning", wrong.repeated, "boxes are there twice, with the same class")
-    yield from of_rows(seen, "contradicting", "warning", wrong.contradicting, "boxes are there twice, as two classes")
-    yield from of_rows(seen, "over", "warning", wrong.over, "boxes reach over the edge of their image")
+    for kind, level, sayings in _WRONG:
+        yield from of_rows(seen, kind, level, getattr(wrong, kind), sayings)
     tiny = (input_sides(seen, plan.input) < SMALLEST) & ~wrong.outside & ~known.crowd
-    what = f"boxes are smaller than {SMALLEST} x {SMALLEST} pixels of the input"
-    yield from of_rows(seen, "tiny", "warning" if tiny.sum() > _MANY * len(tiny) else "note", tiny, what)
+    small = f"smaller than {SMALLEST} x {SMALLEST} pixels of the input"
+    level = "warning" if tiny.sum() > _MANY * len(tiny) else "note"
+    yield from of_rows(seen, "tiny", level, tiny, (f"is {small}", f"are {small}"))
     objects = np.bincount(known.image_indices[~known.crowd], minlength=len(seen.paths))
     many = np.flatnonzero(objects > plan.queries).tolist()
     what = f"more objects than {plan.model} has queries ({plan.queries}); all cannot be found"

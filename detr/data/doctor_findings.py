@@ -61,8 +61,8 @@ def of_images(
         yield Finding(kind, level, seen.split, f"{seen.split}: {counted(len(indices), *what)}", len(indices), shown)
 
 
-def of_rows(seen: Seen, kind: str, level: Level, wrong: NDArray[np.bool_], what: str) -> Iterator[Finding]:
-    """A finding about some boxes, [A], or none where there are none."""
+def of_rows(seen: Seen, kind: str, level: Level, wrong: NDArray[np.bool_], what: tuple[str, str]) -> Iterator[Finding]:
+    """A finding about some boxes, [A], or none where there are none. `what` of one box, and of several."""
     count = int(wrong.sum())
     if count:
         rows: dict[int, list[int]] = {}
@@ -71,4 +71,5 @@ def of_rows(seen: Seen, kind: str, level: Level, wrong: NDArray[np.bool_], what:
         shown = tuple(
             Shown(seen.split, image, tuple(some), counted(len(some), "box", "boxes")) for image, some in rows.items()
         )
-        yield Finding(kind, level, seen.split, f"{seen.split}: {count:,} of {len(wrong):,} {what}", count, shown)
+        text = f"{seen.split}: {count:,} of {counted(len(wrong), 'box', 'boxes')} {what[count > 1]}"
+        yield Finding(kind, level, seen.split, text, count, shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from detr.engine.saving import Saver, Wanted
 from detr.engine.shares import Share, share_of
 from detr.engine.silence import spoken_of
 from detr.engine.tracking import Follower, Tracking, counts_json
-from detr.errors import InputError, counted, visible
+from detr.errors import InputError, counted, listed, visible
 from detr.runtime.ahead import ahead
 from detr.runtime.progress import progress
 from detr.runtime.settings import Settings
@@ -39,6 +40,7 @@ class Summary:
     videos: int = 0
     frames: int = 0  # of images and videos
     detections: int = 0
+    of_classes: Counter[int] = field(default_factory=Counter)  # how many of them each class has
     best_score: float = 0.0  # of all the network said, left out or not
     conf: float | None = None  # the score that detections need; None where each class has its own
     tracks: int = 0
@@ -67,8 +69,9 @@ class Summary:
         return f" (best score {best}, --conf {self.conf:g})"
 
     def to_json(self) -> dict[str, Any]:
+        own = {name: value for name, value in vars(self).items() if name != "of_classes"}
         failures = [{"source": source, "error": error} for source, error in self.failures]
-        return {**vars(self), "folder": str(self.folder), "seconds": round(self.seconds, 3), "failures": failures}
+        return {**own, "folder": str(self.folder), "seconds": round(self.seconds, 3), "failures": failures}
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,15 @@ class _Ended:
     problem: InputError | None  # why it ended before its end
     tracks: int = 0
     counts: tuple[Counted, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Before:
+    """When a source began, and what had been found until then."""
+
+    time: float
+    frames: int
+    of_classes: Counter[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,14 +133,14 @@ def predict(
     window = Window("detr") if show else None
     found = _stream(share.sources, detector, settings, tracking, stride=stride, batch=settings.frames_at_once(batch))
     bar = progress(total=None, description="predict", unit="frame", quiet=quiet)
-    begun = time.perf_counter(), 0, 0
+    begun = _Before(time.perf_counter(), 0, Counter())
     number = 0  # of the source under way
     with Saver(folder, wanted, detector.classes, share) as saver, closing(bar), closing(found):
         for item in found:
             if isinstance(item, _Begun):
                 _announce(item, bar)
                 saver.begin(number)
-                begun = time.perf_counter(), summary.frames, summary.detections
+                begun = _Before(time.perf_counter(), summary.frames, summary.of_classes.copy())
             elif isinstance(item, _Found):
                 saver.add(item.result, item.frame)
                 _count(item, summary)
@@ -261,13 +273,18 @@ def _announce(item: _Begun, bar: Any) -> None:
 def _count(item: _Found, summary: Summary) -> None:
     summary.frames += 1
     summary.detections += len(item.result)
+    summary.of_classes.update(item.result.detections.labels.tolist())
     summary.best_score = max(summary.best_score, item.result.best_score or 0.0)
     summary.images += item.frame.index is None
 
 
-def _conclude(
-    item: _Ended, summary: Summary, names: Mapping[int, str], begun: tuple[float, int, int], say: Say
-) -> None:
+def _found_words(of_classes: Counter[int], names: Mapping[int, str]) -> str:
+    """`3 detections: 2 person, 1 dog`, the most frequent first."""
+    each = listed([f"{count:,} {names[label]}" for label, count in of_classes.most_common()])
+    return counted(of_classes.total(), "detection") + (f" ({each})" if each else "")
+
+
+def _conclude(item: _Ended, summary: Summary, names: Mapping[int, str], before: _Before, say: Say) -> None:
     summary.notes += [f"{item.source.path}: {note}" for note in item.notes]
     summary.tracks += item.tracks
     if item.counts:
@@ -275,14 +292,13 @@ def _conclude(
     if item.problem is not None:
         summary.failures.append((item.source.path, str(item.problem)))
         return
-    started, frames, detections = begun
-    count, seconds = summary.frames - frames, time.perf_counter() - started
+    count, seconds = summary.frames - before.frames, time.perf_counter() - before.time
     if item.source.kind != "image" and count:
         summary.videos += 1
     rate = f", {count / seconds:.1f} frames/s" if count > 1 else ""
     frames_said = f"{counted(count, 'frame')}, " if item.source.kind != "image" else ""
     tracks_said = f", {counted(item.tracks, 'track')}" if item.tracks else ""
-    found = counted(summary.detections - detections, "detection")
+    found = _found_words(summary.of_classes - before.of_classes, names)
     say(visible(f"{item.source.path}: {frames_said}{found}{tracks_said}{rate}"))
     for one in item.counts:
         say(visible(f"  {one.said(names)}"))

@@ -148,7 +148,7 @@ def draw_labels(annotations: Annotations, input: InputConfig, path: Path) -> Non
     centres = relative[:, :2] + relative[:, 2:] / 2
     for axis, points, title, words in (
         (places, centres, "centres of the boxes", ("x / width", "y / height")),
-        (shapes, relative[:, 2:], "sizes of the boxes, of the image's", ("width", "height")),
+        (shapes, relative[:, 2:], "sizes of the boxes, as shares of the image", ("width", "height")),
     ):
         axis.hist2d(points[:, 0], points[:, 1], bins=50, range=((0, 1), (0, 1)), cmap="Blues", norm=_rare_shown(points))
         axis.set_aspect("equal")
@@ -189,8 +189,9 @@ def _draw_sides(axis: Any, sides: NDArray[np.float64]) -> None:
         ticks = [2**power for power in range(12) if sides.min() / 2 <= 2**power <= sides.max() * 2]
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.minorticks_off()
-        share = float((sides < 16).mean())
-        axis.axvline(16, color=_ORANGE, linestyle="--", label=f"{share:.0%} are under 16 pixels: hard to find")
+        small = int((sides < 16).sum())
+        label = f"{small / len(sides):.1%} are under 16 pixels: hard to find" if small else "none is under 16 pixels"
+        axis.axvline(16, color=_ORANGE, linestyle="--", label=label)
         axis.legend(fontsize=8)
     axis.set_title("sizes as the network sees them", fontsize=10)
     axis.set(xlabel="side of a square as large, in pixels of the input", ylabel="objects")

@@ -25,6 +25,9 @@ CURVES = {  # title -> columns of the epochs' rows
 }
 
 
+_LABELS = {"train_seconds": "training", "val_seconds": "evaluation", "APs": "small", "APm": "medium", "APl": "large"}
+
+
 def available() -> bool:
     return is_installed("matplotlib")
 
@@ -46,7 +49,9 @@ def draw_results(epochs: Sequence[Mapping[str, Any]], path: Path) -> None:
         title, names = list(panels.items())[place]
         for name in names:
             points = [(row["epoch"], row[name]) for row in epochs if row.get(name) is not None]
-            axis.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 30 else None)
+            axis.plot(
+                *zip(*points, strict=True), label=_LABELS.get(name, name), marker="." if len(points) < 30 else None
+            )
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import numpy as np
@@ -82,6 +83,7 @@ def test_each_fault_of_a_box_is_found_alone(tmp_path, boxes, kind, level, rows):
     report = found(write(tmp_path, {"train": [(0, boxes), (1, [])]}))
     finding = report[kind, "train"]
     assert (finding.level, finding.count) == (level, 1)
+    assert not re.search(r"\b(are|lie|reach)\b", finding.text), finding.text
     assert (finding.shown[0].image, finding.shown[0].rows) == (0, rows)
     assert {key for key, _ in report} - {"few", "reading", "val", kind} <= ({"over"} if kind == "thin" else set())
 

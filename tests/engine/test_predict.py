@@ -283,6 +283,14 @@ def test_classes_are_written_with_their_original_ids(tmp_path):
     assert (row["image_id"], row["category_id"]) == ("some name", 30)
 
 
+def test_each_source_is_told_with_what_was_found_in_it(tmp_path):
+    save(tmp_path / "a.png", 1), save(tmp_path / "b.png", 1), film(tmp_path / "c.mp4", 7)
+    said = []
+    run(tmp_path / "out", *(tmp_path / name for name in ("a.png", "b.png", "c.mp4")), say=said.append)
+    assert [line.split(": ", 1)[1] for line in said[:2]] == ["1 detection (1 green)"] * 2
+    assert ": 7 frames, 7 detections (3 red, 2 green, 2 blue), " in said[2]
+
+
 def test_nothing_found_leaves_empty_lists(tmp_path):
     save(tmp_path / "a.png")
     run(tmp_path / "out", tmp_path / "a.png", conf=0.99)
