@@ -216,6 +216,12 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
         raise InputError(f"cannot write to {folder}: {problem.strerror or problem}") from problem
 
 
+def require_there(folder: Path) -> None:
+    """InputError where the folder that results are written to is gone: files alone would bring back a part of it."""
+    if not folder.is_dir():
+        raise InputError(f"cannot write to {folder}: it was removed meanwhile")
+
+
 def _why_not_written(problem: OSError, aside: Path) -> str | None:
     """None for what is wrong with something else that was in use meanwhile."""
     if not aside.exists() and problem.filename is not None and os.fspath(problem.filename) == os.fspath(aside):

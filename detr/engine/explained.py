@@ -18,7 +18,7 @@ from detr.explain import Explanation
 from detr.explain.drawing import contact_sheet, draw_together
 from detr.explain.faithfulness import Faithfulness, Trial, trials_of
 from detr.explain.page import Page
-from detr.files import write_text
+from detr.files import require_there, write_text
 from detr.runtime.progress import progress
 from detr.runtime.settings import Settings
 from detr.video import Frame, FrameReader, Source, VideoWriter
@@ -81,7 +81,7 @@ def explain_sources(
     An image leaves NAME.png with all of its detections, one picture for each in NAME/, and the numbers in NAME.json; a
     video NAME.mp4, with the times it had, and NAME.jsonl. index.html shows them all, as far as it holds them. With
     `faithful` each map is put to the test (see `detr.explain.faithfulness`): faithfulness.json. A source that can't be
-    read is noted, and the others go on.
+    read is noted, and the others go on. InputError where results can't be written.
     """
     page = Page(detector.source, detector.names, layer=layer, head=head)
     summary = Summary(folder, folder / "index.html")
@@ -90,22 +90,21 @@ def explain_sources(
     trials: list[Trial] = []
     with progress(total=None, description="explain", unit="picture", quiet=quiet) as bar:
         for source in sources:
-            frames, detections = summary.frames, summary.detections
-            try:
-                with ExitStack() as stack:
-                    name = _free(source.name, taken)
-                    write = _writer_of(source, folder / name, layer, head, stack)
-                    for explained in _explained(detector, source, settings, name, every, summary.notes):
-                        write(explained)
-                        tried = [] if answer is None else trials_of(explained.image, explained.found, answer)
-                        page.add(explained.name, explained.image, explained.found, trials=tried)
-                        trials += tried
-                        summary.frames += 1
-                        summary.detections += len(explained.found)
-                        bar.update()
-            except InputError as problem:
-                summary.failures.append((source.path, str(problem)))
-            else:
+            frames, detections, failures = summary.frames, summary.detections, len(summary.failures)
+            with ExitStack() as stack:
+                name = _free(source.name, taken)
+                write = _writer_of(source, folder / name, layer, head, stack)
+                for explained in _explained(detector, source, settings, name, every, summary):
+                    if summary.frames:
+                        require_there(folder)
+                    write(explained)
+                    tried = [] if answer is None else trials_of(explained.image, explained.found, answer)
+                    page.add(explained.name, explained.image, explained.found, trials=tried)
+                    trials += tried
+                    summary.frames += 1
+                    summary.detections += len(explained.found)
+                    bar.update()
+            if len(summary.failures) == failures:
                 count = counted(summary.frames - frames, "frame") + ", " if source.kind != "image" else ""
                 say(f"{source.path}: {count}{counted(summary.detections - detections, 'detection')}")
     if trials:
@@ -119,14 +118,18 @@ def explain_sources(
 
 
 def _explained(
-    detector: Detector, source: Source, settings: Settings, name: str, every: int, notes: list[str]
+    detector: Detector, source: Source, settings: Settings, name: str, every: int, summary: Summary
 ) -> Iterator[Explained]:
+    """Those of a source; what is wrong with it ends it, and the summary has it then."""
     stride, channels = 1 if source.kind == "image" else every, settings.input.channels
-    with FrameReader(source, stride=stride, channels=channels, go_on=spoken_of(source)) as reader:
-        for frame in reader:
-            result, found = explain(detector, frame, settings)
-            yield Explained(name if frame.index is None else f"{name}_{frame.index}", frame, result.image, found)
-        notes += [f"{source.path}: {note}" for note in reader.notes]
+    try:
+        with FrameReader(source, stride=stride, channels=channels, go_on=spoken_of(source)) as reader:
+            for frame in reader:
+                result, found = explain(detector, frame, settings)
+                yield Explained(name if frame.index is None else f"{name}_{frame.index}", frame, result.image, found)
+            summary.notes += [f"{source.path}: {note}" for note in reader.notes]
+    except InputError as problem:
+        summary.failures.append((source.path, str(problem)))
 
 
 def _writer_of(

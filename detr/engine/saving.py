@@ -17,7 +17,7 @@ from detr.engine.results import Results, write_image
 from detr.engine.shares import ListPart, Share
 from detr.engine.tracking import counts_json
 from detr.errors import InputError
-from detr.files import write_text
+from detr.files import require_there, write_text
 from detr.video import Frame, Source, VideoWriter
 
 _DRAWN_AS_THEY_WERE = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
@@ -51,7 +51,7 @@ class Saver:
         self._video: VideoWriter | None = None
         self._lines: IO[str] | None = None
         self._mot: IO[str] | None = None
-        self._are_names_written = False
+        self._are_names_written = self._has_written = False
         self._list: JsonList | ListPart | None = None
         if wanted.json:
             self._list = JsonList(folder / "predictions.json") if share.of == 1 else ListPart(folder, share.rank)
@@ -77,6 +77,8 @@ class Saver:
 
     def add(self, result: Results, frame: Frame) -> None:
         """The next frame of the source. InputError where it can't be written."""
+        if self._has_written:
+            require_there(self.folder)
         name = self._name if frame.index is None else f"{self._name}_{frame.index}"
         if frame.index is None:
             self._add_image(result)
@@ -87,6 +89,7 @@ class Saver:
             result.save_txt(self.folder / "labels" / f"{name}.txt", save_conf=self._wanted.conf)
         if self._wanted.crop:
             result.save_crop(self.folder / "crops", f"{name}.jpg")
+        self._has_written = self._has_written or self.folder.is_dir()
 
     def end(self) -> None:
         """The source is through."""

@@ -3,18 +3,21 @@
 import gc
 import pickle
 import re
+from shutil import rmtree
 
 import numpy as np
 import pytest
 import torch
 
 from detr.classes import Classes
+from detr.draw import write_image
 from detr.engine.detector import Detector
+from detr.engine.explained import explain_sources
 from detr.engine.explaining import explain
 from detr.engine.results import Results
 from detr.errors import InputError, UsageError
 from detr.models import build_model
-from detr.video import Frame, Source
+from detr.video import Frame, Source, find_sources
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8)
 OPTIONS = {"conf": 0.0, "max_det": 4, "imgsz": 64}
@@ -122,3 +125,25 @@ def test_what_only_answers_cannot_be_explained(detector):
     compiled = Detector(detector.network, compile=True)
     with pytest.raises(UsageError, match="a compiled network can't be looked into"):
         explain(compiled, frame, detector.settings(**OPTIONS))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for name in "ab":
+        write_image(tmp_path / f"{name}.png", IMAGE)
+    return find_sources([tmp_path / "a.png", tmp_path / "b.png"])
+
+
+def test_a_folder_that_is_removed_ends_it_and_is_not_made_anew(detector, pictures, tmp_path):
+    out, settings = tmp_path / "out", detector.settings(conf=1.0, imgsz=64)
+    with pytest.raises(InputError, match=r"^cannot write to .*out: it was removed meanwhile$"):
+        explain_sources(detector, pictures, settings, out, quiet=True, say=lambda line: rmtree(out))
+    assert not out.exists()
+
+
+def test_what_cannot_be_written_is_not_the_fault_of_a_picture(detector, pictures, tmp_path):
+    out, settings = tmp_path / "out", detector.settings(conf=1.0, imgsz=64)
+    (out / "b.png").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"^cannot write .*b\.png: it is a folder$"):
+        explain_sources(detector, pictures, settings, out, quiet=True, say=lambda line: None)
+    assert (out / "a.png").is_file()

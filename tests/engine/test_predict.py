@@ -2,6 +2,7 @@ import json
 import os
 import threading
 from pathlib import Path
+from shutil import rmtree
 
 import av
 import numpy as np
@@ -346,6 +347,14 @@ def test_an_interruption_leaves_finished_files_with_the_frames_so_far(tmp_path, 
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 1
     assert len(lines_of(tmp_path / "out" / "walk.jsonl")) == 25
     assert len(times(tmp_path / "out" / "walk.mp4")) == 25
+
+
+def test_a_folder_that_is_removed_ends_it_and_is_not_made_anew(tmp_path):
+    for index in range(3):
+        save(tmp_path / "in" / f"{index}.png", index)
+    with pytest.raises(InputError, match=r"^cannot write to .*out: it was removed meanwhile$"):
+        run(tmp_path / "out", tmp_path / "in", wanted=Wanted(), say=lambda line: rmtree(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_ends_with_one_line_and_keeps_the_rest(tmp_path):
