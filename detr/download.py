@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from detr.errors import InputError
+from detr.errors import InputError, NotWritten
+from detr.files import disk_said
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes there are and, where known, the bytes there will be."""
 Opener = urllib.request.OpenerDirector
 
 _TIMEOUT = 30.0  # seconds without a byte
+_OF_FILES = {
+    getattr(errno, name)
+    for name in (
+        "ENOSPC",
+        "EDQUOT",
+        "EFBIG",
+        "EIO",
+        "EROFS",
+        "ESTALE",
+        "EACCES",
+        "EPERM",
+        "ENOENT",
+        "ENOTDIR",
+        "EISDIR",
+    )
+}
 _NO_SUCH_RANGE = 416  # what servers answer when the part is whole, or longer than the file
 
 
@@ -58,14 +77,21 @@ def fetch(
         os.replace(own, path)
         _stamp(part).unlink(missing_ok=True)
     except (urllib.error.URLError, http.client.HTTPException, OSError) as problem:
+        if (
+            isinstance(problem, OSError)
+            and problem.errno in _OF_FILES
+            and not isinstance(problem, urllib.error.URLError)
+        ):
+            raise NotWritten(f"cannot write {path}: {disk_said(problem)}; when that is mended, run again") from None
         if isinstance(problem, urllib.error.HTTPError):
             problem.close()
         advice = f"run again to go on, or put the file at {path}"
         raise InputError(f"cannot download {url}: {_reason(problem)}; {advice}") from None
     finally:
-        if own.exists() and own.stat().st_size:
-            os.replace(own, part)
-        own.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written any more, what came stays under its own name
+            if own.exists() and own.stat().st_size:
+                os.replace(own, part)
+            own.unlink(missing_ok=True)
 
 
 def _complete(url: str, own: Path, stamp: Path, progress: Progress | None, opener: Opener) -> None:

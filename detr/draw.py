@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
 from detr.bands import Bands, shown
-from detr.errors import InputError
+from detr.errors import InputError, NotWritten
 from detr.files import write_bytes
 from detr.image import RGB
 from detr.opencv import cv2
@@ -222,4 +222,4 @@ def write_image(path: Path, image: RGB) -> None:
         Image.fromarray(image).save(stream, format=form, **options)
         write_bytes(path, stream.getvalue())
     except OSError as problem:
-        raise InputError(f"{path}: cannot be written ({problem.strerror or problem})") from problem
+        raise NotWritten(f"{path}: cannot be written ({problem.strerror or problem})") from problem

@@ -16,6 +16,10 @@ class UsageError(InputError):
     exit_code = 2
 
 
+class NotWritten(InputError):
+    """A file or folder of ours can't be written: what is wrong is the disk, or who may do what there."""
+
+
 class NotAnImage(InputError):
     """What was given is in none of the formats that are read as images."""
 

@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from detr.errors import InputError, UsageError
+from detr.errors import InputError, NotWritten, UsageError
 
 _NO_NAME = re.compile(r'[<>:"|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[1-9])(\..*)?", re.IGNORECASE)  # devices of Windows
@@ -73,12 +73,12 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     if os.path.isdir(path):
-        raise InputError(f"cannot write {path}: it is a folder")
+        raise NotWritten(f"cannot write {path}: it is a folder")
     replaceable = os.path.isfile(path) or not os.path.exists(path)
     try:
         aside = _new_beside(path) if replaceable else path
     except OSError as problem:
-        raise InputError(f"cannot write {path}: {problem.strerror}") from problem
+        raise NotWritten(f"cannot write {path}: {problem.strerror}") from problem
     rights = aside.stat().st_mode
     try:
         yield aside
@@ -88,7 +88,7 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as problem:
         if (said := _why_not_written(problem, aside)) is None:
             raise
-        raise InputError(f"cannot write {path}: {said}") from problem
+        raise NotWritten(f"cannot write {path}: {said}") from problem
     finally:
         if replaceable:
             with suppress(OSError):  # a disk that fails, or that is read-only by now, keeps it
@@ -114,7 +114,7 @@ def folder_written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
             path.rmdir()
         aside.rename(path)
     except OSError as problem:
-        raise InputError(f"cannot write {path}: {_OF_THE_DISK.get(problem.errno or 0, problem.strerror)}") from problem
+        raise NotWritten(f"cannot write {path}: {disk_said(problem)}") from problem
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -150,7 +150,7 @@ def kept_in(folder: str) -> Path:
     try:
         require_writable(path)
     except InputError as problem:
-        raise InputError(f"{problem}; set DETR_HOME to a folder that can be written") from None
+        raise NotWritten(f"{problem}; set DETR_HOME to a folder that can be written") from None
     return path
 
 
@@ -213,13 +213,18 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
             probe.write(b"detr")
             probe.flush()
     except OSError as problem:
-        raise InputError(f"cannot write to {folder}: {problem.strerror or problem}") from problem
+        raise NotWritten(f"cannot write to {folder}: {problem.strerror or problem}") from problem
+
+
+def disk_said(problem: OSError) -> str:
+    """In our words where a disk is what is wrong, in the system's elsewhere."""
+    return _OF_THE_DISK.get(problem.errno or 0, problem.strerror or str(problem))
 
 
 def require_there(folder: Path) -> None:
     """InputError where the folder that results are written to is gone: files alone would bring back a part of it."""
     if not folder.is_dir():
-        raise InputError(f"cannot write to {folder}: it was removed meanwhile")
+        raise NotWritten(f"cannot write to {folder}: it was removed meanwhile")
 
 
 def _why_not_written(problem: OSError, aside: Path) -> str | None:

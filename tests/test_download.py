@@ -3,11 +3,12 @@ import http.client
 import threading
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from shutil import rmtree
 
 import pytest
 
 from detr.download import HttpsOnly, fetch
-from detr.errors import InputError
+from detr.errors import InputError, NotWritten
 
 CONTENT = bytes(range(256)) * 4000
 URL = "https://weights.example/files/model.pth"
@@ -173,3 +174,25 @@ def test_nor_is_a_redirect_to_http(path, opener, server):
     server.mood = "leads to http"
     with pytest.raises(InputError, match="only https"):
         fetch(URL, path, opener=opener)
+
+
+def test_a_disk_that_is_full_is_not_the_servers_fault_and_the_rest_comes_later(path, opener, server):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+    try:
+        with pytest.raises(
+            NotWritten, match=r"^cannot write .*model\.pth: larger than allowed; when that is mended, run"
+        ):
+            fetch(URL, path, opener=opener)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(path) == ["model.pth.part", "model.pth.part.etag"]
+    fetch(URL, path, opener=opener)
+    assert path.read_bytes() == CONTENT and server.ranges[-1].startswith("bytes=")
+
+
+def test_a_folder_that_is_removed_meanwhile_is_said(path, opener):
+    message = r"^cannot write .*model\.pth: No such file or directory; when that is mended, run again$"
+    with pytest.raises(NotWritten, match=message):
+        fetch(URL, path, progress=lambda *_: rmtree(path.parent, ignore_errors=True), opener=opener)

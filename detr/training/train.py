@@ -126,6 +126,7 @@ def train(
             run.save_state()
         run.pace.saved(run.counters.step)
 
+        held.enter_context(with_the_way_on(out))
         started = time.monotonic()
         metrics: dict[str, float] = {}
         while run.counters.epoch < settings.epochs and not _is_stopped_early(run):
@@ -219,9 +220,8 @@ def _save_epoch(run: Run, published: DetectionNetwork, metrics: dict[str, float]
     counters = run.counters
     if run.team.leads:
         is_best = counters.best is None or (bool(metrics) and counters.best_epoch == counters.epoch)
-        with with_the_way_on(run.out):
-            for name in [LAST] + [BEST] * is_best:
-                checkpoint.save_weights(run.out / name, published, run.recipe, epoch=counters.epoch, metrics=metrics)
+        for name in [LAST] + [BEST] * is_best:
+            checkpoint.save_weights(run.out / name, published, run.recipe, epoch=counters.epoch, metrics=metrics)
         assert run.journal is not None
         if plots.available():
             plots.draw_results(run.journal.epochs, run.out / "results.png")

@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from detr.errors import InputError
+from detr.errors import InputError, NotWritten
 from detr.training import train as program
 from detr.training.saved.checkpoint import RESUME
 from detr.training.saved.generations import PREVIOUS, newest
@@ -111,16 +111,12 @@ def test_a_disk_that_fills_up_ends_the_training_in_one_line_and_loses_nothing(
     monkeypatch.setattr("detr.training.words.ROWS_EVERY", 1)
     with monkeypatch.context() as patched:
         during_step(patched, 5, lambda: room(size))
-        with pytest.raises(
-            InputError, match=rf"cannot write \S+{file}: (larger than allowed|File too large)"
-        ) as refused:
+        with pytest.raises(InputError, match=rf"cannot write \S+{file}: larger than allowed") as refused:
             run(recipe_with(), small_sets, tmp_path)
     room(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     assert "\n" not in str(refused.value)
-    if "resume" in file:
-        assert f"the state saved before is whole: when that is mended, detr train --resume {tmp_path}" in str(
-            refused.value
-        )
+    way = f"the state saved before is whole: when that is mended, detr train --resume {tmp_path}"
+    assert str(refused.value).endswith(way) and str(refused.value).count(way) == 1
     assert not [path.name for path in tmp_path.iterdir() if "part" in path.name or "tmp" in path.name]
     assert newest(tmp_path, pytest.fail).counters.step == 4
     run(recipe_with(), small_sets, tmp_path, resume=True)
@@ -129,7 +125,7 @@ def test_a_disk_that_fills_up_ends_the_training_in_one_line_and_loses_nothing(
 
 def test_weights_that_find_no_room_say_how_to_go_on(recipe_with, small_sets, tmp_path, monkeypatch):
     def save_weights(path, *_, **__):
-        raise InputError(f"cannot write {path.name}: the disk is full")
+        raise NotWritten(f"cannot write {path.name}: the disk is full")
 
     monkeypatch.setattr("detr.training.saved.checkpoint.save_weights", save_weights)
     way = f"the state saved before is whole: when that is mended, detr train --resume {tmp_path}"

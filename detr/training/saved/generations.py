@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from detr.errors import InputError, UsageError
+from detr.errors import InputError, NotWritten, UsageError
 from detr.training.saved.checkpoint import RESUME, Resumed, read_state
 
 PREVIOUS, NEXT, DAMAGED = "resume.previous.safetensors", "resume.next.safetensors", "resume.damaged.safetensors"
@@ -20,7 +20,7 @@ def put_down(folder: Path, write: Callable[[Path], None]) -> None:
     InputError if it can't be written, or reads back as something else.
     """
     coming = folder / NEXT
-    with with_the_way_on(folder):
+    with with_the_way_on(folder, of=InputError):
         write(coming)
         _flush(coming)
         read_state(coming)
@@ -31,11 +31,11 @@ def put_down(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 @contextmanager
-def with_the_way_on(folder: Path) -> Iterator[None]:
-    """An InputError of this block says how to go on, where a state lies in the folder."""
+def with_the_way_on(folder: Path, of: type[InputError] = NotWritten) -> Iterator[None]:
+    """Such an error of this block says how to go on, where a state lies in the folder."""
     try:
         yield
-    except InputError as problem:
+    except of as problem:
         if not (folder / RESUME).is_file():
             raise
         raise InputError(

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from detr.errors import InputError
+from detr.errors import NotWritten
 from detr.extras import is_installed
-from detr.files import write_bytes, write_text
+from detr.files import disk_said, write_bytes, write_text
 from detr.image_file import read_image
 from detr.training.told.loggers import Tracker
 
@@ -96,7 +96,7 @@ class Journal:
             with self.lines.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as problem:
-            raise InputError(f"cannot write {self.lines}: {problem.strerror}") from None
+            raise NotWritten(f"cannot write {self.lines}: {disk_said(problem)}") from None
         values = {
             f"{row['event']}/{name}": value
             for name, value in row.items()
@@ -114,7 +114,7 @@ class Journal:
         try:
             yield
         except OSError as problem:
-            raise InputError(f"cannot write {self.folder / _BOARD}: {problem.strerror or problem}") from None
+            raise NotWritten(f"cannot write {self.folder / _BOARD}: {disk_said(problem)}") from None
 
     def _write_sheet(self) -> None:
         columns = list(dict.fromkeys(name for row in self.epochs for name in row if name != "event"))

@@ -107,7 +107,7 @@ class Full:
 def test_a_tensorboard_that_finds_no_room_is_named_and_its_end_hides_nothing(tmp_path):
     journal = Journal(tmp_path, tensorboard=False)
     journal.board = Full()
-    with pytest.raises(InputError, match=r"^cannot write .*tensorboard: No space left on device$"):
+    with pytest.raises(InputError, match=r"^cannot write .*tensorboard: the disk is full$"):
         journal.step(1, 0.1, {"loss": 1.0})
     with pytest.warns(UserWarning, match=r"tensorboard: No space .*; its last rows are lost"):
         journal.close()
