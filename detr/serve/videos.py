@@ -15,7 +15,7 @@ from detr.errors import InputError
 from detr.runtime.settings import Settings
 from detr.serve.batching import Batcher, prepared_alone
 from detr.serve.limits import Limits
-from detr.video import FrameReader, Source
+from detr.video import Frame, FrameReader, Source
 
 
 def lines_of(
@@ -38,8 +38,18 @@ def _lines(
 ) -> Generator[str, None, None]:
     waiting: deque[Future[Results]] = deque()
     count, end = 0, {}
+
+    def decoded() -> Generator[Frame, None, None]:
+        try:
+            yield from reader
+        except InputError as problem:  # what was decoded before is answered all the same
+            end["error"] = said(problem)
+
+    def said(problem: InputError) -> str:
+        return str(problem).replace(reader.source.path, "video")
+
     with reader:
-        frames = iter(reader)
+        frames = decoded()
         try:
             for frame in islice(frames, most):
                 waiting.append(batcher.look(prepared_alone(frame, settings), settings))
@@ -51,7 +61,7 @@ def _lines(
             if next(frames, None) is not None:
                 end["left_out"] = f"all after the first {most:,} frames"
         except InputError as problem:
-            end["error"] = str(problem).replace(reader.source.path, "video")
+            end["error"] = said(problem)
         finally:
             for future in waiting:
                 future.cancel()

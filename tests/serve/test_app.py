@@ -5,6 +5,7 @@ import struct
 import threading
 import zlib
 from io import BytesIO
+from itertools import islice
 
 import httpx
 import numpy as np
@@ -15,6 +16,7 @@ from detr.data.shapes_video import moving_shapes, write_video
 from detr.engine.detector import Detector
 from detr.errors import InputError
 from detr.serve import Limits
+from detr.video import FrameReader
 from tests.serve.conftest import open_client
 
 FORM = "multipart/form-data; boundary=x"
@@ -299,6 +301,18 @@ def test_a_long_video_ends_with_a_word(ask, tmp_path):
     response = ask("/predict/video", content=video(tmp_path / "a.mp4"), options={"limits": Limits(frames=2)})
     end = json.loads(response.text.splitlines()[-1])
     assert end["frames"] == 2 and end["left_out"] == "all after the first 2 frames"
+
+
+def test_of_a_video_that_breaks_off_every_frame_before_is_answered(ask, tmp_path, monkeypatch):
+    class Breaking(FrameReader):
+        def __iter__(self):
+            yield from islice(super().__iter__(), 3)
+            raise InputError(f"{self.source.path}: frames of another size")
+
+    monkeypatch.setattr("detr.serve.videos.FrameReader", Breaking)
+    *lines, end = ask("/predict/video", content=video(tmp_path / "a.mp4")).text.splitlines()
+    assert [json.loads(line)["frame"] for line in lines] == [0, 1, 2]
+    assert json.loads(end) == {"frames": 3, "notes": [], "error": "video: frames of another size"}
 
 
 def test_a_video_of_huge_frames_is_refused(ask, tmp_path):
