@@ -26,6 +26,14 @@ def test_queries_come_in_groups_of_positives_and_negatives():
     assert noised.targets[1].tolist() == [0] * 4
 
 
+def test_groups_see_themselves_and_what_is_matched():
+    """8 groups of a positive and a negative copy; 3 queries that are matched."""
+    _, _, mask, noised = module()([target(1), target(0)], num_matching=3)
+    assert noised.num_groups == 8 and mask.shape == (19, 19)
+    assert torch.equal(mask[:16, :16], torch.block_diag(*[torch.ones(2, 2)] * 8).bool())
+    assert mask[:, 16:].all() and not mask[16:, :16].any()
+
+
 def test_without_noise_every_query_is_its_target():
     some = [target(3), target(1)]
     noised = module(label_noise=0.0, box_noise=0.0).noise(some)

@@ -68,3 +68,21 @@ def test_a_loaded_average_goes_on_where_it_was():
     second.update()
     for ours, theirs in zip(first.network.state_dict().values(), second.network.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_step_that_is_left_out_counts_but_leaves_no_trace():
+    """What is told by a tensor nobody waits for does what a plain update does, or nothing to the floating entries."""
+    learner = network()
+    plain, told, left_out = (Average(learner, AverageConfig(decay=0.5, warmup=0)) for _ in range(3))
+    before = copy.deepcopy(left_out.network.state_dict())
+    with torch.no_grad():
+        for value in learner.state_dict().values():
+            value.add_(2)
+    plain.update()
+    told.update(unless=torch.tensor(False))
+    left_out.update(unless=torch.tensor(True))
+    assert plain.updates == told.updates == left_out.updates == 1
+    for name, value in told.network.state_dict().items():
+        torch.testing.assert_close(value, plain.network.state_dict()[name])
+        if value.is_floating_point():
+            assert torch.equal(left_out.network.state_dict()[name], before[name])

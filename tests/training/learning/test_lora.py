@@ -51,6 +51,12 @@ def test_the_product_counts_alpha_over_rank_times():
     torch.testing.assert_close(low(weight), weight + 3 * (2 * 0.5))
 
 
+def test_adapters_start_as_wide_as_a_linear_layer_of_their_inputs():
+    """PyTorch's own start of a linear layer: even between -1 / sqrt(inputs) and that."""
+    down = LowRank(torch.zeros(3, 400), rank=8, alpha=16.0).down.abs().max().item()
+    assert 0.99 / 20 < down <= 1 / 20
+
+
 def test_before_the_first_step_nothing_is_different(network):
     before = answers(network)
     adapted(network)
