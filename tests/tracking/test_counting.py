@@ -39,6 +39,11 @@ def test_a_way_around_the_end_of_the_line_is_no_crossing():
     assert counted(DOOR, [(1, 90, 20)], [(1, 130, 45)], [(1, 130, 55)], [(1, 90, 80)]) == {"in": {}, "out": {}}
 
 
+@pytest.mark.parametrize("end", [0, 100])
+def test_a_way_over_the_very_end_of_the_line_is_a_crossing(end):
+    assert counted(DOOR, [(1, end, 20)], [(1, end, 80)]) == {"in": {"car": 1}, "out": {}}
+
+
 def test_trembling_on_the_line_is_one_crossing():
     places = [30, 49.5, 50.5, 49.3, 50.7, 49.8, 70]
     assert counted(DOOR, *([(1, 30, y)] for y in places)) == {"in": {"car": 1}, "out": {}}

@@ -80,6 +80,27 @@ class TestWithTheLibrary:
         found = tracker.update(frame((10, 10), labels=[3]))
         assert found.track_ids.tolist() == [2]
 
+    def test_a_track_may_begin_from_a_quarter_on_unless_asked_otherwise(self):
+        tracker = Tracker(rate=25)
+        for _ in range(2):
+            found = tracker.update(frame((10, 10), (100, 10), scores=[0.26, 0.24]))
+        assert found.boxes[:, 0].tolist() == [10]
+
+    def test_without_times_frames_follow_at_the_rate(self):
+        tracker = Tracker(rate=10, patience=1)
+        for _ in range(3):
+            tracker.update(frame((50, 50)))
+        alive = []
+        for _ in range(14):
+            tracker.update(frame())
+            alive.append(tracker.alive == {1})
+        assert all(alive[:9]) and not any(alive[11:])
+
+    def test_a_video_may_begin_at_any_time(self):
+        tracker = Tracker(rate=25)
+        tracker.update(frame((10, 10)), time=5.0)
+        assert tracker.update(frame((10, 10)), time=5.04).track_ids.tolist() == [1]
+
     @pytest.mark.filterwarnings("error")
     def test_times_that_are_missing_or_jump_back_are_no_trouble(self):
         tracker = Tracker(rate=25)
