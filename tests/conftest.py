@@ -1,5 +1,6 @@
 """What all tests share: one seed, few threads, no network."""
 
+import gc
 import os
 import socket
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ from tests.small import BlobFinder, small_recipe
 
 # Layers this small take longer on several threads, and many times as long where these wait for each other's core.
 torch.set_num_threads(1)
+
+# With a million objects in memory, looking for garbage as often as usual takes a tenth of the time.
+gc.set_threshold(20_000, 20, 20)
 
 # The same examples in every run, unless others are asked for: DETR_SEARCH=1 looks for new ones.
 hypothesis.settings.register_profile("same every time", derandomize="DETR_SEARCH" not in os.environ)

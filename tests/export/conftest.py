@@ -1,5 +1,7 @@
 """One small network of every architecture, and pictures for them."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from detr.export import Form, write
 from detr.models import build_model, load_model
 from detr.models.presets import model_config, preset
 
+HERE = Path(__file__).parent
 ONE_OF_EACH = {
     "detr": "detr-r50",
     "deformable_detr": "deformable-detr-r50-two-stage",
@@ -60,6 +63,13 @@ def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "whole.onnx"
     write("onnx", load_model("rtdetr-tiny"), path, form=Form(preprocessing=True, max_det=50))
     return path
+
+
+def pytest_collection_modifyitems(items):
+    """The files that `exported` and `whole` make are made by one worker."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("export"))
 
 
 @pytest.fixture(params=list(ONE_OF_EACH))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from onnxscript.rewriter.rules.common import slice_split_rule
 
 from detr.cli.weights import inspect
 from detr.data.shapes import draw_shapes
@@ -49,11 +50,12 @@ def test_a_file_says_what_it_is_and_answers_as_pytorch_does(each):
     assert b"/detr/" not in path.read_bytes()  # nothing of the machine it was made on
     runners = [open_runner(path)] + ([OpenVINORunner(path)] if HAS_OPENVINO else [])
     assert runners[0].name == "onnx float32"
+    ours = TorchRunner(network)
     for runner in runners:
         assert (runner.config, runner.classes, runner.scoring) == (network.config, network.classes, network.scoring)
         for count in (2, 1, 3):
             images, padding = pictures(network, count)
-            expected = TorchRunner(network)(images, padding).layers[-1]
+            expected = ours(images, padding).layers[-1]
             assert_same_queries(runner(images, padding).layers[-1], expected)
 
 
@@ -67,6 +69,11 @@ def test_every_family_is_verified_by_onnx_runtime_and_openvino(each):
         assert verdict.agreement.counted >= 18
         stages = trace(network, runner, seen[0], verdict.tolerance).stages
         assert max(stage.error for stage in stages) < 1e-4
+
+
+def test_the_exporter_is_left_with_the_rules_it_had(exported):
+    exported("rtdetr")
+    assert "match" not in vars(slice_split_rule)
 
 
 def test_a_file_says_which_weights_it_was_made_of(exported):
@@ -96,9 +103,10 @@ def test_a_file_of_any_size_sees_images_as_pytorch_does_without_padding(exported
     write("onnx", network, tmp_path / "any.onnx", form=form_for(network))
     runner = open_runner(tmp_path / "any.onnx")
     assert runner.about.form.open_size
+    ours = TorchRunner(network)
     for size in [(64, 96), (96, 65), (33, 70)]:
         images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
-        expected = TorchRunner(network)(images).layers[-1]
+        expected = ours(images).layers[-1]
         torch.testing.assert_close(runner(images).layers[-1].logits, expected.logits, rtol=0, atol=1e-4)
         torch.testing.assert_close(runner(images).layers[-1].boxes, expected.boxes, rtol=0, atol=1e-4)
 
