@@ -529,6 +529,23 @@ def test_a_pipe_that_is_silent_is_spoken_of_and_ends_when_nobody_waits(tmp_path)
     assert asked[:3] == pytest.approx([0.2, 0.4, 0.6])
 
 
+@pytest.mark.parametrize("count", [0, 15])
+def test_ctrl_c_while_a_pipe_is_waited_for_is_raised_though_pyav_would_drop_it(tmp_path, count):
+    asked = []
+
+    def go_on(seconds):
+        asked.append(seconds)
+        raise KeyboardInterrupt
+
+    os.mkfifo(tmp_path / "a.mkv")
+    with open(os.open(tmp_path / "a.mkv", os.O_RDWR), "wb") as silent:
+        silent.write(make_video(tmp_path / "b.mkv", count).read_bytes() if count else b"")
+        silent.flush()
+        with pytest.raises(KeyboardInterrupt):
+            list(FrameReader(Source("video", str(tmp_path / "a.mkv")), go_on=go_on))
+    assert len(asked) == 1
+
+
 @pytest.fixture
 def server(tmp_path):
     class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -36,12 +36,33 @@ def standard_input(stream: Any, go_on: GoOn) -> Any:
 
 
 class Pipe:
-    """The open end of a pipe; where `go_on` says that nobody waits any longer, it ends."""
+    """The open end of a pipe; where `go_on` says that nobody waits any longer, it ends.
+
+    PyAV, which reads it, drops what is raised here, such as Ctrl-C, and reads on: it ends then, too, and
+    `raise_if_broken_off` raises it for who asked PyAV.
+    """
 
     def __init__(self, number: int, go_on: GoOn) -> None:
         self._number, self._go_on = number, go_on
+        self._broken_off: BaseException | None = None
 
     def read(self, size: int) -> bytes:
+        if self._broken_off is not None:
+            return b""
+        try:
+            return self._read(size)
+        except BaseException as problem:
+            self._broken_off = problem
+            return b""
+
+    def raise_if_broken_off(self) -> None:
+        if self._broken_off is not None:
+            raise self._broken_off
+
+    def close(self) -> None:
+        """Standard input stays open."""
+
+    def _read(self, size: int) -> bytes:
         waited = 0.0
         while not select.select([self._number], [], [], _PAUSE)[0]:
             waited += _PAUSE

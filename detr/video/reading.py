@@ -28,7 +28,7 @@ from detr.errors import InputError, TooLarge, counted
 from detr.image import RGB
 from detr.image_file import MOST_PIXELS, count_pictures, looks_like, read_image
 from detr.video.camera import Camera
-from detr.video.pipes import GoOn, NamedPipe, is_pipe, standard_input
+from detr.video.pipes import GoOn, NamedPipe, Pipe, is_pipe, standard_input
 from detr.video.sources import IMAGE_SUFFIXES, Source, find_sources
 
 PATIENCE = (15.0, 30.0)  # seconds a stream may take to open, and to send the next packet
@@ -97,7 +97,7 @@ class FrameReader:
         self.total: int | None = None  # frames to come, as far as the file knows
         self._image: Bands | None = None
         self._container: InputContainer | None = None
-        self._pipe: NamedPipe | None = None
+        self._pipe: Pipe | None = None
         self._camera: Camera | None = None
         if source.kind == "image":
             self.total = 1
@@ -118,11 +118,15 @@ class FrameReader:
         place: Any = self.source.path
         if self.source.kind == "pipe":
             place = standard_input(sys.stdin.buffer, self._go_on)
+            self._pipe = place if isinstance(place, Pipe) else None
         elif self.source.kind == "video" and is_pipe(place):
             place = self._pipe = NamedPipe(place, self._go_on)
         elif self.source.kind == "video":
             place = str(Path(place).absolute())  # an absolute path is never taken for a protocol or an option
-        self._container = _open_container(place, self.source, self.most_pixels)
+        try:
+            self._container = _open_container(place, self.source, self.most_pixels)
+        finally:
+            self._require_pipe()
         stream = _picture_stream(self._container, self.source)
         self._require_size(stream)
         stream.thread_type = "AUTO"
@@ -204,6 +208,7 @@ class FrameReader:
         while failures < 100:
             try:
                 waiting.append(next(packets))
+                self._require_pipe()
                 failures = 0
                 if waiting[-1].is_corrupt:
                     continue  # the next one says whether the file ends with it
@@ -229,10 +234,16 @@ class FrameReader:
             for picture in pictures:
                 concealed += picture.is_corrupt
                 yield picture
+        self._require_pipe()
         if damaged:
             self.notes.append(f"{counted(damaged, 'damaged packet')} left out")
         if concealed:
             self.notes.append(f"{concealed} frame{'s are' if concealed > 1 else ' is'} damaged in part")
+
+    def _require_pipe(self) -> None:
+        """What ended the reading of a pipe before its end, raised here."""
+        if self._pipe is not None:
+            self._pipe.raise_if_broken_off()
 
     def _require_size(self, stream: VideoStream) -> None:
         """At the beginning, and where the decoder refuses what comes: the size may change on the way."""
