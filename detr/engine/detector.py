@@ -16,6 +16,7 @@ from detr.engine.results import Results
 from detr.errors import UsageError
 from detr.runtime.device import default_workers
 from detr.runtime.settings import at_least_1, input_of_size, refuse, slicing_of
+from detr.weights import write
 
 if TYPE_CHECKING:
     from detr.evaluation.evaluate import Evaluator
@@ -193,6 +194,19 @@ class Detector(Finder):
             quiet=quiet,
         )
         return metrics
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the weights as they are, with settings and classes: a file that `Detector` and every command takes.
+
+        UsageError for a name that doesn't end in .safetensors, and of an exported file, which gives its answer only.
+        """
+        if self.network is None:
+            raise UsageError(f"{self.source} gives its answer only; save the weights that it was exported from")
+        path = Path(path)
+        if path.suffix.lower() != ".safetensors":
+            raise UsageError(f"{path}: expected a name such as {path.with_suffix('.safetensors').name}")
+        write(path, self.network.state_dict(), model=self.config.model_dump(mode="json"), classes=self.classes)
+        return path
 
     def export(
         self,

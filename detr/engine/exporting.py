@@ -10,6 +10,7 @@ from typing import Any
 
 from detr.data.opening import open_split
 from detr.data.sources import find_split
+from detr.evaluation.validate import matched_classes
 from detr.export import USUAL, Building, Form, form_for, require_format
 from detr.export.proven import calibration_of, path_for, write_proven
 from detr.files import require_writable
@@ -57,8 +58,13 @@ class Order:
 
 
 def fill(order: Order, network: Network, source: str, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Write and prove the files (see `write_proven`) -> the report of each."""
+    """Write and prove the files (see `write_proven`) -> the report of each.
+
+    InputError before anything is written where the data's classes are others than the network's.
+    """
     dataset = None if order.data is None else open_split(find_split(order.data, order.split, images=order.images))
+    if dataset is not None and order.verify:
+        matched_classes(network.classes, dataset.annotations)
     return [
         write_proven(
             format,

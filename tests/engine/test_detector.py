@@ -370,6 +370,18 @@ def test_train_goes_on_from_the_weights_and_holds_the_best_afterwards(shapes, un
         RTDETR(model.network, device="cpu").train(shapes)
 
 
+def test_weights_are_saved_as_they_are_and_read_again(untrained, tmp_path):
+    detector = Detector(untrained, device="cpu")
+    with torch.no_grad():
+        next(detector.network.parameters()).add_(1)
+    again = Detector(detector.save(tmp_path / "mine.safetensors"), device="cpu")
+    assert again.config == detector.config and again.classes == detector.classes
+    for name, value in detector.network.state_dict().items():
+        torch.testing.assert_close(again.network.state_dict()[name], value, rtol=0, atol=0)
+    with pytest.raises(UsageError, match=r"expected a name such as mine\.safetensors"):
+        detector.save(tmp_path / "mine.pt")
+
+
 def test_layers_and_queries_are_set_when_the_detector_is_made():
     detector = Detector("rtdetr-tiny", device="cpu", layers=2, queries=7)
     assert (detector.network.decoder.eval_layers, detector.network.config.num_queries) == (2, 7)
