@@ -97,6 +97,8 @@ def test_an_unknown_name_gets_the_nearest_one():
 
 
 def test_a_missing_path_is_said_to_be_a_path():
+    with pytest.raises(UsageError, match=r"no such weights file: rtdetr-l\.pt; did you mean 'rtdetr-l'\?"):
+        releases.resolve("rtdetr-l.pt")
     with pytest.raises(UsageError, match=r"no such weights file: runs/best\.safetensors"):
         releases.resolve("runs/best.safetensors")
 

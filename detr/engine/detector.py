@@ -280,22 +280,28 @@ class Detector(Finder):
         name: str | None = None,
         project: str | os.PathLike[str] = "runs",
         overwrite: bool = False,
+        imgsz: int | None = None,
         say: Callable[[str], None] = print,
+        **others: Any,
     ) -> Summary:
         """Train from these weights on, as `detr train --weights` does; afterwards this detector holds the best ones.
 
         recipe: by default that of the preset or release, or the one of the run that made the file.
         finetune: with schedule and augmentation for a small data set.
         settings: `key.sub=value` words on top of it.
+        imgsz: side of the input, a multiple of 32; where it keeps the aspect, the shorter one.
         """
         from detr.engine.training import recipe_for, train_from
+        from detr.training.recipe import at_size
         from detr.training.saved.checkpoint import BEST
 
+        refuse(others, Detector.train)
         if self._is_given:
             raise UsageError(f"training starts from a release or a file; this detector was given a {self.source}")
         given = {"train.epochs": epochs, "train.batch": batch, "train.seed": seed}
         words = [*settings, *(f"{key}={value}" for key, value in given.items() if value is not None)]
         chosen = recipe_for(self, recipe, words, finetune=finetune)
+        chosen = chosen if imgsz is None else at_size(chosen, imgsz)
         summary = train_from(
             self, chosen, data, name=name, project=project, overwrite=overwrite, workers=workers, say=say
         )

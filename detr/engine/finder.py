@@ -67,6 +67,10 @@ class Finder:
         self.network = network.to(self.device).eval()
         set_effort(cast(Any, network), layers=layers, queries=queries)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which makes its own copy ready: one that is packed for this processor can't be sent."""
+        return {**self.__dict__, "_ready": None}
+
     def _load(self, weights: str) -> None:
         """Hold these from now on: a file that says what it is."""
         self.source, self.model = weights, None

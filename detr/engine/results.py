@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from detr.explain import Explanation
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Results:
     """One image and what was found in it."""
 
@@ -92,6 +92,10 @@ class Results:
         data = torch.as_tensor(self.boxes.data)
         tracks = data[:, 4].long() if self.boxes.is_track else None
         return Detections(data[:, :4], data[:, -2], data[:, -1].long(), tracks)
+
+    def __repr__(self) -> str:
+        height, width = self.orig_shape
+        return f"Results({self.path!r}, {width} x {height}: {self.verbose()})"
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -27,6 +27,8 @@ _NOT_WRITTEN = {
     "aotinductor": "take torch-export; torch._inductor.aoti_compile_and_package compiles what torch.export.load reads",
 }
 
+_USUAL_NAMES = {"engine": "tensorrt", "trt": "tensorrt", "pt2": "torch-export"}
+
 _NO_8_BITS = {
     "torch-export": "torch-export has no 8 bits here; take onnx or openvino",
     "tensorrt": "tensorrt has no 8 bits here: it takes scales without an offset only; take --half, or onnx or openvino",
@@ -66,7 +68,8 @@ def require_format(name: str, *, int8: bool = False) -> None:
 def require_backend(name: str, *, int8: bool = False) -> None:
     """UsageError for a name that is none of `Backend`, or that has no 8 bits."""
     if name not in get_args(Backend):
-        nearest = did_you_mean(name, get_args(Backend)) or f"; known are {', '.join(get_args(Backend))}"
+        known = get_args(Backend)
+        nearest = did_you_mean(_USUAL_NAMES.get(name, name), known) or f"; known are {', '.join(known)}"
         raise UsageError(f"no backend is called {name!r}{nearest}")
     if int8 and name in _NO_8_BITS:
         raise UsageError(_NO_8_BITS[name])

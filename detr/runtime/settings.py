@@ -60,6 +60,11 @@ _ELSEWHERE = {
     "save": "call .save(path) of a result",
     "save_txt": "call .save_txt(path) of a result",
     "show": "call .show() of a result",
+    "save_crop": "call .save_crop(folder) of a result",
+    "dynamic": "say open_batch and open_size, True or False",
+    "lr0": "it is a setting of the recipe: settings=['train.optimizer.lr=1e-4']",
+    "patience": "it is a setting of the recipe: settings=['train.patience=10']",
+    "resume": "on the command line: detr train --resume RUN",
 }
 
 

@@ -1,3 +1,4 @@
+import pickle
 import types
 from dataclasses import dataclass
 from io import BytesIO, StringIO
@@ -359,9 +360,20 @@ def test_train_goes_on_from_the_weights_and_holds_the_best_afterwards(shapes, un
     model.network.config = model.network.config.model_copy(update={"num_denoising": 7})
     with pytest.raises(UsageError, match="which recipe"):
         model.train(shapes, project=tmp_path)
-    options = {"settings": ["train.clip=0.2"], "epochs": 3, "batch": 2, "seed": 5, "workers": 0, "project": tmp_path}
+    with pytest.raises(UsageError, match=r"option 'lr0': .*train\.optimizer\.lr"):
+        model.train(shapes, recipe="rtdetr-tiny", lr0=0.1)
+    options = {
+        "imgsz": 64,
+        "settings": ["train.clip=0.2"],
+        "epochs": 3,
+        "batch": 2,
+        "seed": 5,
+        "workers": 0,
+        "project": tmp_path,
+    }
     assert model.train(shapes, recipe="rtdetr-tiny", **options).out == tmp_path / "train" / "train"
     settings = asked["recipe"].train
+    assert asked["recipe"].model.input.frame == (64, 64)
     assert (settings.epochs, settings.batch, settings.seed, settings.clip) == (3, 2, 5, 0.2)
     assert (asked["sizes"], asked["weights"], asked["workers"]) == ((6, 4), str(untrained), 0)
     assert model.source == str(tmp_path / "train" / "train" / "best.safetensors")
@@ -380,6 +392,13 @@ def test_weights_are_saved_as_they_are_and_read_again(untrained, tmp_path):
         torch.testing.assert_close(again.network.state_dict()[name], value, rtol=0, atol=0)
     with pytest.raises(UsageError, match=r"expected a name such as mine\.safetensors"):
         detector.save(tmp_path / "mine.pt")
+
+
+def test_a_detector_that_has_answered_can_be_sent_to_another_process(untrained):
+    detector = Detector(untrained, device="cpu")
+    before = detector(RED, conf=0.0, imgsz=64)[0].boxes.data
+    sent = pickle.loads(pickle.dumps(detector))
+    torch.testing.assert_close(sent(RED, conf=0.0, imgsz=64)[0].boxes.data, before, rtol=0, atol=0)
 
 
 def test_layers_and_queries_are_set_when_the_detector_is_made():

@@ -100,6 +100,11 @@ def test_nothing_found_is_an_answer_too(tmp_path):
     assert len(results.to_supervision()) == 0
 
 
+def test_a_result_is_shown_in_one_line():
+    assert repr(made()) == "Results('some/street.jpg', 100 x 50: 1 dog, 1 cat)"
+    assert repr(empty()) == "Results('some/street.jpg', 100 x 50: nothing)"
+
+
 def test_what_other_models_find_is_none():
     assert [getattr(made(), name) for name in ("masks", "obb", "keypoints", "probs")] == [None] * 4
 

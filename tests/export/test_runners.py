@@ -199,3 +199,8 @@ def test_an_unknown_backend_gets_the_nearest(exported, tmp_path):
         write("openvine", exported("rtdetr")[0], tmp_path / "x.xml")
     with pytest.raises(UsageError, match="leave out half"):
         runner_for("onnx", exported("rtdetr")[0], half=True)
+
+
+def test_a_format_that_others_call_otherwise_is_told_ours():
+    with pytest.raises(UsageError, match="'engine'; did you mean 'tensorrt'"):
+        require_format("engine")
