@@ -49,7 +49,8 @@ def read_annotations(
     image_indices = indices_of(rows, "image_id", image_ids, "images", path)
     category_indices = indices_of(rows, "category_id", own, "categories", path)
     refuse_repeated(rows, "annotations", path, may_lack=True)
-    boxes = boxes_of(rows, path, notes)
+    heights, widths = sizes_of(pictures, "height", path), sizes_of(pictures, "width", path)
+    boxes = boxes_of(rows, heights[image_indices], widths[image_indices], path, notes)
     areas = areas_of(rows, boxes, path, notes)
     crowd = crowd_of(rows, path)
     used = np.bincount(category_indices, minlength=len(own))
@@ -58,8 +59,8 @@ def read_annotations(
         classes=own_classes,
         image_ids=image_ids,
         file_names=names_below(images, _file_names(pictures, path)),
-        heights=sizes_of(pictures, "height", path),
-        widths=sizes_of(pictures, "width", path),
+        heights=heights,
+        widths=widths,
         image_indices=image_indices,
         labels=index_of[category_indices],
         boxes=boxes,

@@ -6,7 +6,9 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,6 +28,7 @@ _ROBOFLOW = "_annotations.coco.json"
 # instances_train2017.json, instances_Validation.json, train.json; neither captions_* nor instances_trainval.json
 _INSTANCES = re.compile(rf"(?:instances_)?(?P<tail>{SPLIT_NAME.pattern}.*)\.json", re.IGNORECASE)
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+_TRIED = 20  # images that are looked for before they are taken to be elsewhere
 _PEEK = 4_000_000  # bytes of an annotation file that are searched for the name of an image
 
 
@@ -115,19 +118,21 @@ def _in_annotations(root: Path, folder: Path) -> dict[str, CocoSource]:
 
 
 def _images_of(file: Path, root: Path, tail: str) -> Path:
-    """The folder or archive with the images of an annotation file; of several, the one with the first it names."""
+    """The folder or archive with the images of an annotation file; of several, the one with the first that is there."""
     tail = tail.removeprefix("instances_")
     name = SPLIT_NAME.match(tail)
     split = name[0] if name else tail
-    names = (f"images/{tail}", tail, f"images/{split}", split, f"{split}/images", "images", ".")
-    usual = list(dict.fromkeys([*(root / name for name in names), file.parent]))
-    usual += [root / f"{name}.tar" for name in names[:-1] if (root / f"{name}.tar").is_file()]
-    first = _first_file_names(file)
-    if not first:
+    places = (f"images/{tail}", tail, f"images/{split}", split, f"{split}/images", "images", ".")
+    usual = list(dict.fromkeys([*(root / place for place in places), file.parent]))
+    usual += [root / f"{place}.tar" for place in places[:-1] if (root / f"{place}.tar").is_file()]
+    firsts = _first_file_names(file)
+    if not firsts:
         return next(folder for folder in usual if folder.is_dir())
-    for folder in usual:
-        if _has(folder, first):
-            return folder
+    for names in firsts:  # where the first is missing, it is that image which is, and not all of them
+        for folder in usual:
+            if _has(folder, names):
+                return folder
+    first = firsts[0]
     elsewhere = [folder for folder in (*root.glob("*/"), *root.glob("*/*/")) if _has(folder, first)]
     of_others = [folder for folder in elsewhere if _is_of_another_split(folder.relative_to(root), name)]
     own = [folder for folder in elsewhere if folder not in of_others]
@@ -153,15 +158,13 @@ def _has(images: Path, names: Sequence[PurePosixPath]) -> bool:
     return any(has_image(images, name) for name in names)
 
 
-def _first_file_names(file: Path) -> list[PurePosixPath]:
-    """What the first image near the start of the file may be called; none where there is no name that can be used."""
-    match = _FILE_NAME.search(_beginning(file))
-    if match is None:
-        return []
-    try:
-        return [inside(name) for name in possible_names(json.loads(match[1]))]
-    except (InputError, ValueError):  # reading the whole file will say what is wrong with it, and where
-        return []
+def _first_file_names(file: Path) -> list[list[PurePosixPath]]:
+    """What the first images near the start of the file may be called, as far as such names can be used."""
+    found = []
+    for match in islice(_FILE_NAME.finditer(_beginning(file)), _TRIED):
+        with suppress(InputError, ValueError):  # reading the whole file will say what is wrong with it, and where
+            found.append([inside(name) for name in possible_names(json.loads(match[1]))])
+    return found
 
 
 def _is_coco(file: Path) -> bool:

@@ -74,12 +74,16 @@ def indices_of(rows: Sequence[Row], key: str, known: Sequence[Id], what: str, pa
     return found
 
 
-def boxes_of(rows: Sequence[Row], path: Path, notes: list[str]) -> NDArray[np.float64]:
-    """[A, 4] xywh of four finite numbers; where there is only an outline, the box around it."""
+def boxes_of(
+    rows: Sequence[Row], heights: NDArray[np.int64], widths: NDArray[np.int64], path: Path, notes: list[str]
+) -> NDArray[np.float64]:
+    """[A, 4] xywh of four finite numbers; where there is only an outline, the box around it, in the image of [A] sizes
+    (0: not known)."""
     given = [row.get("bbox") for row in rows]
     outlined = [position for position, box in enumerate(given) if box is None and rows[position].get("segmentation")]
     for position in outlined:
-        given[position] = box_of_outline(rows[position]["segmentation"], f"{path}: annotations[{position}]")
+        place, size = f"{path}: annotations[{position}]", (int(heights[position]), int(widths[position]))
+        given[position] = box_of_outline(rows[position]["segmentation"], place, *size)
     if outlined:
         notes.append(
             f"{counted(len(outlined), 'annotation has', 'annotations have')} an outline but no box; "

@@ -10,13 +10,17 @@ import numpy as np
 from detr.errors import InputError
 
 
-def box_of_outline(outline: Any, place: str) -> list[float]:
+def box_of_outline(outline: Any, place: str, height: int = 0, width: int = 0) -> list[float]:
     """xywh around polygons `[[x, y, x, y, ...], ...]` or run lengths `{"size": [h, w], "counts": ...}`.
 
-    InputError, beginning with `place`, for anything else.
+    InputError, beginning with `place`, for anything else, and for a mask of another size than its image, where that is
+    known (not 0): the box would lie elsewhere.
     """
     if isinstance(outline, dict):
-        return _around_runs(outline, place)
+        box, size = _around_runs(outline, place), outline["size"]
+        if size[0] != (height or size[0]) or size[1] != (width or size[1]):
+            raise InputError(f"{place} has no bbox, and a mask of {size} where its image has {[height, width]}")
+        return box
     if isinstance(outline, list) and outline and all(map(_is_polygon, outline)):
         numbers = [value for polygon in outline for value in polygon]
         left, top = min(numbers[0::2]), min(numbers[1::2])

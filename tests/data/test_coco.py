@@ -232,6 +232,19 @@ def test_boxes_of_masks_agree_with_pycocotools(seed):
     assert box_of_outline(text, "")[0::2] == exact[0::2]
 
 
+def test_a_mask_of_another_size_than_its_image_is_refused(read):
+    row = {**box(1), "segmentation": {"size": [3, 5], "counts": [0, 10, 5]}}
+    del row["bbox"]
+    with pytest.raises(
+        InputError, match=r"annotations\[0\] has no bbox, and a mask of \[3, 5\] where its image has \["
+    ):
+        read(tree([row]))
+    unknown = tree([row])
+    for image in unknown["images"]:
+        image["height"] = image["width"] = 0
+    assert read(unknown).boxes.tolist() == [[0, 0, 4, 3]]
+
+
 @pytest.mark.parametrize("counts", ["", "~~~~", "0000", [1, 2], [-1, 5], None, "oooooooooooooooooo", [4, 6.0]])
 def test_run_lengths_that_do_not_fill_the_mask_are_refused(counts):
     with pytest.raises(InputError, match=r"^a\.json: annotations\[3\] has no bbox, and the run lengths"):

@@ -103,6 +103,14 @@ def test_annotations_without_their_images_are_refused(tmp_path):
         find_splits(tmp_path)
 
 
+def test_a_first_image_that_is_missing_does_not_hide_the_folder_of_the_others(tmp_path):
+    source = put(tmp_path, "annotations/instances_train.json", "images/train")
+    tree = json.loads(source.annotations.read_text())
+    tree["images"].insert(0, {**tree["images"][0], "id": 77, "file_name": "gone.png"})
+    source.annotations.write_text(json.dumps(tree))
+    assert find_splits(tmp_path)["train"].images == source.images
+
+
 def test_pictures_of_another_split_are_not_taken_though_they_have_the_same_names(tmp_path):
     put(tmp_path, "annotations/instances_train.json", "images/train")
     source = put(tmp_path, "annotations/instances_val.json", "images/val")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from detr import weights
+from detr.classes import Classes
 from detr.data.coco import CocoDataset
 from detr.errors import InputError, UsageError
 from detr.models import load_model
@@ -254,6 +255,22 @@ def test_resuming_another_model_names_the_first_differences(recipe_with, small_s
         InputError, match=r"another model: encoder.attention.0.feed_forward.linear1.weight is \[16, 16\]"
     ):
         run(other, small_sets, folder, resume=True, allow_changes=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (lambda names: [*names, "new"], "'new' is new"),
+        (lambda names: ["disc", *names[1:]], "the data has no 'circle' any more, and 'disc' is new"),
+        (lambda names: names[::-1], "their order or their ids are others now"),
+    ],
+)
+def test_resuming_with_other_classes_says_which_and_what_to_do(recipe_with, small_sets, tmp_path, trained, names, what):
+    known = small_sets["train_set"].annotations
+    changed = replace(known, classes=Classes.from_names(names(list(known.classes.names))))
+    sets = {"train_set": CocoDataset(changed, small_sets["train_set"].images), "val_set": None}
+    with pytest.raises(InputError, match=rf"was trained on other classes: {what}; .*best.safetensors --finetune"):
+        run(recipe_with(), sets, copytree(trained(1), tmp_path / "run"), resume=True, allow_changes=True)
 
 
 def test_edited_annotations_are_refused_in_one_line(recipe_with, small_sets, tmp_path, trained):

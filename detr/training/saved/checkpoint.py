@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from detr import __version__, weights
 from detr.classes import Classes
-from detr.errors import InputError
+from detr.errors import InputError, listed
 from detr.models.network import DetectionNetwork
 from detr.training.learning.average import Average
 from detr.training.learning.sharding import load, shared_out_like
@@ -143,21 +143,34 @@ def read_state(path: Path) -> Resumed:
 def restore(
     resumed: Resumed,
     *,
-    network: nn.Module,
+    network: DetectionNetwork,
     average: Average[DetectionNetwork] | None,
     optimizer: torch.optim.Optimizer,
     names: list[str],
     scaler: torch.amp.GradScaler,
 ) -> None:
     """Put everything back; InputError with the first differences if the state is another network's."""
+    _require_same_classes(network.classes, resumed)
     load_same(network, resumed.part("network"), str(resumed.path))
-    if network.classes != resumed.classes:
-        raise InputError(f"{resumed.path} was trained on other classes ({', '.join(resumed.classes.names[:3])}, ...)")
     if average is not None:
         average.load(resumed.part("average") or resumed.part("network"), resumed.extras["average_updates"])
     _restore_optimizer(optimizer, names, resumed)
     if resumed.extras["scaler"]:
         scaler.load_state_dict(resumed.extras["scaler"])
+
+
+def _require_same_classes(classes: Classes, resumed: Resumed) -> None:
+    if classes == resumed.classes:
+        return
+    gone = [repr(name) for name in resumed.classes.names if name not in classes.names]
+    new = [repr(name) for name in classes.names if name not in resumed.classes.names]
+    lacks = [f"the data has no {listed(gone, 3)} any more"] if gone else []
+    has = [f"{listed(new, 3)} {'is' if len(new) == 1 else 'are'} new"] if new else []
+    what = ", and ".join(lacks + has) or "their order or their ids are others now"
+    raise InputError(
+        f"{resumed.path} was trained on other classes: {what}; a run keeps its classes: begin another one with "
+        f"--weights {resumed.path.with_name(BEST)} --finetune, which keeps what it knows of those of the same name"
+    )
 
 
 def load_same(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
