@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -36,10 +36,17 @@ class InputConfig(Config):
     width: int = Field(default=640, ge=1, le=MOST_SIDE)
     short: int = Field(default=800, ge=1, le=MOST_SIDE)  # of "short side": what the shorter side becomes,
     long: int = Field(default=1333, ge=1, le=MOST_SIDE)  # or less, so that the longer one is not longer than this
-    interpolation: Literal["bilinear"] = "bilinear"
     channels: int = Field(default=3, ge=1, le=MOST_CHANNELS)  # 3: RGB; 1: grey; others as the files have them
     mean: tuple[float, ...] | None = None  # of each channel; None: values stay in [0, 1], as in RT-DETR
     std: tuple[float, ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_files(cls, given: Any) -> Any:
+        """They name the way of resizing, of which there is one."""
+        if isinstance(given, dict) and given.get("interpolation") == "bilinear":
+            return {name: value for name, value in given.items() if name != "interpolation"}
+        return given
 
     @model_validator(mode="after")
     def _fits(self) -> InputConfig:

@@ -72,6 +72,9 @@ def test_an_input_that_keeps_the_aspect_is_resized_to_it():
 def test_inputs_as_old_files_have_them_are_stretched():
     config = InputConfig(height=32, width=64, interpolation="bilinear")
     assert not config.keeps_aspect and config.size_of(100, 100) == config.frame == (32, 64)
+    assert config == InputConfig(height=32, width=64) and "interpolation" not in config.model_dump()
+    with pytest.raises(ValueError, match="interpolation"):
+        InputConfig(interpolation="nearest")
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,8 @@ def _what_helps(diagnosis: Diagnosis) -> list[list[str]]:
 def _groups(diagnosis: Diagnosis) -> list[list[str]]:
     rows = [["which", "objects", "found", "recall"]]
     for group in diagnosis.groups:
-        recall = "" if group.recall is None else f"{group.recall:.0%}"
-        rows.append([f"{group.kind}: {group.name}", str(group.objects), str(group.found), recall])
+        if group.recall is not None:
+            rows.append([f"{group.kind}: {group.name}", str(group.objects), str(group.found), f"{group.recall:.0%}"])
     return rows
 
 

@@ -1,13 +1,15 @@
 """Each cause that is DETR's own, shown by predictions made to have it."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from made_sets import found, random_case, truths
 
 from detr.diagnose.diagnosis import diagnose
-from detr.diagnose.groups import groups
+from detr.diagnose.groups import Group, groups
+from detr.diagnose.page import _groups
 from detr.diagnose.places import WHY, Places
 from detr.diagnose.report import as_json, class_rows, shown_counts, table
 from detr.diagnose.tide import CAUSES
@@ -113,3 +115,8 @@ def test_nothing_there_or_nothing_found_is_told_too():
     for truth, detections in ((truths(), found()), (truths((0, CAT, *BOX)), found()), (truths(), something)):
         seen = diagnosis(truth, detections)
         assert json.dumps(as_json(seen), allow_nan=False) and "cause" in table(seen)
+
+
+def test_the_page_shows_the_groups_that_have_objects():
+    seen = SimpleNamespace(groups=[Group("size", "small", 0, 0), Group("size", "large", 4, 3)])
+    assert _groups(seen)[1:] == [["size: large", "4", "3", "75%"]]
