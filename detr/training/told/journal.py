@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from detr.errors import NotWritten
+from detr.errors import InputError, NotWritten
 from detr.extras import is_installed
 from detr.files import disk_said, write_bytes, write_text
 from detr.image_file import read_image
@@ -126,14 +126,29 @@ class Journal:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line that was cut off in the middle is left out."""
+    """The rows of a `metrics.jsonl`; a last line that was cut off in the middle is left out.
+
+    InputError where another line is none of a journal.
+    """
+    lines = path.read_bytes().splitlines() if path.is_file() else []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    for number, line in enumerate(lines, 1):
+        row = _row(line)
+        if row is None and number < len(lines):
+            raise InputError(
+                f"{path}:{number}: not a row that training wrote; put the file elsewhere to go on without it"
+            )
+        if row is not None:
+            rows.append(row)
     return rows
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and {"event", "step"} <= row.keys() else None
 
 
 def _finite(values: Mapping[str, Number]) -> dict[str, Number]:

@@ -111,3 +111,13 @@ def test_a_tensorboard_that_finds_no_room_is_named_and_its_end_hides_nothing(tmp
         journal.step(1, 0.1, {"loss": 1.0})
     with pytest.warns(UserWarning, match=r"tensorboard: No space .*; its last rows are lost"):
         journal.close()
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe\x00", b"[1, 2]", b'{"a": 1}', b"<<<<<<< HEAD", b""])
+def test_a_journal_that_something_else_wrote_into_is_said_by_its_line(tmp_path, line):
+    path, row = tmp_path / "metrics.jsonl", b'{"event": "step", "step": 1}'
+    path.write_bytes(row + b"\n" + line + b"\n" + row + b"\n")
+    with pytest.raises(InputError, match=r"metrics\.jsonl:2: not a row that training wrote; put the file elsewhere"):
+        read(path)
+    path.write_bytes(row + b"\n" + line)
+    assert [each["step"] for each in read(path)] == [1]
