@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
+from click.core import ParameterSource
 
 from detr.cli import flags
 from detr.cli.backend import backend_options, exported_runner
+from detr.cli.given_predictions import measure_predictions
 from detr.cli.help import Verb
 from detr.cli.launching import leave_to_processes
-from detr.cli.plain import print_json, to_stderr, to_stdout
+from detr.cli.measured import noted, show, tell_why
+from detr.cli.plain import to_stderr
 from detr.cli.slices import slice_options, slicing_asked
-from detr.errors import InputError, UsageError
+from detr.errors import UsageError
 from detr.extras import require
 from detr.files import new_run, removed_if_empty, require_writable, write_text
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from detr.classes import Classes
     from detr.data.annotations import Annotations
     from detr.data.coco import CocoDataset
-    from detr.diagnose.diagnosis import Diagnosis
     from detr.diagnose.places import Places, PlaceWatch
     from detr.evaluation.metrics import Metrics
     from detr.evaluation.predictions import DetectionArrays
@@ -81,70 +82,26 @@ def command(weights: str | None, predictions: Path | None, data: Path | None, **
         require("plots", "--why", "matplotlib")
     leave_to_processes(options["device"])
     if predictions is not None:
-        if slices is not None:
-            raise UsageError("--slice is for a model that looks at pictures; leave it out with --predictions")
-        _measure_predictions(predictions, data, **options)
+        _refuse_what_is_of_a_model()
+        measure_predictions(predictions, data, **options)
     else:
         assert weights is not None
         _measure_model(weights, data, slicing=slices, **options)
 
 
-def _measure_predictions(predictions: Path, data: Path, **options: Any) -> None:
-    from detr.evaluation.evaluate import evaluate
-    from detr.evaluation.predictions import read_predictions, write_predictions
-
-    annotations = _noted(_truth(data, options["split"]))
-    found = read_predictions(predictions, annotations, allow_extra_images=options["allow_extra_images"])
-    metrics = evaluate(annotations, found, max_dets=options["max_dets"], evaluator=options["evaluator"])
-    report = {"predictions": str(predictions), "data": str(data), **metrics.to_json()}
-    _show(metrics, report, as_json=options["as_json"])
-    if options["save_json"]:
-        write_predictions(options["save_json"], found, annotations.classes)
-    if options["name"] or options["why"]:
-        folder = new_run("val", options["name"], project=options["project"], overwrite=options["overwrite"])
-        write_text(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
-        from detr.evaluation.album import draw_charts
-
-        files = ["metrics.json", *(path.name for path in draw_charts(folder, annotations, metrics, found))]
-        if options["why"]:
-            from detr.diagnose.diagnosis import diagnose
-
-            seen = diagnose(annotations, found, num_queries=None, places="predictions are boxes only")
-            files += _tell_why(seen, metrics, folder, _pictured(data, annotations, **options), **options)
-        click.echo(f"{folder}: {', '.join(files)}", err=True)
+_OF_A_MODEL = (
+    *("model", "conf", "imgsz", "layers", "queries", "half", "compile", "backend", "int8", "calibrate"),
+    *("tile", "overlap", "tiles_only"),
+)
 
 
-def _tell_why(
-    diagnosis: Diagnosis, metrics: Metrics, folder: Path, dataset: CocoDataset | str, **options: Any
-) -> list[str]:
-    """Say it, and write the page; the names of the files."""
-    from detr.diagnose.report import table
-    from detr.diagnose.writing import write_diagnosis
-
-    to_stdout(f"\n{table(diagnosis)}", err=options["as_json"])
-    return write_diagnosis(folder, "Why AP is what it is", diagnosis, metrics, dataset)
-
-
-def _pictured(data: Path, annotations: Annotations, **options: Any) -> CocoDataset | str:
-    """The data set with its images, or why there are none."""
-    from detr.data.coco import CocoDataset
-    from detr.data.sources import find_split
-
-    try:
-        return CocoDataset(annotations, find_split(data, options["split"], images=options["images"]).images)
-    except InputError as problem:
-        return f"the images were not found ({problem})"
-
-
-def _truth(data: Path, split: str) -> Annotations:
-    """Of a COCO file alone: neither torch nor the images are needed for that, so these need not be found."""
-    if data.suffix.lower() == ".json":
-        from detr.data.coco_file import read_annotations
-
-        return read_annotations(data)
-    from detr.data.sources import find_split
-
-    return find_split(data, split).read()
+def _refuse_what_is_of_a_model() -> None:
+    """UsageError for an option that would change nothing of predictions that are there."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        name = option.name or ""
+        if name in _OF_A_MODEL and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"{option.opts[0]} is for a model; leave it out with --predictions")
 
 
 def _measure_model(weights: str, data: Path, **options: Any) -> None:
@@ -176,7 +133,7 @@ def _dataset(team: Team, runner: Runner, data: Path, **options: Any) -> CocoData
     from detr.data.sources import find_split
 
     source = find_split(data, options["split"], images=options["images"])
-    dataset = CocoDataset(_noted(source.read()), source.images)
+    dataset = CocoDataset(noted(source.read()), source.images)
     _require_known_classes(runner.classes, dataset.annotations, say=team.leads)
     return dataset
 
@@ -229,7 +186,7 @@ def _leave(
     from detr.evaluation.album import draw_evaluation
     from detr.evaluation.predictions import write_predictions
 
-    _show(metrics, report, as_json=options["as_json"])
+    show(metrics, report, as_json=options["as_json"])
     for path in filter(None, (folder / "predictions.json", options["save_json"])):
         write_predictions(path, found, dataset.classes)
     write_text(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
@@ -240,7 +197,7 @@ def _leave(
 
         queries = getattr(runner.config, "eval_queries", None) or runner.config.num_queries
         diagnosis = diagnose(dataset.annotations, found, num_queries=queries, places=places)
-        files += _tell_why(diagnosis, metrics, folder, dataset, **options)
+        files += tell_why(diagnosis, metrics, folder, dataset, **options)
     speed = len(dataset) / report["seconds"]
     click.echo(f"{folder}: {', '.join(files)} ({speed:.1f} images/s, evaluation included)", err=True)
 
@@ -268,19 +225,3 @@ def _require_known_classes(classes: Classes, annotations: Annotations, *, say: b
         if say:
             to_stderr(problem.table)
         raise
-
-
-def _noted(annotations: Annotations) -> Annotations:
-    for note in annotations.notes:
-        to_stderr(f"note: {note}")
-    return annotations
-
-
-def _show(metrics: Metrics, report: dict[str, Any], *, as_json: bool) -> None:
-    for note in metrics.notes:
-        to_stderr(f"note: {note}")
-    if as_json:
-        print_json(report)
-    else:
-        to_stdout(f"{metrics.class_table()}\n\n{metrics.table()}")
-    sys.stdout.flush()

@@ -171,6 +171,8 @@ def test_extra_images_may_be_allowed(detr_val, truth, results):
         (["--data", "none.json", "--predictions", "RESULTS"], "none.json: no such"),
         (["--data", "DATA", "--predictions", "RESULTS", "--max-dets", "0"], "'--max-dets': 0 is not in the range x>=1"),
         (["--data", "DATA", "--predictions", "RESULTS", "--evaluator", "mine"], "'detr', 'pycocotools'"),
+        (["--data", "DATA", "--predictions", "RESULTS", "--conf", "0.5"], "--conf is for a model; leave it out with"),
+        (["--data", "DATA", "--predictions", "RESULTS", "--slice", "64"], "--slice is for a model"),
         (["--data", "DATA", "--weights", "none.safetensors"], "none.safetensors"),
         (["--data", "DATA", "--weights", "MODEL", "--device", "warp"], "device 'warp' is not known"),
         (
