@@ -34,6 +34,12 @@ def test_a_threshold_that_all_classes_pass_changes_nothing():
     assert repeated(repeat_factors(annotations(), 1 / 16), seed=0, epoch=0).tolist() == list(range(16))
 
 
+def test_a_sum_that_is_a_whole_number_but_for_rounding_is_that_number():
+    """Ten times 1.2 is 11.999999999999998 to a computer."""
+    for epoch in range(20):
+        assert len(repeated(np.full(10, 1.2), seed=0, epoch=epoch)) == 12
+
+
 def test_crowds_and_images_without_boxes_ask_for_nothing():
     assert repeat_factors(annotations(crowd=[0]), 0.25).tolist() == [1.0] * 16
     assert repeat_factors(annotations(seen=[]), 0.5).tolist() == [1.0] * 16

@@ -1,5 +1,7 @@
 """The test of maps: right ones pass it, others don't."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -65,20 +67,32 @@ def test_a_map_of_something_else_does_not_pass(image):
     assert Faithfulness((trial,) * 5).margin <= 0
 
 
-def test_as_much_is_hidden_everywhere(image):
-    changed = []
-
-    def watching(pictures):
-        changed.append([(picture != noise).any(-1).sum() for picture in pictures])
-        return answer(pictures)
-
+def hidden_of(cells, box=BOX, **options):
+    """[h, w] each, what is hidden of a picture for an explanation of this box: first of all nothing."""
     noise = np.random.default_rng(0).integers(100, 255, (32, 64, 3), dtype=np.uint8)
     noise[..., 0] = 0
     noise[0, 0, 0] = 255  # so that no pixel has the mean colour
-    trials_of(noise, [explanation_of(noise, [(1, 1), (2, 3)])], watching, share=0.5, hide="mean", draws=3)
-    whole, hidden = changed
-    assert whole == [0] and len(hidden) == 6
+    changed = []
+
+    def watching(pictures):
+        changed.extend((picture != noise).any(-1) for picture in pictures)
+        return answer(pictures)
+
+    trials_of(noise, [replace(explanation_of(noise, cells), box=box)], watching, hide="mean", **options)
+    return changed
+
+
+def test_as_much_is_hidden_everywhere():
+    whole, *hidden = (mask.sum() for mask in hidden_of([(1, 1), (2, 3)], share=0.5, draws=3))
+    assert whole == 0 and len(hidden) == 6
     assert max(hidden) - min(hidden) <= 2 and max(hidden) <= 128
+
+
+def test_inside_the_box_is_the_middle_of_what_the_picture_shows_of_it():
+    """24 x 8 pixels of it, of which 3 tenths are 58: 14 x 4 around (52, 8), and two more."""
+    _, looked_at, *_, inside = hidden_of([(1, 1)], box=(40.0, 4.0, 72.0, 12.0))
+    assert looked_at.sum() == inside.sum() == 58
+    assert inside[6:10, 45:59].all()
 
 
 def test_pictures_of_many_bands_are_tried_and_drawn():
