@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from detr.image import InputConfig, StretchedInput, as_input, padded, prepare, resized
+from detr.image import InputConfig, StretchedInput, as_input, normalise, padded, prepare, resized
 
 RAMP = np.stack([np.tile(np.linspace(0, 255, 60), (40, 1))] * 3, -1).astype(np.uint8)  # [40, 60, 3]
 
@@ -20,6 +20,14 @@ def test_prepare_normalises_by_channel():
     image = np.full((4, 4, 3), (51, 102, 255), np.uint8)
     tensor = prepare(image, InputConfig(height=4, width=4, mean=(0.2, 0.2, 0.0), std=(0.5, 0.2, 1.0)))
     torch.testing.assert_close(tensor[:, 0, 0], torch.tensor([0.0, 1.0, 1.0]))
+
+
+def test_normalising_leaves_what_it_is_given_as_it_was():
+    given = torch.full((3, 2, 2), 51.0)
+    torch.testing.assert_close(
+        normalise(given, InputConfig(mean=(0.1,) * 3, std=(0.5,) * 3)), torch.full((3, 2, 2), 0.2)
+    )
+    assert (given == 51).all()
 
 
 def test_prepare_leaves_pixels_alone_where_the_size_is_right():

@@ -66,3 +66,7 @@ def test_an_affine_relu_starts_as_a_relu_and_learns_a_scale_and_a_shift():
     block.scale.fill_(3)
     block.bias.fill_(-1)
     assert block(x).tolist() == [-1, 5]
+
+
+def test_norms_learn_unless_they_are_to_be_frozen():
+    assert len(list(ConvNorm(4, 6).parameters())) == 3 and len(list(ConvNorm(4, 6, frozen_norm=True).parameters())) == 1

@@ -87,6 +87,15 @@ def test_a_gated_layer_has_other_parts_and_the_same_shapes():
     assert x.shape == (1, 3, 8)
 
 
+def test_the_first_half_of_a_gate_lets_the_queries_through_and_the_second_the_image():
+    layer = DeformableDecoderLayer(8, 2, 16, (1,), gated=True).requires_grad_(False)
+    x, boxes, memories = torch.randn(1, 3, 8), torch.full((1, 3, 4), 0.5), torch.randn(2, 4, 8)
+    for bias, sees_the_image in ((100.0, False), (-100.0, True)):
+        layer.gate.gate.bias.copy_(torch.tensor([bias] * 8 + [-bias] * 8))
+        one, other = (layer(x, x, boxes, memory[None], ((2, 2),)) for memory in memories)
+        assert torch.allclose(one, other) != sees_the_image
+
+
 def test_boxes_of_each_level_may_differ():
     attention = DeformableAttention(16, 4, (2, 1)).requires_grad_(False)
     query, memory = torch.randn(1, 1, 16), torch.randn(1, 30, 16)

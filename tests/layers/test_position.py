@@ -81,6 +81,13 @@ def test_the_sine_embedding_of_a_padded_image_is_that_of_the_image_alone():
         torch.testing.assert_close(table[index, :h, :w], alone[0])
 
 
+def test_rows_and_columns_that_are_all_padding_have_finite_embeddings():
+    padding = torch.zeros(1, 3, 4, dtype=torch.bool)
+    padding[:, 2], padding[:, :, 3] = True, True
+    for offset in (0.0, -0.5):
+        assert sine_embedding(torch.zeros(1, 8, 3, 4), padding, offset=offset).isfinite().all()
+
+
 def test_an_offset_of_half_a_cell_means_the_middle_of_the_cell():
     table = sine_embedding(torch.empty(1, 8, 1, 4), None, offset=-0.5)
     x = (torch.arange(4) + 0.5) / 4

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from detr.layers.attention import may_look
-from detr.layers.transformer import DecoderLayer, EncoderLayer, SwiGLU
+from detr.layers.transformer import MLP, DecoderLayer, EncoderLayer, SwiGLU
 
 
 def copy_attention(ours, theirs):
@@ -76,3 +76,12 @@ def test_the_gate_of_a_swiglu_lets_pass_what_the_other_half_says():
     x = torch.tensor([3.0, 5.0])
     gated = 3 * torch.tensor(3.0).sigmoid() * 5
     torch.testing.assert_close(layer(x), torch.stack([gated, 2 * gated]))
+
+
+def test_an_mlp_is_its_layers_with_an_activation_between_them():
+    mlp = MLP(2, 4, 3, 3, nn.SiLU())
+    first, second, third = mlp.layers
+    x = torch.randn(5, 2)
+    torch.testing.assert_close(mlp(x), nn.Sequential(first, nn.SiLU(), second, nn.SiLU(), third)(x))
+    assert [tuple(layer.weight.shape) for layer in mlp.layers] == [(4, 2), (4, 4), (3, 4)]
+    assert isinstance(MLP(2, 4, 3, 1).activation, nn.ReLU) and len(MLP(2, 4, 3, 1).layers) == 1
