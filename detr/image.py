@@ -43,10 +43,15 @@ class InputConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _of_older_files(cls, given: Any) -> Any:
-        """They name the way of resizing, of which there is one."""
-        if isinstance(given, dict) and given.get("interpolation") == "bilinear":
-            return {name: value for name, value in given.items() if name != "interpolation"}
-        return given
+        """They name the way of resizing, of which there is one. What passes here is strictly of Python: no lists."""
+        if not isinstance(given, dict):
+            return given
+        one_way = given.get("interpolation") == "bilinear"
+        return {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in given.items()
+            if not (one_way and name == "interpolation")
+        }
 
     @model_validator(mode="after")
     def _fits(self) -> InputConfig:
