@@ -94,6 +94,14 @@ def test_objects_are_grouped_by_size_crowding_and_number():
     assert rows["objects in the image", "1"] == (1, 1) and rows["objects in the image", "2 to 5"] == (2, 1)
 
 
+def test_a_size_ends_where_the_next_begins_and_recall_is_the_share_that_is_found():
+    truth = truths((0, CAT, 0, 0, 32, 32), (0, CAT, 100, 0, 96, 96))
+    rows = {group.name: group for group in groups(truth, np.array([True, False])) if group.kind == "size"}
+    assert [rows[name].objects for name in ("small", "medium", "large")] == [1, 1, 0]
+    assert [rows[name].recall for name in ("small", "medium", "large")] == [1, 0, None]
+    assert Group("size", "small", 4, 3).recall == 0.75
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_numbers_add_up(seed):
     annotations, detections = random_case(seed)

@@ -44,3 +44,21 @@ def test_settings_are_read_from_the_tensors_that_hold_them():
     assert (found.decoder.scale, found.decoder.up) == (8.0, 0.25)
     assert with_settings(config, {}, table(config)) == config
     assert with_settings(preset("rtdetr-r18"), {}, table(preset("rtdetr-r18"))) == preset("rtdetr-r18")
+
+
+def test_what_transformers_wants_filled_in_changes_nothing_there():
+    """A layer that returns what it gets, and a norm that neither scales nor shifts."""
+    config = preset("deimv2-atto")
+    state = derived_state(config, TABLES[source_for(config, "hf")])
+    weight, bias, scale, shift = (state[f"model.enc_output.{n}.{kind}"] for n in (0, 1) for kind in ("weight", "bias"))
+    x = torch.randn(3, config.decoder.channels)
+    assert torch.equal(torch.nn.functional.linear(x, weight, bias), x)
+    assert torch.equal(x * scale + shift, x)
+
+
+def test_the_mask_of_a_vit_takes_the_bias_from_the_keys():
+    config = preset("deimv2-l")
+    state = derived_state(config, table(config))
+    masks = [tensor.view(3, -1) for name, tensor in state.items() if name.endswith("bias_mask")]
+    assert len(masks) == 12
+    assert all(mask.unique(dim=1).flatten().tolist() == [1, 0, 1] for mask in masks)

@@ -6,6 +6,7 @@ from detr.backbones.resnet import ResNetConfig
 from detr.classes import Classes
 from detr.criterion import criterion_for
 from detr.errors import UsageError
+from detr.models import build_model
 from detr.models.dino import DecoderConfig, DINOConfig, DINONetwork, EncoderConfig
 from detr.models.presets import preset
 from detr.records import Target
@@ -140,3 +141,13 @@ def test_labels_are_noised_among_all_slots():
     noised = network.denoising.noise([Target(torch.tensor([2]), torch.tensor([[0.5, 0.5, 0.2, 0.2]]))])
     share = (noised.labels == 5).double().mean()
     assert set(noised.labels.unique().tolist()) == set(range(6)) and 0.5 < share < 0.65
+
+
+def test_its_heads_are_two_of_the_encoder_two_of_the_decoder_and_the_denoising():
+    with torch.device("meta"):
+        with_noise, without = (
+            build_model(preset("dino-r50-4scale").model_copy(update={"num_denoising": count})) for count in (100, 0)
+        )
+    heads = with_noise.heads()
+    assert len(heads) == 5 and heads[-1] is with_noise.denoising
+    assert len(without.heads()) == 4 and without.denoising is None

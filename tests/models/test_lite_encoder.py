@@ -41,3 +41,19 @@ def test_padding_has_no_part_in_the_mean(encoder):
 def test_an_image_that_is_all_padding_gives_numbers(encoder):
     for each in encoder([torch.rand(1, 12, 4, 4)], torch.ones(1, 4, 4, dtype=torch.bool)):
         assert each.isfinite().all()
+
+
+def test_an_image_that_is_all_padding_leaves_the_others_of_its_batch_alone(encoder):
+    x, padding = torch.rand(3, 12, 4, 4), torch.zeros(3, 4, 4, dtype=torch.bool)
+    padding[1] = True
+    for together, alone in zip(encoder([x], padding), encoder([x[2:]]), strict=True):
+        torch.testing.assert_close(together[2:], alone)
+
+
+def test_the_coarse_map_has_what_was_spread_and_what_the_fine_one_says(encoder):
+    seen = {}
+    for name in ("spread", "downsample"):
+        getattr(encoder, name).register_forward_hook(lambda *call, name=name: seen.update({name: call[-1]}))
+    encoder.bottom_up.register_forward_pre_hook(lambda module, inputs: seen.update(bottom_up=inputs[0]))
+    encoder([torch.rand(1, 12, 4, 6)])
+    torch.testing.assert_close(seen["bottom_up"], seen["spread"] + seen["downsample"])

@@ -10,7 +10,7 @@ import torch
 import detr
 from detr.convert import TABLES, source_for, to_theirs
 from detr.errors import UsageError
-from detr.models import build_model, models, preset
+from detr.models import build_model, model_config, models, preset
 from detr.models.likeness import presets_like
 
 OFFICIAL = json.loads((Path(__file__).parent.parent / "golden" / "official_names.json").read_text())
@@ -24,6 +24,18 @@ def network(request):
 
 def test_every_official_model_is_there():
     assert set(OFFICIAL) | {"rtdetr-tiny"} <= set(models())
+
+
+@pytest.mark.parametrize(
+    "name", ["detr-r50", "deformable-detr-r50", "dino-r50-4scale", "rtdetr-r18", "dfine-n", "deimv2-n"]
+)
+def test_from_one_to_all_of_the_layers_and_queries_may_run(name):
+    tree = preset(name).model_dump(mode="json")
+    learned = tree["num_queries"] if "eval_queries" in tree else None
+    for layers, queries in ((1, learned and 1), (tree["decoder"]["num_layers"], learned)):
+        fewer = {} if learned is None else {"eval_queries": queries}
+        config = model_config({**tree, **fewer, "decoder": {**tree["decoder"], "eval_layers": layers}}, name)
+        assert config.decoder.eval_layers == layers and getattr(config, "eval_queries", None) == queries
 
 
 def test_names_and_shapes_are_the_official_ones_one_to_one(network):
