@@ -23,7 +23,8 @@ _USUAL_SECONDS = 0.2  # of a request, before any has been answered
 class Door:
     """Around the application. Whoever is let in is answered; the others get 503, 413 or 408 at once.
 
-    The body of a request that finds no room is read and thrown away, for who is sending doesn't listen. `prefix` is
+    A picture's request is inside once its body is there, so that slow senders keep no place from others. The body of
+    one that finds no room is read and thrown away, for who is sending doesn't listen. `prefix` is
     what a proxy has in front of our paths; it may have taken it away itself.
     """
 
@@ -63,22 +64,34 @@ class Door:
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_video = scope["path"] == VIDEO
         most = self.limits.video_body if is_video else self.limits.body
-        body = _Body(receive, most, self.limits.upload_seconds, take=_into_a_file if is_video else self._take)
+        place = _Place(self)
+        take = _into_a_file if is_video else self._take
+        body = _Body(receive, most, self.limits.upload_seconds, take=take, enter=place.take)
         try:
             body.require_short(scope)
-            if self.inside >= self.limits.waiting:
-                await body.drain()
-                raise Refused(503, "all places are taken; try again", retry_after=self._seconds_to_wait())
+            if is_video:  # whose bytes nothing else counts
+                try:
+                    place.take()
+                except Refused:
+                    await body.drain()
+                    raise
         except Refused as no:
             return await refusal(no)(scope, receive, send)
-        began = time.monotonic()
-        self._step(1)
         try:
             await self.app(scope, body.receive, send)
         finally:
             self._bytes -= body.taken
-            self._step(-1)
-            self._usual = 0.9 * self._usual + 0.1 * (time.monotonic() - began)
+            place.give_back()
+
+    def enter(self) -> None:
+        """Refused where all places are taken."""
+        if self.inside >= self.limits.waiting:
+            raise Refused(503, "all places are taken; try again", retry_after=self._seconds_to_wait())
+        self._step(1)
+
+    def leave(self, seconds: float) -> None:
+        self._step(-1)
+        self._usual = 0.9 * self._usual + 0.1 * seconds
 
     def _seconds_to_wait(self) -> int:
         """About as long as one that comes in now would be inside."""
@@ -96,13 +109,39 @@ class Door:
         self.meter.inside.set(self.inside)
 
 
+class _Place:
+    """One of those inside, for one request."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._since: float | None = None  # when it was taken
+
+    def take(self) -> None:
+        if self._since is None:
+            self._door.enter()
+            self._since = time.monotonic()
+
+    def give_back(self) -> None:
+        if self._since is not None:
+            self._door.leave(time.monotonic() - self._since)
+
+
 class _Body:
-    """A request's body as it arrives. Refused: 413 where it is too long, 408 where it takes too long, and whatever
-    `take` says to the bytes that came. Who is told to try again has sent all of it before, and so hears the answer.
+    """A request's body as it arrives; once it is whole, `enter` is called. Refused: 413 where it is too long, 408 where
+    it takes too long, and whatever `take` and `enter` say. Who is told to try again has sent all of it before, and so
+    hears the answer.
     """
 
-    def __init__(self, receive: Receive, most: int, seconds: float, *, take: Callable[[int], int]) -> None:
-        self._receive, self._most, self._seconds, self._take = receive, most, seconds, take
+    def __init__(
+        self,
+        receive: Receive,
+        most: int,
+        seconds: float,
+        *,
+        take: Callable[[int], int],
+        enter: Callable[[], None],
+    ) -> None:
+        self._receive, self._most, self._seconds, self._take, self._enter = receive, most, seconds, take, enter
         self._until = time.monotonic() + seconds
         self._length, self._is_whole = 0, False
         self.taken = 0
@@ -126,6 +165,8 @@ class _Body:
         except Refused:
             await self.drain()
             raise
+        if self._is_whole:
+            self._enter()
         return message
 
     async def _arrived(self) -> Any:

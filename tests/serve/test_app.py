@@ -185,6 +185,27 @@ def test_requests_beyond_the_places_get_503_and_all_others_are_answered(detector
     assert sum(sizes) == 7 and max(sizes) > 1  # those that waited went together
 
 
+def test_slow_senders_keep_no_place_from_others(detector, picture):
+    async def beside_a_slow_one():
+        begun, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly():
+            yield picture[:10]
+            begun.set()
+            await goes_on.wait()
+            yield picture[10:]
+
+        async with open_client(detector, limits=Limits(waiting=1)) as client:
+            slow = asyncio.create_task(client.post("/predict", content=slowly()))
+            await begun.wait()
+            quick = await client.post("/predict", content=picture)
+            goes_on.set()
+            return quick.status_code, (await slow).status_code, (await client.get("/metrics")).text
+
+    quick, slow, text = asyncio.run(beside_a_slow_one())
+    assert (quick, slow) == (200, 200) and "detr_requests_inside 0.0" in text
+
+
 def test_who_has_left_costs_no_look_and_leaves_no_place_taken(detector, picture):
     async def leaving():
         held = Held(detector)
