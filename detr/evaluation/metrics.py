@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr.data.annotations import Annotations
+from detr.errors import counted
 from detr.evaluation.predictions import DetectionArrays, ranks_by_id
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -157,7 +158,8 @@ class Metrics:
         ]
         lines += [f"{name} = {_shown(value, 3)}" for name, value in self.also.items()]
         sizes = ", ".join(f"{name} {low:g}..{high:g}" for name, (low, high) in AREA_RANGES.items() if name != "all")
-        counts = ", ".join(f"{number} {what}" for what, number in self.counts.items())
+        one = {"images": "image", "boxes": "box", "crowds": "crowd", "detections": "detection", "ties": "tie"}
+        counts = ", ".join(counted(number, one[what], what) for what, number in self.counts.items())
         lines += [f"{counts}", f"evaluator {self.settings.evaluator} {self.settings.version}; areas in px²: {sizes}"]
         return "\n".join(lines)
 

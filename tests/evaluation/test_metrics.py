@@ -40,7 +40,7 @@ def test_the_table_says_each_number_with_what_it_was_measured_on():
     ]
     assert lines[12:] == [
         f"AP at 100 detections = {every:.3f}",
-        "3 images, 5 boxes, 1 crowds, 4 detections, 0 ties",
+        "3 images, 5 boxes, 1 crowd, 4 detections, 0 ties",
         f"evaluator detr {__version__}; areas in px²: small 0..1024, medium 1024..9216, large 9216..1e+10",
     ]
 
