@@ -2,16 +2,22 @@
 
 import json
 import warnings
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from detr import convert, hugging_face
 from detr.config import validated
 from detr.errors import InputError
+from detr.image import DETR_INPUT, as_input, padded, resized
 from detr.models import build_model, load_model
 from detr.models.detr import DETRConfig
+from detr.models.postprocess import Scoring, select
+from detr.records import Output, Predictions
 from tests.models.second_opinion import shake
 
 with warnings.catch_warnings():
@@ -82,6 +88,31 @@ def test_outputs_are_those_of_transformers_whatever_is_padded(backbone):
     assert difference(network, mine, images, padding) < 1e-4
     assert difference(network, mine, images, None) < 1e-4
     assert difference(network, mine.deploy(), images, padding) < 1e-4
+
+
+def test_pictures_of_different_sizes_are_batched_as_by_their_processor():
+    """To a level of 255 at most: it resizes by torchvision, we as the authors by Pillow."""
+    draw = np.random.default_rng(0)
+    images = [draw.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((48, 64), (64, 50))]
+    processor = transformers.DetrImageProcessor(size={"shortest_edge": 40, "longest_edge": 60})
+    expected = processor([Image.fromarray(image) for image in images], return_tensors="pt")
+    config = DETR_INPUT.model_copy(update={"short": 40, "long": 60})
+    batch, padding = padded([resized(image, config) for image in images])
+    assert torch.equal((~padding).long(), expected["pixel_mask"])
+    assert (as_input(batch, padding, config) - expected["pixel_values"]).abs().max() < 1.01 / 255 / 0.224
+
+
+@pytest.mark.parametrize("conf", [0.0, 0.3])
+def test_answers_become_what_their_processor_makes_of_them(conf):
+    logits, boxes, sizes = 2 * torch.randn(2, 7, 4), torch.rand(2, 7, 4), [(40, 70), (300, 20)]
+    answer = SimpleNamespace(logits=logits, pred_boxes=boxes)
+    expected = transformers.DetrImageProcessor().post_process_object_detection(answer, conf, sizes)
+    found = select(Output((Predictions(logits, boxes),)), sizes, scoring=Scoring(exclusive=True), conf=conf)
+    for theirs, mine in zip(expected, found, strict=True):
+        order = theirs["scores"].argsort(descending=True)
+        assert theirs["labels"][order].tolist() == mine.labels.tolist()
+        torch.testing.assert_close(theirs["scores"][order], mine.scores)
+        torch.testing.assert_close(theirs["boxes"][order], mine.boxes)
 
 
 def test_a_folder_that_transformers_writes_is_read(tmp_path):

@@ -5,16 +5,23 @@ Images are square: on others transformers lays out the encoder's position table 
 
 import json
 import warnings
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from detr import convert, hugging_face, weights
 from detr.classes import Classes
 from detr.config import validated
 from detr.errors import InputError
+from detr.image import InputConfig, prepare
 from detr.models import build_model
+from detr.models.postprocess import select
 from detr.models.rtdetr import RTDETRConfig
 from detr.models.saving import save_model
+from detr.records import Output, Predictions
 from tests.models.second_opinion import difference, pictures, shake
 
 with warnings.catch_warnings():
@@ -80,6 +87,27 @@ def test_outputs_agree_with_transformers(kind, settings):
 def test_discrete_sampling_agrees_with_transformers():
     network = theirs("rt_detr_v2", basic(decoder_method="discrete"))
     assert difference(network, ours(network, "rt_detr_v2"), pictures(128)) < 1e-5
+
+
+@pytest.mark.parametrize("size", [(48, 64), (31, 65), (7, 300), (640, 640)])
+def test_pictures_become_what_their_processor_makes_of_them(size):
+    """To a level of 255 at most: it resizes by torchvision, we as the authors by Pillow."""
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    processor = transformers.RTDetrImageProcessor()
+    expected = processor(Image.fromarray(image), return_tensors="pt")["pixel_values"][0]
+    assert (prepare(image, InputConfig()) - expected).abs().max() < 1.01 / 255
+
+
+@pytest.mark.parametrize("conf", [0.0, 0.5])
+def test_answers_become_what_their_processor_makes_of_them(conf):
+    logits, boxes, sizes = 3 * torch.randn(2, 6, 5), torch.rand(2, 6, 4), [(40, 70), (300, 20)]
+    answer = SimpleNamespace(logits=logits, pred_boxes=boxes)
+    expected = transformers.RTDetrImageProcessor().post_process_object_detection(answer, conf, sizes)
+    found = select(Output((Predictions(logits, boxes),)), sizes, conf=conf, max_det=6)
+    for theirs, mine in zip(expected, found, strict=True):
+        assert theirs["labels"].tolist() == mine.labels.tolist()
+        torch.testing.assert_close(theirs["scores"], mine.scores)
+        torch.testing.assert_close(theirs["boxes"], mine.boxes)
 
 
 @pytest.mark.parametrize("kind", KINDS)
