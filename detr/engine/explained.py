@@ -54,7 +54,8 @@ class Summary:
     @property
     def text(self) -> str:
         """`2 pictures, 7 detections explained`"""
-        return f"{counted(self.frames, 'picture')}, {counted(self.detections, 'detection')} explained"
+        more = "" if self.detections or not self.frames else " (a lower --conf shows more)"
+        return f"{counted(self.frames, 'picture')}, {counted(self.detections, 'detection')} explained{more}"
 
     def to_json(self) -> dict[str, Any]:
         failures = [{"source": source, "error": error} for source, error in self.failures]

@@ -3,6 +3,7 @@
 import gc
 import pickle
 import re
+from pathlib import Path
 from shutil import rmtree
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from detr.classes import Classes
 from detr.draw import write_image
 from detr.engine.detector import Detector
-from detr.engine.explained import explain_sources
+from detr.engine.explained import Summary, explain_sources
 from detr.engine.explaining import explain
 from detr.engine.results import Results
 from detr.errors import InputError, UsageError
@@ -147,3 +148,11 @@ def test_what_cannot_be_written_is_not_the_fault_of_a_picture(detector, pictures
     with pytest.raises(InputError, match=r"^cannot write .*b\.png: it is a folder$"):
         explain_sources(detector, pictures, settings, out, quiet=True, say=lambda line: None)
     assert (out / "a.png").is_file()
+
+
+def test_who_finds_nothing_to_explain_is_told_what_would():
+    said = [Summary(Path("run"), Path("page"), frames=2, detections=found).text for found in (0, 1)]
+    assert said == [
+        "2 pictures, 0 detections explained (a lower --conf shows more)",
+        "2 pictures, 1 detection explained",
+    ]
