@@ -9,6 +9,7 @@ from detr.classes import Classes
 from detr.config import validated
 from detr.criterion import criterion_for
 from detr.errors import UsageError
+from detr.models import build_model
 from detr.models.deformable_detr import DecoderConfig, DeformableDETRConfig, DeformableDETRNetwork
 from detr.models.deformable_encoder import DeformableEncoderConfig
 from detr.models.presets import preset
@@ -176,3 +177,9 @@ def test_whatever_does_not_fit_is_refused():
     ):
         with pytest.raises(UsageError, match=said):
             validated(DeformableDETRConfig, {"arch": "deformable_detr", **wrong}, "recipe")
+
+
+@pytest.mark.parametrize(("name", "count"), [("deformable-detr-r50", 2), ("deformable-detr-r50-two-stage", 4)])
+def test_what_the_encoder_proposes_has_heads_of_its_own(name, count):
+    with torch.device("meta"):
+        assert len(build_model(name).heads()) == count

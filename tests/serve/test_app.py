@@ -182,7 +182,7 @@ def test_requests_beyond_the_places_get_503_and_all_others_are_answered(detector
     assert {response.status_code for response in refused} == {503}
     assert all(int(response.headers["Retry-After"]) >= 1 for response in refused)
     assert {response.status_code for response in [*answered, after]} == {200}
-    assert sum(sizes) == 7 and max(sizes) > 1  # those that waited went together
+    assert sum(sizes) == 7 and 1 < max(sizes) <= 4  # those that waited went together, as many as may
 
 
 def test_slow_senders_keep_no_place_from_others(detector, picture):
