@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -36,22 +36,10 @@ class InputConfig(Config):
     width: int = Field(default=640, ge=1, le=MOST_SIDE)
     short: int = Field(default=800, ge=1, le=MOST_SIDE)  # of "short side": what the shorter side becomes,
     long: int = Field(default=1333, ge=1, le=MOST_SIDE)  # or less, so that the longer one is not longer than this
+    interpolation: Literal["bilinear"] = "bilinear"  # the one way there is: files say it, and another is refused
     channels: int = Field(default=3, ge=1, le=MOST_CHANNELS)  # 3: RGB; 1: grey; others as the files have them
     mean: tuple[float, ...] | None = None  # of each channel; None: values stay in [0, 1], as in RT-DETR
     std: tuple[float, ...] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_older_files(cls, given: Any) -> Any:
-        """They name the way of resizing, of which there is one. What passes here is strictly of Python: no lists."""
-        if not isinstance(given, dict):
-            return given
-        one_way = given.get("interpolation") == "bilinear"
-        return {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in given.items()
-            if not (one_way and name == "interpolation")
-        }
 
     @model_validator(mode="after")
     def _fits(self) -> InputConfig:
