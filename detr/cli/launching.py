@@ -80,7 +80,7 @@ def run(wanted: Several, words: list[str]) -> int:
         **_surroundings(wanted),
     }
     each = [{**about, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(wanted.count)]
-    return attended(["-m", "detr.tuning.tied", *words], each, patience=_patience())
+    return attended(["-m", "detr.runtime.tied", *words], each, patience=_patience())
 
 
 def with_device(words: list[str], kind: str) -> list[str]:

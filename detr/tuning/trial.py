@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from detr.errors import InputError, UsageError
+from detr.runtime.tied import GOODBYE
 from detr.training.saved.checkpoint import RESUME
 from detr.training.told.journal import read
-from detr.tuning.tied import GOODBYE
 
 _LOOK_EVERY = 0.2  # seconds
 _LONGEST_SILENCE = 7200.0  # seconds in which nothing is written: neither a step, nor an epoch, nor a word
@@ -31,7 +31,7 @@ class TrainingProcess:
         place = ["--project", str(project), "--name", name, "--overwrite"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "detr.tuning.tied", "train", *words, *place],
+                [sys.executable, "-m", "detr.runtime.tied", "train", *words, *place],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -74,7 +74,7 @@ def test_a_training_that_stands_still_is_given_up(program, monkeypatch):
 
 TIED = """
 import subprocess, sys
-child = "import time; from detr.tuning import tied; tied.end_with_stdin(); print('on', flush=True); time.sleep(60)"
+child = "import time; from detr.runtime import tied; tied.end_with_stdin(); print('on', flush=True); time.sleep(60)"
 held = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=sys.stdout)
 print(held.pid, flush=True)
 held.wait()

@@ -1,4 +1,4 @@
-"""`python -m detr.tuning.tied WORDS` is `detr WORDS` that ends when the process that holds its stdin has ended."""
+"""`python -m detr.runtime.tied WORDS` is `detr WORDS` that ends when the process that holds its stdin has ended."""
 
 from __future__ import annotations
 
