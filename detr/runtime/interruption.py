@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,8 +13,7 @@ from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
+_TELL_AFTER = 5.0  # seconds after a signal, to say what is waited for
 _SAME = 1.0  # seconds within which a signal that comes again is the same one
 
 
@@ -47,12 +48,15 @@ def noticed() -> Iterator[Interruption]:
     if threading.current_thread() is not threading.main_thread():
         yield Interruption({})
         return
+    telling = threading.Timer(_TELL_AFTER, _tell)
+    telling.daemon = True
     handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
     interruption = Interruption({n: handler for n, handler in handlers.items() if handler != signal.SIG_IGN})
 
     def note(number: int, frame: FrameType | None) -> None:
         if not interruption.number:
             interruption.number, interruption.since = number, time.monotonic()
+            telling.start()
         elif time.monotonic() - interruption.since > _SAME:
             interruption.act(number)
 
@@ -61,4 +65,11 @@ def noticed() -> Iterator[Interruption]:
     try:
         yield interruption
     finally:
+        telling.cancel()
         interruption.restore()
+
+
+def _tell() -> None:
+    if "LOCAL_WORLD_SIZE" not in os.environ:  # of several processes, who started them says it
+        what = "the step or the evaluation under way is finished and saved; the same signal again ends at once"
+        print(what, file=sys.stderr, flush=True)

@@ -51,3 +51,14 @@ def test_handlers_are_as_they_were(as_before):
     with noticed():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_a_signal_waits_for_is_told_after_some_seconds(as_before, monkeypatch, capfd):
+    monkeypatch.setattr("detr.runtime.interruption._TELL_AFTER", 0.01)
+    said = ""
+    with noticed():
+        assert capfd.readouterr().err == ""
+        signal.raise_signal(signal.SIGTERM)
+        while not said:
+            said = capfd.readouterr().err
+    assert said == "the step or the evaluation under way is finished and saved; the same signal again ends at once\n"
