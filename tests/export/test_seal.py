@@ -122,9 +122,9 @@ def test_twice_the_same_network_gives_openvino_the_same_bytes(exported, copied):
 
 def test_a_kept_file_that_is_damaged_is_made_again_to_the_same_bytes(exported):
     said = []
-    path = runner_for("onnx", exported("rtdetr")[0]).path
+    path = runner_for("onnx", exported("detr")[0]).path
     before = path.read_bytes()
     with_other_byte(path, len(before) // 2)
-    runner_for("onnx", exported("rtdetr")[0], say=said.append)
+    runner_for("onnx", exported("detr")[0], say=said.append)
     assert said == [f"making {path}, once for these weights"]
     assert path.read_bytes() == before
