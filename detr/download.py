@@ -22,22 +22,10 @@ Progress = Callable[[int, int | None], None]
 Opener = urllib.request.OpenerDirector
 
 _TIMEOUT = 30.0  # seconds without a byte
-_OF_FILES = {
-    getattr(errno, name)
-    for name in (
-        "ENOSPC",
-        "EDQUOT",
-        "EFBIG",
-        "EIO",
-        "EROFS",
-        "ESTALE",
-        "EACCES",
-        "EPERM",
-        "ENOENT",
-        "ENOTDIR",
-        "EISDIR",
-    )
-}
+_OF_FILES = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE),
+    *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+)
 _NO_SUCH_RANGE = 416  # what servers answer when the part is whole, or longer than the file
 
 
@@ -77,11 +65,7 @@ def fetch(
         os.replace(own, path)
         _stamp(part).unlink(missing_ok=True)
     except (urllib.error.URLError, http.client.HTTPException, OSError) as problem:
-        if (
-            isinstance(problem, OSError)
-            and problem.errno in _OF_FILES
-            and not isinstance(problem, urllib.error.URLError)
-        ):
+        if isinstance(problem, OSError) and problem.errno in _OF_FILES:  # of a URLError there is no number
             raise NotWritten(f"cannot write {path}: {disk_said(problem)}; when that is mended, run again") from None
         if isinstance(problem, urllib.error.HTTPError):
             problem.close()

@@ -279,7 +279,7 @@ def _count(item: _Found, summary: Summary) -> None:
 
 
 def _found_words(of_classes: Counter[int], names: Mapping[int, str]) -> str:
-    """`3 detections: 2 person, 1 dog`, the most frequent first."""
+    """`3 detections (2 person, 1 dog)`, the most frequent first."""
     each = listed([f"{count:,} {names[label]}" for label, count in of_classes.most_common()])
     return counted(of_classes.total(), "detection") + (f" ({each})" if each else "")
 
