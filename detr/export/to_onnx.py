@@ -77,7 +77,7 @@ def exported(network: Network, about: About) -> Any:
 def _no_search_for_splits() -> Iterator[None]:
     """Of the exporter's rules one joins two slices to a split, and lists all nodes anew for each node it looks at.
 
-    It finds nothing in our networks, and takes more than half of the time, minutes for a DINO.
+    It finds nothing in our networks, and takes about half of the time for a DINO or Deformable DETR.
     """
     from onnxscript.rewriter.rules.common import slice_split_rule
 
