@@ -44,7 +44,7 @@ def measured(name: str) -> dict[str, Any]:
 def models_table() -> str:
     """Every model, for README.md."""
     lines = [
-        "| model | million parameters | GFLOPs | input | AP | ms on a T4 | weights |",
+        "| model | million parameters | GFLOPs | input | AP in %, published | ms on a T4 | weights |",
         "|---|--:|--:|---|--:|--:|---|",
     ]
     for row in model_rows():
@@ -57,7 +57,7 @@ def models_table() -> str:
 
 def releases_table() -> str:
     """Every release of a whole model that others have published, for weights/README.md."""
-    lines = ["| release | preset | trained on | AP, AP50 published | where | note |", "|---|---|---|---|---|---|"]
+    lines = ["| release | preset | trained on | AP, AP50 in %, published | where | note |", "|---|---|---|---|---|---|"]
     for name, release in RELEASES.items():
         if release.model is None or release.ap is None:
             continue

@@ -258,7 +258,7 @@ def _table(points: list[Point]) -> str:
     rows = []
     for point in points:
         memory = "-" if point.memory is None else f"{point.memory / 1e6:.1f}"
-        numbers = {**point.to_json(), "memory": memory, "AP": "-" if point.ap is None else f"{100 * point.ap:.2f}"}
+        numbers = {**point.to_json(), "memory": memory, "AP": "-" if point.ap is None else f"{point.ap:.4f}"}
         rows.append([text.format(**numbers) for text in _COLUMNS.values()])
     widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
     lines = [list(_COLUMNS), ["-" * width for width in widths], *rows]

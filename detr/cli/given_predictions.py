@@ -28,7 +28,7 @@ def measure_predictions(predictions: Path, data: Path, **options: Any) -> None:
     report = {"predictions": str(predictions), "data": str(data), **metrics.to_json()}
     show(metrics, report, as_json=options["as_json"])
     if options["save_json"]:
-        write_predictions(options["save_json"], found, annotations.classes)
+        write_predictions(Path(options["save_json"]), found, annotations.classes)
     if options["name"] or options["why"]:
         folder = new_run("val", options["name"], project=options["project"], overwrite=options["overwrite"])
         write_text(folder / "metrics.json", json.dumps(report, indent=2) + "\n")

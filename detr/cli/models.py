@@ -19,7 +19,7 @@ def command(as_json: bool) -> None:
     \b
       PARAMETERS  millions, for COCO's 80 classes
       GFLOPS      for one image of 640 x 480, at the size INPUT
-      AP          on COCO val2017, by the authors
+      AP %        on COCO val2017, in percent as the authors publish it
       T4 MS       milliseconds on an NVIDIA T4 (TensorRT, 16 bits), by the authors
       WEIGHTS     embedded, cached on this machine, a download, or by hand with a
                   browser
@@ -29,7 +29,7 @@ def command(as_json: bool) -> None:
         print_json({"models": rows})
         return
     cells = [
-        ["NAME", "PARAMETERS", "GFLOPS", "INPUT", "AP", "T4 MS", "WEIGHTS"],
+        ["NAME", "PARAMETERS", "GFLOPS", "INPUT", "AP %", "T4 MS", "WEIGHTS"],
         *([*as_columns(row), _places(row)] for row in rows),
     ]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]

@@ -55,7 +55,10 @@ if TYPE_CHECKING:
 @click.option(
     "--allow-extra-images", is_flag=True, help="Leave out predictions for images that the data does not have."
 )
-@click.option("--save-json", "--predictions-out", type=click.Path(path_type=Path), help="Write predictions here too.")
+@click.option(
+    "--save-json", "--predictions-out", is_flag=False, flag_value="", metavar="[PATH]",
+    help="predictions.json, as in predict: it is in the run's folder anyway; with PATH it is there too.",
+)  # fmt: skip
 @click.option("--why", is_flag=True, help="Also say why AP is lost: why.html, why.json, thresholds.json in the folder.")
 @flags.run("val", default="val, val-2, ...; none with --predictions")
 @flags.as_json("All numbers")
@@ -114,7 +117,7 @@ def _measure_model(weights: str, data: Path, **options: Any) -> None:
         dataset = _dataset(team, runner, data, **options)
         input = input_of_size(runner.config.input, options["imgsz"])
         if options["save_json"] and team.leads:
-            require_writable(options["save_json"].parent)
+            require_writable(Path(options["save_json"]).parent)
         name, project, overwrite = options["name"], options["project"], options["overwrite"]
         folder = team.agreed(lambda: new_run("val", name, project=project, overwrite=overwrite))
         start = time.perf_counter()
@@ -188,7 +191,7 @@ def _leave(
 
     show(metrics, report, as_json=options["as_json"])
     for path in filter(None, (folder / "predictions.json", options["save_json"])):
-        write_predictions(path, found, dataset.classes)
+        write_predictions(Path(path), found, dataset.classes)
     write_text(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
     pictures = draw_evaluation(folder, dataset, metrics, found)
     files = ["metrics.json", "predictions.json", *(path.name for path in pictures)]

@@ -47,7 +47,7 @@ def list_releases(as_json: bool) -> None:
             [row["name"], row["model"], percent(row["AP"]), percent(row["AP50"]), row["trained_on"], row["where"]]
             for row in rows
         ]
-        click.echo(_table(cells, ["NAME", "MODEL", "AP", "AP50", "DATA", "WHERE"]))
+        click.echo(_table(cells, ["NAME", "MODEL", "AP %", "AP50 %", "DATA", "WHERE"]))
 
 
 @command.command(cls=Verb, short_help="Fetch releases, or check those that are there.")

@@ -68,8 +68,8 @@ def write_why_page(
             wide=True,
         ),
     ]  # fmt: skip
-    lead = f"AP50 {diagnosis.causes.ap50:.1f} as TIDE measures it; AP {100 * metrics.ap:.1f}, AP50 "
-    write_page(path, title, f"{lead}{100 * metrics.ap50:.1f} as COCO does.", sections)
+    lead = f"AP50 {diagnosis.causes.ap50:.3f} as TIDE measures it; AP {metrics.ap:.3f}, AP50 "
+    write_page(path, title, f"{lead}{metrics.ap50:.3f} as COCO does.", sections)
 
 
 def _causes(diagnosis: Diagnosis) -> list[list[str]]:
@@ -77,17 +77,17 @@ def _causes(diagnosis: Diagnosis) -> list[list[str]]:
     counts = causes.counts()
     rows = [["cause", "AP50 to gain", "among all boxes", "among shown boxes"]]
     rows += [
-        [f"{name}: {MEANING[name]}", f"{causes.gains[name]:+.1f}", str(counts[name]), str(shown[name])]
+        [f"{name}: {MEANING[name]}", f"{causes.gains[name]:+.3f}", str(counts[name]), str(shown[name])]
         for name in sorted(CAUSES, key=lambda name: -causes.gains[name])
     ]
-    rows.append(["all false boxes, if none were scored above 0", f"{causes.without_false:+.1f}", "", ""])
-    return [*rows, ["all missed, if every object had been found", f"{causes.without_missed:+.1f}", "", ""]]
+    rows.append(["all false boxes, if none were scored above 0", f"{causes.without_false:+.3f}", "", ""])
+    return [*rows, ["all missed, if every object had been found", f"{causes.without_missed:+.3f}", "", ""]]
 
 
 def _what_helps(diagnosis: Diagnosis) -> list[list[str]]:
     """For the causes that cost something, the dearest first."""
     gains = diagnosis.causes.gains
-    costly = sorted((name for name in CAUSES if gains[name] >= 0.05), key=lambda name: -gains[name])
+    costly = sorted((name for name in CAUSES if gains[name] >= 0.0005), key=lambda name: -gains[name])
     return [["against", "try"], *([name, WHAT_HELPS[name]] for name in costly)]
 
 

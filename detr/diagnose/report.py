@@ -41,18 +41,18 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     counts, shown = causes.counts(), shown_counts(diagnosis)
     return {
         "definition": DEFINITION,
-        "AP50": causes.ap50 / 100,
+        "AP50": causes.ap50,
         "causes": {
             name: {
                 "meaning": MEANING[name],
-                "AP50": causes.gains[name] / 100,
+                "AP50": causes.gains[name],
                 "count": counts[name],
                 "shown": shown[name],
             }
             for name in CAUSES
         },
-        "false_positives": {"AP50": causes.without_false / 100},
-        "false_negatives": {"AP50": causes.without_missed / 100},
+        "false_positives": {"AP50": causes.without_false},
+        "false_negatives": {"AP50": causes.without_missed},
         "queries": _queries(diagnosis),
         "objects": [{**vars(group), "recall": group.recall} for group in diagnosis.groups],
         "calibration": _calibration(diagnosis.calibration),
@@ -114,12 +114,12 @@ def table(diagnosis: Diagnosis) -> str:
     """Causes, then what is DETR's own, for the terminal."""
     causes, shown = diagnosis.causes, shown_counts(diagnosis)
     counts = causes.counts()
-    lines = [f"AP50 is {causes.ap50:.1f} (as TIDE measures it). What would each mended cause add?"]
+    lines = [f"AP50 is {causes.ap50:.3f} (as TIDE measures it). What would each mended cause add?"]
     lines.append(f"{'cause':<11} {'AP50':>6} {'in all':>8} {'shown':>7}")
     for name in sorted(CAUSES, key=lambda name: -causes.gains[name]):
-        lines.append(f"{name:<11} {causes.gains[name]:>+6.1f} {counts[name]:>8} {shown[name]:>7}  {MEANING[name]}")
-    lines.append(f"{'all false':<11} {causes.without_false:>+6.1f}")
-    lines.append(f"{'all missed':<11} {causes.without_missed:>+6.1f}")
+        lines.append(f"{name:<11} {causes.gains[name]:>+6.3f} {counts[name]:>8} {shown[name]:>7}  {MEANING[name]}")
+    lines.append(f"{'all false':<11} {causes.without_false:>+6.3f}")
+    lines.append(f"{'all missed':<11} {causes.without_missed:>+6.3f}")
     return "\n".join([*lines, "", *(f"{what}: {value}" for what, value in facts(diagnosis))])
 
 

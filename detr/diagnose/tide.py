@@ -24,7 +24,7 @@ _RECALLS = np.arange(101) / 100
 
 @dataclass(frozen=True, eq=False)
 class Causes:
-    """`D` detections, `A` annotations, as in `Outcomes`. AP in points, from 0 to 100."""
+    """`D` detections, `A` annotations, as in `Outcomes`. AP from 0 to 1."""
 
     ap50: float
     gains: dict[str, float]  # AP that mending all errors of a cause would add, others as they are
@@ -147,13 +147,13 @@ def _mean_ap(points: _Points, order: NDArray[np.int64], counts: NDArray[np.int64
 
 
 def _ap(hits: NDArray[np.bool_], count: int) -> float:
-    """The mean over 101 recalls of the best precision at that recall or a higher one; in points."""
+    """The mean over 101 recalls of the best precision at that recall or a higher one."""
     if not count:
         return 0.0
     true = np.cumsum(hits)
     precision = np.maximum.accumulate((true / np.arange(1, len(hits) + 1))[::-1])[::-1]
     at = np.searchsorted(true / count, _RECALLS)
-    return 100 * float(precision[at[at < len(hits)]].sum()) / len(_RECALLS)
+    return float(precision[at[at < len(hits)]].sum()) / len(_RECALLS)
 
 
 def _per_class(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:

@@ -68,13 +68,13 @@ def draw_curves(precision: NDArray[np.float64], measured: ByScore, names: Sequen
         left.plot(recalls, precision[:, k], color="0.85", linewidth=0.6)
         right.plot(SCORES, measured.f1[k], color="0.85", linewidth=0.6)
     for colour, k in zip(_LINES, chosen, strict=False):
-        label = f"{_short(names[k])} {100 * precision[:, k].mean():.1f}"
+        label = f"{_short(names[k])} {precision[:, k].mean():.3f}"
         left.plot(recalls, precision[:, k], color=colour, linewidth=1.4, label=label)
         best = "" if np.isnan(measured.best[k]) else f" {measured.best_f1[k]:.2f} at {measured.best[k]:.2f}"
         right.plot(SCORES, measured.f1[k], color=colour, linewidth=1.4, label=f"{_short(names[k])}{best}")
     if len(there) > 1:
         mean = precision[:, there].mean(1)
-        left.plot(recalls, mean, color="black", linewidth=2.2, linestyle="--", label=f"mean {100 * mean.mean():.1f}")
+        left.plot(recalls, mean, color="black", linewidth=2.2, linestyle="--", label=f"mean {mean.mean():.3f}")
         right.plot(SCORES, measured.f1[there].mean(0), color="black", linewidth=2.2, linestyle="--", label="mean")
     few = "" if len(chosen) == len(there) else ", the best and the worst three of " + str(len(there))
     left.set(xlabel="recall", ylabel="precision", title=f"precision by recall at IoU 0.5 (AP50{few})")
@@ -108,7 +108,7 @@ def draw_class_curves(precision: NDArray[np.float64], names: Sequence[str], path
         axis.fill_between(left + recalls, bottom, bottom + precision[0][:, k], color=_BLUE, alpha=0.12, linewidth=0)
         for values, colour, style in ((precision[0][:, k], _BLUE, "-"), (precision[1][:, k], _ORANGE, "--")):
             axis.plot(left + recalls, bottom + values, color=colour, linestyle=style, linewidth=1.3)
-        title = f"{_short(names[k])}  {100 * precision[0][:, k].mean():.1f}"
+        title = f"{_short(names[k])}  {precision[0][:, k].mean():.3f}"
         axis.text(left + 0.5, bottom + 1.05, title, ha="center", va="bottom", fontsize=8.5)
     axis.set(xlim=(-0.05, 1.15 * columns - 0.1), ylim=(-1.3 * (rows - 1) - 0.05, 1.25))
     axis.set_aspect("equal")

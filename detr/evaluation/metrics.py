@@ -164,12 +164,12 @@ class Metrics:
         return "\n".join(lines)
 
     def class_table(self) -> str:
-        """One line per class, best AP first, classes without ground truth last; AP and AR in points."""
+        """One line per class, best AP first, classes without ground truth last."""
         head = ("class", "AP", "AP50", f"AR{self.settings.max_dets[-1]}", "boxes", "images", "detections")
         body = [
             (
                 row.name,
-                *(_shown(100 * value if value >= 0 else value, 1) for value in (row.ap, row.ap50, row.ar)),
+                *(_shown(value, 3) for value in (row.ap, row.ap50, row.ar)),
                 *map(str, (row.num_boxes, row.num_images, row.num_detections)),
             )
             for row in sorted(self.per_class, key=lambda row: -row.ap)

@@ -75,8 +75,8 @@ def test_predictions_give_the_twelve_lines_and_the_classes(detr_val, truth, resu
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].split() == ["class", "AP", "AP50", "AR100", "boxes", "images", "detections"]
-    assert lines[1].split() == ["circle", "100.0", "100.0", "100.0", "1", "1", "1"]
-    assert lines[2].split() == ["square", "25.2", "25.2", "50.0", "2", "2", "2"]
+    assert lines[1].split() == ["circle", "1.000", "1.000", "1.000", "1", "1", "1"]
+    assert lines[2].split() == ["square", "0.252", "0.252", "0.500", "2", "2", "2"]
     averages = [line for line in lines if line.startswith("Average")]
     assert len(averages) == 12
     assert averages[0] == "Average Precision (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.626"
@@ -112,6 +112,12 @@ def test_predictions_leave_no_files_unless_asked_for(detr_val, truth, results, t
     detr_val("--predictions", path, "--data", truth, "--name", "mine", "--save-json", tmp_path / "again.json")
     assert json.loads((tmp_path / "runs" / "val" / "mine" / "metrics.json").read_text())["metrics"]["AP"] > 0.6
     assert len(json.loads((tmp_path / "again.json").read_text())) == 3
+
+
+def test_save_json_alone_is_as_in_predict(detr_val, truth, model_file, tmp_path):
+    words = ["--weights", model_file, "--data", truth, "--workers", 0, "--imgsz", 32, "--device", "cpu"]
+    assert detr_val("--save-json", *words)[0] == 0
+    assert (tmp_path / "runs" / "val" / "val" / "predictions.json").is_file()
 
 
 def test_data_may_be_a_folder_with_splits(detr_val, truth, results):

@@ -24,9 +24,9 @@ def named(causes):
 
 
 def require_equal(causes, expected):
-    assert causes.ap50 == pytest.approx(expected["ap50"], abs=1e-9)
+    assert 100 * causes.ap50 == pytest.approx(expected["ap50"], abs=1e-9)
     ours = {**causes.gains, "false positives": causes.without_false, "false negatives": causes.without_missed}
-    assert ours == pytest.approx(expected["gains"], abs=1e-9)
+    assert {name: 100 * gain for name, gain in ours.items()} == pytest.approx(expected["gains"], abs=1e-9)
     assert causes.counts() == expected["counts"]
 
 
@@ -71,18 +71,18 @@ def test_the_second_detection_of_an_object_is_a_duplicate():
 def test_mending_the_only_error_makes_ap_whole():
     for detection, cause in (((0, DOG, *BOX, 0.9), "class"), ((0, CAT, 75, 50, 40, 40, 0.9), "place")):
         seen = causes(truths((0, CAT, *BOX), names=("cat", "dog")), found(detection))
-        assert seen.ap50 == 0 and seen.gains[cause] == 100 and not seen.missed.any()
+        assert seen.ap50 == 0 and seen.gains[cause] == 1 and not seen.missed.any()
 
 
 def test_an_object_without_any_box_is_missed():
     seen = causes(truths((0, CAT, *BOX), (1, CAT, *BOX)), found((0, CAT, *BOX, 0.9)))
-    assert seen.missed.tolist() == [False, True] and seen.gains["missed"] == pytest.approx(100 - seen.ap50)
+    assert seen.missed.tolist() == [False, True] and seen.gains["missed"] == pytest.approx(1 - seen.ap50)
 
 
 def test_what_lies_in_a_crowd_of_its_class_is_no_error_of_ap():
     truth = truths((0, CAT, *BOX), (0, CAT, 100, 100, 90, 90), crowd=[1])
     with_crowd = causes(truth, found((0, CAT, *BOX, 0.5), (0, CAT, 120, 120, 20, 20, 0.9)))
-    assert with_crowd.ap50 == 100 and not with_crowd.missed.any()
+    assert with_crowd.ap50 == 1 and not with_crowd.missed.any()
 
 
 @pytest.mark.parametrize("truth", [truths(), truths((0, CAT, *BOX))])

@@ -49,9 +49,9 @@ def test_the_best_class_comes_first_and_what_was_not_there_last():
     lines = measured().class_table().split("\n")
     assert [line.split() for line in lines] == [
         ["class", "AP", "AP50", "AR101", "boxes", "images", "detections"],
-        ["dog", "100.0", "100.0", "100.0", "2", "1", "2"],
-        ["cat", "50.5", "50.5", "50.0", "2", "2", "1"],
-        ["owl", "0.0", "0.0", "0.0", "1", "1", "0"],
+        ["dog", "1.000", "1.000", "1.000", "2", "1", "2"],
+        ["cat", "0.505", "0.505", "0.500", "2", "2", "1"],
+        ["owl", "0.000", "0.000", "0.000", "1", "1", "0"],
         ["fish", "n/a", "n/a", "n/a", "0", "0", "1"],
     ]
     assert len({len(line) for line in lines}) == 1, "columns end below each other"
