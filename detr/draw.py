@@ -127,6 +127,9 @@ def _written(text: str, font_size: int) -> NDArray[np.uint8]:
     return canvas
 
 
+_SAVED_WITH: dict[str, dict[str, int]] = {"JPEG": {"quality": 95}, "PNG": {"compress_level": 2}}
+"""PNG's usual 6 takes two to three times as long, for a sixteenth of the bytes of photographs."""
+
 _FONTS = (
     "NotoSansCJK-Regular.ttc",
     "NotoSans-Regular.ttf",
@@ -218,8 +221,7 @@ def write_image(path: Path, image: RGB) -> None:
         raise InputError(f"{path}: {path.suffix or 'no ending'} is no image format we can write; try .jpg or .png")
     try:
         stream = BytesIO()
-        options = {"quality": 95} if form == "JPEG" else {}
-        Image.fromarray(image).save(stream, format=form, **options)
+        Image.fromarray(image).save(stream, format=form, **_SAVED_WITH.get(form, {}))
         write_bytes(path, stream.getvalue())
     except OSError as problem:
         raise NotWritten(f"{path}: cannot be written ({problem.strerror or problem})") from problem

@@ -15,7 +15,7 @@ from detr.engine.explaining import answering, explain
 from detr.engine.silence import spoken_of
 from detr.errors import InputError, counted
 from detr.explain import Explanation
-from detr.explain.drawing import contact_sheet, draw_together
+from detr.explain.drawing import ON_A_SHEET, contact_sheet, draw_together
 from detr.explain.faithfulness import Faithfulness, Trial, trials_of
 from detr.explain.page import Page
 from detr.files import require_there, write_text
@@ -157,12 +157,12 @@ def _writer_of(
 
 
 def _write_image(explained: Explained, path: Path, layer: int | None, head: int | None) -> None:
-    write_image(
-        path.with_name(f"{path.name}.png"), contact_sheet(explained.found, explained.image, layer=layer, head=head)
-    )
+    sheet = [draw_together(explained.found, explained.image)]
     for number, each in enumerate(explained.found):
-        picture = path / f"{number:02d}-{file_safe(each.name)}.png"
-        write_image(picture, each.plot(layer=layer, head=head))
+        picture = each.plot(layer=layer, head=head)
+        write_image(path / f"{number:02d}-{file_safe(each.name)}.png", picture)
+        sheet += [picture] if len(sheet) < ON_A_SHEET else []
+    write_image(path.with_name(f"{path.name}.png"), contact_sheet(sheet))
     height, width = explained.image.shape[:2]
     numbers = {
         "source": explained.frame.path,

@@ -21,7 +21,7 @@ from detr.records import Detections
 LEVEL_COLOURS: tuple[Colour, ...] = ((86, 180, 233), (255, 235, 80), (240, 110, 60), (235, 130, 200), (90, 220, 160))
 """Of the levels, fine to coarse."""
 
-_HEAT = np.array([(30, 20, 90), (130, 30, 130), (220, 60, 80), (252, 160, 50), (252, 250, 170)], np.float32)
+_HEAT = [(30, 20, 90), (130, 30, 130), (220, 60, 80), (252, 160, 50), (252, 250, 170)]
 """From little to much: lighter with each step, so that it is read without colours too."""
 
 Window: TypeAlias = tuple[int, int, int, int]  # xyxy in pixels of the picture
@@ -30,7 +30,9 @@ _SMALLEST = 800  # longer side of what is drawn on, at least
 _MARGIN = 12.0  # pixels of the picture around a box, at least
 _LARGEST_WEIGHTS = 400  # points that are drawn, at most
 _FINE = 2  # times as many pixels while points are drawn, for smooth edges
-_TILE, _COLUMNS, _TILES, _GAP = 520, 4, 12, 10
+ON_A_SHEET = 12
+"""Pictures on a contact sheet, at most."""
+_TILE, _COLUMNS, _GAP = 520, 4, 10
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,8 @@ def draw_together(found: Sequence[Explanation], image: Bands) -> RGB:
     return draw(picture, _detections(found, sight), {each.label: each.name for each in found})
 
 
-def contact_sheet(
-    found: Sequence[Explanation], image: Bands, *, layer: int | None = None, head: int | None = None
-) -> RGB:
-    """All of them together, then each by itself, the best first; at most a dozen pictures."""
-    pictures = [draw_together(found, image)]
-    pictures += [draw_explanation(each, layer=layer, head=head) for each in found[: _TILES - 1]]
+def contact_sheet(pictures: Sequence[RGB]) -> RGB:
+    """The pictures side by side, made smaller."""
     tiles = [Image.fromarray(picture) for picture in pictures]
     for tile in tiles:
         tile.thumbnail((_TILE, _TILE), Image.Resampling.LANCZOS)
@@ -101,14 +99,16 @@ def contact_sheet(
 
 def heated(picture: RGB, map: Array) -> RGB:
     """[h, w, 3] with a map [h, w] over it; what was not looked at is dimmed, the largest is drawn full."""
-    strength = (map / max(float(map.max()), 1e-9)) ** 0.6
-    places = strength * (len(_HEAT) - 1)
-    low = np.minimum(places.astype(np.int64), len(_HEAT) - 2)
-    colours = _HEAT[low] + (_HEAT[low + 1] - _HEAT[low]) * (places - low)[..., None]
-    share = 0.72 * strength[..., None]
-    grey = picture.astype(np.float32)
-    dimmed = 0.7 * grey + 0.15 * grey.mean(-1, keepdims=True)
-    return np.clip(dimmed * (1 - share) + colours * share, 0, 255).astype(np.uint8)
+    steps = np.linspace(0, 1, 256)
+    colours = np.stack([np.interp(steps, np.linspace(0, 1, len(_HEAT)), each) for each in zip(*_HEAT, strict=True)], 1)
+    places = np.rint((map / max(float(map.max()), 1e-9)) ** 0.6 * 255).astype(np.uint8)
+    strength = (0.72 * steps)[:, None]
+    over, under = (colours * strength).astype(np.float32)[places], (1 - strength).astype(np.float32)[places]
+    heat = picture * np.float32(0.7)
+    heat += np.float32(0.15) * picture.mean(-1, keepdims=True, dtype=np.float32)
+    heat *= under
+    heat += over
+    return heat.astype(np.uint8)
 
 
 def _points(
@@ -158,9 +158,8 @@ def _dashes(pen: ImageDraw.ImageDraw, x: float, y: float, to_x: float, to_y: flo
 
 
 def _laid_over(picture: RGB, marks: Image.Image) -> RGB:
-    small = marks.resize((picture.shape[1], picture.shape[0]), Image.Resampling.LANCZOS)
     under = Image.fromarray(picture).convert("RGBA")
-    return np.array(Image.alpha_composite(under, small).convert("RGB"))
+    return np.array(Image.alpha_composite(under, marks.reduce(_FINE)).convert("RGB"))
 
 
 def _around(explanation: Explanation) -> Window:
