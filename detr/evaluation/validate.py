@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -42,6 +42,10 @@ class OtherClasses(InputError):
         self.table = table
 
 
+class Left(Exception):
+    """The evaluation was left before its end, by all processes."""
+
+
 def validate(
     runner: Runner,
     dataset: CocoDataset,
@@ -56,6 +60,7 @@ def validate(
     watch: Watch | None = None,
     quiet: bool = False,
     longest_wait: float = LONGEST,
+    is_left: Callable[[], bool] = lambda: False,
 ) -> tuple[Metrics, DetectionArrays]:
     """Run over the data set and evaluate what is found.
 
@@ -63,7 +68,8 @@ def validate(
     batches are those of one process, and no image is seen twice. (On a CPU the last bits of a network also depend on
     the number of threads, which `torchrun` sets to one.) `batch_size` is that of one process; `input` overrides the
     model's own; with `slicing` each image is looked at in tiles. `watch` sees every answer of the network.
-    An InputError ends the wait for a batch after `longest_wait` seconds (0: never).
+    An InputError ends the wait for a batch after `longest_wait` seconds (0: never). Left, in every process, once
+    `is_left`, asked after each image, says so in one.
 
     The classes are matched by name; OtherClasses where the data has boxes of classes that the model
     doesn't know, InputError naming the image where an output is not finite.
@@ -94,8 +100,13 @@ def validate(
             indices = progress(mine, total=len(mine), description="val", unit="image", quiet=quiet or rank > 0)
             found = _in_tiles(indices, dataset.in_channels(input.channels), look, runner.device, slicing, input, most)
         image_index = {id: index for index, id in enumerate(annotations.image_ids)}
-        parts = [_part(image_index[id], one, data_index) for id, one in found]
-    detections = _together(parts, annotations, notes)
+        parts = []
+        with closing(found):
+            for id, one in found:
+                parts.append(_part(image_index[id], one, data_index))
+                if is_left():
+                    break
+    detections = _together(parts, is_left(), annotations, notes)
     return evaluate(annotations, detections, max_dets=max_dets, evaluator=evaluator), detections
 
 
@@ -105,7 +116,10 @@ Look = Callable[[Tensor, Tensor | None, Sequence[tuple[int, int]], Ids], list[De
 """Images and padding, the (height, width) in which boxes are wanted, and what errors call them -> what is in each."""
 
 
-def _in_batches(batches: Iterable[Batch], look: Look, device: torch.device) -> Iterator[tuple[int | str, Detections]]:
+Found = Generator[tuple[int | str, Detections], None, None]
+
+
+def _in_batches(batches: Iterable[Batch], look: Look, device: torch.device) -> Found:
     for batch in batches:
         batch = batch.to(device, non_blocking=True)
         ids = [target.image_id for target in batch.targets]
@@ -120,7 +134,7 @@ def _in_tiles(
     slicing: Slicing,
     input: InputConfig,
     most: int,
-) -> Iterator[tuple[int | str, Detections]]:
+) -> Found:
     """Image by image, as one may be larger than any batch; the next is read meanwhile."""
 
     with closing(ahead((dataset[index] for index in indices), depth=1)) as samples:
@@ -192,8 +206,11 @@ def _part(image_index: int, found: Detections, data_index: NDArray[np.int64]) ->
     return np.full(len(scores), image_index), labels, boxes.numpy().astype(np.float64), scores
 
 
-def _together(parts: list[_Part], annotations: Annotations, notes: tuple[str, ...]) -> DetectionArrays:
-    """The detections of all processes, in canonical order."""
-    parts = [part for share in gathered(parts, "its share of the validation is done") for part in share]
+def _together(parts: list[_Part], is_left: bool, annotations: Annotations, notes: tuple[str, ...]) -> DetectionArrays:
+    """The detections of all processes, in canonical order; Left where one of them has left."""
+    shares = gathered((parts, is_left), "its share of the validation is done")
+    if any(left for _, left in shares):
+        raise Left
+    parts = [part for share, _ in shares for part in share]
     images, labels, boxes, scores = (np.concatenate(column) for column in zip(_NOTHING, *parts, strict=True))
     return DetectionArrays(annotations.image_ids, images, labels, boxes, scores, notes).canonical()

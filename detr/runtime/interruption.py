@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TELL_AFTER = 5.0  # seconds after a signal, to say what is waited for
@@ -30,10 +30,11 @@ class Interruption:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def act(self, number: int) -> None:
-        """Let the signal do what it would have done."""
+    def act(self, number: int) -> NoReturn:
+        """Let the signal do what it would have done; where that is not the end, leave as it would."""
         self.restore()
         signal.raise_signal(number)
+        raise SystemExit(128 + number)
 
 
 @contextmanager
@@ -71,5 +72,5 @@ def noticed() -> Iterator[Interruption]:
 
 def _tell() -> None:
     if "LOCAL_WORLD_SIZE" not in os.environ:  # of several processes, who started them says it
-        what = "the step or the evaluation under way is finished and saved; the same signal again ends at once"
+        what = "the step under way is finished, and the state saved; the same signal again ends at once"
         print(what, file=sys.stderr, flush=True)

@@ -47,9 +47,11 @@ def begin_epoch(run: Run, train_set: CocoDataset, workers: int) -> tuple[int, It
     return steps, _saved_without(run, _together(loader, settings.accumulate))
 
 
-def end_epoch(run: Run) -> None:
+def end_epoch(run: Run) -> dict[str, float]:
+    """The mean of each loss of the epoch, which is counted among the finished ones."""
     run.counters.epoch += 1
     run.counters.step_in_epoch = 0
+    return run.watch.means()
 
 
 def set_rates_at(run: Run, step: int, steps_per_epoch: int) -> None:

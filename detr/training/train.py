@@ -14,7 +14,7 @@ from typing import Any
 from detr.data.coco import CocoDataset
 from detr.evaluation import plots
 from detr.evaluation.album import draw_evaluation
-from detr.evaluation.validate import validate
+from detr.evaluation.validate import Left, validate
 from detr.files import require_writable
 from detr.models.network import DetectionNetwork
 from detr.records import Batch
@@ -89,7 +89,7 @@ def train(
     state is saved before the first step, after each epoch and, within one, at the pace of `save_every` (none: ten
     minutes). InputError if data or recipe are others than when it was saved, unless `allow_changes`.
     `log`: where else it is written, names of `detr.training.told.loggers`; without, TensorBoard where it is installed.
-    SIGINT and SIGTERM: the step is finished, the state saved, and the signal raised again.
+    SIGINT and SIGTERM: the step is finished or the evaluation left, the state saved, and the signal raised again.
     A step whose loss or gradient is not finite is left out, and kept in `out` (`detr.training.replay`). Diverged: more
     than `train.skip_at_most` in a row, or a weight that is not finite.
     """
@@ -132,16 +132,16 @@ def train(
         while run.counters.epoch < settings.epochs and not _is_stopped_early(run):
             began = time.monotonic()
             begin_second_stage(run)
-            losses = _train_epoch(run, train_set, workers)
-            trained = time.monotonic()
+            _train_epoch(run, train_set, workers)
+            trained, epoch = time.monotonic(), run.counters.epoch + 1
             team.follow(run.evaluated.buffers())  # on CPUs each process's norms have seen only its own images
             published = run.published
-            last_one = run.counters.epoch == settings.epochs
-            if val_set is not None and (last_one or run.counters.epoch % settings.evaluate_every == 0):
-                metrics = _evaluate(run, published, val_set, workers)
+            if val_set is not None and (epoch == settings.epochs or epoch % settings.evaluate_every == 0):
+                metrics = _evaluate(run, epoch, published, val_set, workers)
                 evaluated = metrics
             else:
                 evaluated = {}
+            losses = end_epoch(run)
             seconds = {"train_seconds": trained - began, "val_seconds": time.monotonic() - trained}
             tell_epoch(run, losses, evaluated, seconds)
             _save_epoch(run, published, evaluated)
@@ -154,8 +154,8 @@ def train(
         )  # fmt: skip
 
 
-def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, float]:
-    """All steps of the epoch that are still to be done -> the mean of each loss."""
+def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> None:
+    """All steps of the epoch that are still to be done."""
     counters, team = run.counters, run.team
     steps, groups = begin_epoch(run, train_set, workers)
     looks = ROWS_EVERY if team.device.type == "cuda" else 1
@@ -183,21 +183,25 @@ def _train_epoch(run: Run, train_set: CocoDataset, workers: int) -> dict[str, fl
         run.save_if_older_than(SAVED_BEFORE_EVALUATION)
     run.watch.look()
     answer_for_skipped(run, train_set)
-    means = run.watch.means()
-    end_epoch(run)
-    return means
 
 
-def _evaluate(run: Run, published: DetectionNetwork, val_set: CocoDataset, workers: int) -> dict[str, float]:
+def _evaluate(
+    run: Run, epoch: int, published: DetectionNetwork, val_set: CocoDataset, workers: int
+) -> dict[str, float]:
     """The numbers of the averaged network on the validation split; `counters` remember the best."""
     require_best(run)
-    metrics, found = validate(
-        TorchRunner(published, device=run.team.device),
-        val_set,
-        batch_size=max(1, run.recipe.train.batch // run.team.size),
-        workers=workers,
-        longest_wait=run.recipe.train.longest_wait,
-    )
+    try:
+        metrics, found = validate(
+            TorchRunner(published, device=run.team.device),
+            val_set,
+            batch_size=max(1, run.recipe.train.batch // run.team.size),
+            workers=workers,
+            longest_wait=run.recipe.train.longest_wait,
+            is_left=lambda: run.interruption.number != 0,
+        )
+    except Left:
+        run.leave_if_interrupted()
+        raise
     run.keep_folder()
     if run.journal is not None:
         for path in draw_evaluation(run.out, val_set, metrics, found):
@@ -205,7 +209,7 @@ def _evaluate(run: Run, published: DetectionNetwork, val_set: CocoDataset, worke
     numbers = {name: value for name, value in metrics.as_dict().items() if value >= 0}
     ap, counters = numbers.get("AP", 0.0), run.counters
     if counters.best is None or ap > counters.best:
-        counters.best, counters.best_epoch, counters.evaluations_without_better = ap, counters.epoch, 0
+        counters.best, counters.best_epoch, counters.evaluations_without_better = ap, epoch, 0
     else:
         counters.evaluations_without_better += 1
     return numbers

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from detr.classes import Classes
 from detr.data.coco import CocoDataset, read_annotations
 from detr.errors import InputError
+from detr.evaluation import validate as validating
 from detr.evaluation.evaluate import evaluate
-from detr.evaluation.validate import OtherClasses, matched_classes, validate
+from detr.evaluation.validate import Left, OtherClasses, matched_classes, validate
 from detr.image import InputConfig
 from detr.models.postprocess import Scoring
 from detr.records import Output, Predictions
@@ -168,6 +169,13 @@ def test_autocast_answers_are_taken_in_float32(dataset):
     assert metrics.stats.tolist() == evaluate(dataset.annotations, found).stats.tolist()
     full = validate(TorchRunner(Learned(dataset.classes)), dataset)[1]
     assert len(found) == len(full) and not np.array_equal(found.scores, full.scores)
+
+
+def test_all_processes_leave_what_one_leaves(tmp_path, monkeypatch):
+    dataset = make_data(tmp_path)
+    monkeypatch.setattr(validating, "gathered", lambda mine, what: [mine, ([], True)])
+    with pytest.raises(Left):
+        validate(TorchRunner(Knowing(dataset)), dataset)
 
 
 def test_two_processes_give_the_answer_of_one_to_the_last_bit_whatever_the_remainder(tmp_path):  # E39

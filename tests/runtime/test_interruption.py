@@ -61,4 +61,4 @@ def test_what_a_signal_waits_for_is_told_after_some_seconds(as_before, monkeypat
         signal.raise_signal(signal.SIGTERM)
         while not said.endswith("\n"):
             said += capfd.readouterr().err
-    assert said == "the step or the evaluation under way is finished and saved; the same signal again ends at once\n"
+    assert said == "the step under way is finished, and the state saved; the same signal again ends at once\n"

@@ -320,6 +320,39 @@ def test_an_evaluation_broken_off_costs_no_step(recipe_with, small_sets, tmp_pat
         assert same_state(whole / name, tmp_path / name)
 
 
+def test_a_signal_leaves_an_evaluation_at_once_and_the_end_is_the_same(
+    recipe_with, small_sets, tmp_path, trained, monkeypatch
+):
+    """Twice, the second time in what was gone on with."""
+    asked = []
+
+    class Signalled(program.TorchRunner):
+        def __call__(self, images, padding=None):
+            asked.append(len(images))
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().__call__(images, padding)
+
+    recipe, before = recipe_with(epochs=2), signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(program, "TorchRunner", Signalled)
+            for resume in (False, True):
+                with pytest.raises(SystemExit, match="143"):
+                    run(recipe, small_sets, tmp_path, resume=resume)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert asked == [2, 2]  # of three pictures, each time
+    _, said = run(recipe, small_sets, tmp_path, resume=True)
+    assert "going on after epoch 0 and 3 steps of the next (3 steps)" in said
+    for name in FILES:
+        assert (trained(2) / name).read_bytes() == (tmp_path / name).read_bytes()
+    rows = [
+        [{key: value for key, value in row.items() if "seconds" not in key} for row in read(folder / "metrics.jsonl")]
+        for folder in (trained(2), tmp_path)
+    ]
+    assert rows[0] == rows[1]
+
+
 @pytest.mark.parametrize(
     "settings",
     [
