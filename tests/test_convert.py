@@ -89,3 +89,22 @@ def test_one_head_of_ours_is_theirs_for_each_layer(monkeypatch):
     assert set(to_ours(theirs, "heads")) == {"layers.0.weight", "layers.1.weight", "head.weight"}
     with pytest.raises(InputError, match="two different tensors for head"):
         to_ours(theirs | {"again.1.weight": torch.zeros(2)}, "heads")
+
+
+def test_what_is_numbered_behind_the_layers_has_the_number_that_they_leave(monkeypatch):
+    table = Table(
+        rows=(
+            ("layers.{layer}.*", "steps.{layer}.*"),
+            ("head.{count}.*", "last.*"),
+            ("head.{layer}.*", "heads.{layer}.*"),
+        ),
+        marks=("head.0.*",),
+        counted=("layers.{layer}.weight", "steps.{layer}.weight"),
+    )
+    monkeypatch.setitem(convert.TABLES, "heads", table)
+    for count in (1, 2):
+        each = range(count)
+        ours = ones("last.weight", *(f"steps.{n}.weight" for n in each), *(f"heads.{n}.weight" for n in each))
+        theirs = to_theirs(ours, "heads")
+        assert {f"head.{n}.weight" for n in range(count + 1)} < theirs.keys()
+        assert to_ours(theirs, "heads").keys() == ours.keys()

@@ -49,9 +49,9 @@ _PROPOSED: tuple[Row, ...] = (
     ("transformer.pos_trans.*", "queries.embed.*"),
     ("transformer.pos_trans_norm.*", "queries.norm.*"),
 )
-PROPOSING_HEADS: tuple[Row, ...] = (  # one more than there are layers
-    ("class_embed.6.*", "queries.select.score_head.*"),
-    ("bbox_embed.6.*", "queries.select.box_head.*"),
+PROPOSING_HEADS: tuple[Row, ...] = (  # behind those of the layers
+    ("class_embed.{count}.*", "queries.select.score_head.*"),
+    ("bbox_embed.{count}.*", "queries.select.box_head.*"),
 )
 HEADS: tuple[Row, ...] = (
     ("class_embed.{layer}.*", "decoder.score_heads.{layer}.*"),
@@ -96,7 +96,7 @@ TABLES: dict[str, Table] = {
         marks=(*_MARKS, "transformer.pos_trans.weight", _REFINING),
         arch="deformable_detr",
         fields=fields(refine=True, two_stage=True),
-        written_for=(("decoder.num_layers", 6),),  # PROPOSING_HEADS
+        counted=(_MARKS[1], "decoder.layers.{layer}.cross_attention.project_value.weight"),
         foreign=_FOREIGN,
         derived=COUNTS,
         aliases=(

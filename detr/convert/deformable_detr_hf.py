@@ -84,7 +84,7 @@ TABLES: dict[str, Table] = {
         marks=(*_MARKS, "model.pos_trans.weight", _REFINING),
         arch="deformable_detr",
         fields=fields(refine=True, two_stage=True),
-        written_for=(("decoder.num_layers", 6),),  # PROPOSING_HEADS
+        counted=(_MARKS[1], "decoder.layers.{layer}.cross_attention.offsets.weight"),
         foreign=_FOREIGN,
         aliases=(_BOXES_AGAIN, _SCORES_AGAIN),
     ),

@@ -36,6 +36,8 @@ class Table:
     settings: tuple[tuple[str, str], ...] = ()  # entries that are settings, and which: "section.setting"
     # Settings, "section.setting", of the only models that are written under these names.
     written_for: tuple[tuple[str, Any], ...] = ()
+    # Theirs and ours of a tensor that each layer has: `{count}` in a row of theirs is how many there are.
+    counted: tuple[str, str] | None = None
     # Second names of a tensor, and its first. A word that only the second has stands for all numbers that it stands for
     # in the rows: one head that they keep for each layer.
     aliases: tuple[tuple[str, str], ...] = ()
@@ -50,7 +52,7 @@ def to_ours(state: Mapping[str, Tensor], table: Table) -> State:
     """
     fillers = dict(table.fillers)
     derived = [_pattern(name) for name in (*table.derived, *(name for name, _ in table.settings))]
-    parts = [(_pattern(part), ours, place, count) for ours, place, count, part in _parts(table.rows)]
+    parts = [(_pattern(part), ours, place, count) for ours, place, count, part in _parts(_rows(table, state, 0))]
     aliases = [(_pattern(alias), theirs) for alias, theirs in table.aliases]
     result: State = {}
     numbers: dict[str, list[str]] = {}
@@ -90,7 +92,7 @@ def to_ours(state: Mapping[str, Tensor], table: Table) -> State:
 
 def to_theirs(state: Mapping[str, Tensor], table: Table) -> State:
     """Under their names, second names included, without what they derive; what no row knows keeps its name."""
-    rows = [(_pattern(ours), theirs) for theirs, ours in table.rows]
+    rows = [(_pattern(ours), theirs) for theirs, ours in _rows(table, state, 1)]
     result: State = {}
     numbers: dict[str, list[str]] = {}
     for name, tensor in state.items():
@@ -109,6 +111,17 @@ def to_theirs(state: Mapping[str, Tensor], table: Table) -> State:
             result[name] = tensor
     second = _copies(result, ((theirs, alias) for alias, theirs in table.aliases), numbers)
     return {**second, **result}
+
+
+def _rows(table: Table, names: Iterable[str], side: int) -> tuple[Row, ...]:
+    """The rows with a number for `{count}`, by the names of a state dict: theirs (`side` 0) or ours (1)."""
+    if table.counted is None:
+        return table.rows
+    one_of_each = _pattern(table.counted[side])
+    count = str(sum(one_of_each.fullmatch(name) is not None for name in names))
+    return tuple(
+        (their.replace("{count}", count) if isinstance(their, str) else their, our) for their, our in table.rows
+    )
 
 
 def _copies(state: State, rows: Iterable[tuple[str, str]], numbers: Mapping[str, list[str]]) -> State:

@@ -50,7 +50,7 @@ def network_of(checkpoint: weights.Checkpoint, model: str | None = None, *, othe
     fields = {} if source is None else _told_by(source)
     name = model or "its model"
     if model is not None:
-        config = preset(model)
+        config = _as_deep(preset(model), state)
     elif checkpoint.model is not None:
         config = model_config(checkpoint.model, f"{checkpoint.path}, model")
     elif otherwise is not None:
@@ -87,7 +87,7 @@ def _preset_like(
         nearest = nearest_preset(state, **fields)
         if nearest is None or state.keys().isdisjoint(shapes_of(preset(nearest)).of):
             raise InputError(f"{checkpoint.path} holds {_what(checkpoint.state)}, none of our models")
-        return preset(nearest), f"{nearest}, the nearest of our models"
+        return _as_deep(preset(nearest), state), f"{nearest}, the nearest of our models"
     if len(names) > 1:
         published = {each.file_name: each.model for each in weights.RELEASES.values()}
         said = published.get(checkpoint.path.name)
@@ -95,6 +95,20 @@ def _preset_like(
             raise InputError(f"{checkpoint.path} doesn't say which of {', '.join(names)} it is; say it with model=")
         names = [said]
     return preset(names[0]), names[0]
+
+
+def _as_deep(config: Any, state: Mapping[str, Tensor]) -> Any:
+    """The settings with as many layers as a state dict has, where that is all that it differs in from every preset."""
+    if not shapes_of(config).unlike(state) or presets_like(state, arch=config.arch):
+        return config
+    deep = {}
+    for name, part in (("encoder", config.encoder), ("decoder", config.decoder)):
+        numbers = {each.split(".")[2] for each in state if each.startswith(f"{name}.layers.")}
+        if numbers:
+            all_run = {"eval_layers": None} if name == "decoder" else {}
+            deep[name] = part.model_copy(update={"num_layers": len(numbers), **all_run})
+    found = config.model_copy(update=deep)
+    return config if shapes_of(found).unlike(state) else found
 
 
 def _with_classes(

@@ -146,3 +146,13 @@ def test_an_unknown_model_or_file_is_a_usage_error(tmp_path, tiny):
         load_model(str(tmp_path / "nothing.pth"))
     with pytest.raises(UsageError, match="did you mean 'rtdetr-tiny'"):
         load_model(saved(tmp_path, tiny.state_dict()), model="rtdetr-tinny")
+
+
+@pytest.mark.parametrize("model", [None, TINY])
+def test_a_file_may_have_another_number_of_layers_than_its_preset(tmp_path, model):
+    config = preset(TINY)
+    fewer = config.model_copy(update={"decoder": config.decoder.model_copy(update={"num_layers": 2})})
+    network = build_model(fewer, classes=Classes.from_names(["cat", "dog"]))
+    loaded = load_model(saved(tmp_path, to_theirs(network.state_dict(), "rtdetrv2-official")), model)
+    same(loaded, network)
+    assert (loaded.config.decoder.num_layers, loaded.decoder.eval_layers) == (2, 2)

@@ -131,13 +131,6 @@ def test_what_transformers_cannot_express_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_proposing_head_has_the_name_that_six_layers_give_it(smaller, tmp_path):
-    network = build_model(smaller("deformable-detr-r50-two-stage", num_layers=2))
-    for form in ("official", "hf"):
-        with pytest.raises(InputError, match=r"but with model\.decoder\.num_layers=6"):
-            save_model(network, tmp_path / form, form)
-
-
 def test_an_unknown_form_and_a_place_that_is_taken_are_usage_errors(tmp_path):
     with pytest.raises(UsageError, match="did you mean 'official'"):
         save_model(small(), tmp_path / "out", "oficial")
