@@ -17,10 +17,10 @@ class Memory:
     """From when it is made until it is asked: of the process on Linux, of PyTorch's allocations on a GPU."""
 
     def __init__(self) -> None:
-        self._on_gpus = []
-        for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        self._on_gpus: dict[int, int] = {}
+        for index in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
             torch.cuda.reset_peak_memory_stats(index)
-            self._on_gpus.append(torch.cuda.memory_allocated(index))
+            self._on_gpus[index] = torch.cuda.memory_allocated(index)
         self._before = 0
         if _PEAKS.exists():
             _give_back()
@@ -30,7 +30,7 @@ class Memory:
     def most(self, device: torch.device) -> int | None:
         """Bytes beyond what was taken at the beginning; None where the system doesn't tell."""
         if device.type == "cuda":
-            return torch.cuda.max_memory_allocated(device) - self._on_gpus[device.index or 0]
+            return torch.cuda.max_memory_allocated(device) - self._on_gpus.get(device.index or 0, 0)
         return max(0, _said("VmHWM") - self._before) if _PEAKS.exists() else None
 
 

@@ -99,19 +99,26 @@ class Batcher:
         if not group:
             return
         began = time.monotonic()
+        if not self._together(
+            group
+        ):  # one picture's trouble is not the others'; and too much at once may do one by one
+            torch.cuda.empty_cache()
+            for each in group:
+                _answer(each.future, functools.partial(self._one, each))
+        self._tell(len(group), time.monotonic() - began)
+
+    def _together(self, group: list[_Picture]) -> bool:
+        """Whether all are answered. What went wrong with several is forgotten: it would keep what the pass held."""
         try:
             results = self.detector.detect([each.prepared for each in group], group[0].settings)
         except Exception as problem:
-            if len(group) == 1:
-                group[0].future.set_exception(problem)
-            else:  # one picture's trouble is not the others'; and what was too much at once may do one by one
-                _free(problem)
-                for each in group:
-                    _answer(each.future, functools.partial(self._one, each))
+            if len(group) > 1:
+                return False
+            group[0].future.set_exception(problem)
         else:
             for each, result in zip(group, results, strict=True):
                 each.future.set_result(result)
-        self._tell(len(group), time.monotonic() - began)
+        return True
 
     def _one(self, picture: _Picture) -> Results:
         return self.detector.detect([picture.prepared], picture.settings)[0]
@@ -136,8 +143,3 @@ def _answer(future: Future[Any], call: Callable[[], Any]) -> None:
         future.set_result(call())
     except Exception as problem:
         future.set_exception(problem)
-
-
-def _free(problem: Exception) -> None:
-    if isinstance(problem, torch.OutOfMemoryError):
-        torch.cuda.empty_cache()

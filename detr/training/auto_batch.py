@@ -16,6 +16,7 @@ from detr.data.coco import CocoDataset
 from detr.data.loader import input_size
 from detr.data.sizes import spread_sides
 from detr.records import Batch, Target
+from detr.runtime.determinism import same_bits
 from detr.runtime.distributed import Team
 from detr.runtime.interruption import Interruption
 from detr.runtime.memory import Memory, free_memory
@@ -45,13 +46,14 @@ def choose_batch(recipe: Recipe, train_set: CocoDataset, device: torch.device) -
     """The batch for `recipe` on this device, in one process; the recipe's own one doesn't count on a GPU."""
     pieces = recipe.train.accumulate
     most = max(1, min(LARGEST, epoch_length(train_set.annotations, recipe.train.balance) // LEAST_STEPS) // pieces)
-    if device.type == "cuda":
-        with _limited(device):
-            chosen = by_trying(_trial(recipe, train_set, device), most, torch.cuda.get_device_name(device))
-    else:
-        chosen = by_reckoning(
-            _cost(recipe, train_set, device), min(most, max(1, recipe.train.batch // pieces)), free_memory()
-        )
+    with same_bits(recipe.train.deterministic):
+        if device.type == "cuda":
+            with _limited(device):
+                chosen = by_trying(_trial(recipe, train_set, device), most, torch.cuda.get_device_name(device))
+        else:
+            chosen = by_reckoning(
+                _cost(recipe, train_set, device), min(most, max(1, recipe.train.batch // pieces)), free_memory()
+            )
     return Chosen(chosen.batch * pieces, chosen.text + (f"; {pieces} such pieces" if pieces > 1 else ""))
 
 

@@ -77,6 +77,22 @@ def test_memory_is_what_was_taken_at_the_most():
     assert found is None or found > 30_000_000
 
 
+def test_memory_of_gpus_is_what_was_taken_since_whether_or_not_anything_was_before(monkeypatch):
+    """PyTorch fails to begin a count anew where CUDA has not been begun itself."""
+
+    def begun_anew(index):
+        assert torch.cuda.is_initialized()
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", begun_anew)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda index: 10 + index)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 100)
+    for begun, taken in ((False, 100), (True, 89)):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda begun=begun: begun)
+        assert Memory().most(torch.device("cuda", 1)) == taken
+
+
 def test_a_sweep_covers_all_layers_and_fewer_queries():
     network = build_model("rtdetr-tiny")
     assert settings_to_measure(network) == [(3, 100)]

@@ -3,6 +3,7 @@ import torch
 
 from detr.training import auto_batch
 from detr.training.auto_batch import (
+    Chosen,
     by_reckoning,
     by_trying,
     choose_batch,
@@ -118,3 +119,17 @@ def test_pieces_are_tried_and_their_sum_is_the_batch(recipe_with, small_sets, mo
     monkeypatch.setattr(auto_batch, "LEAST_STEPS", 1)
     chosen = choose_batch(recipe_with(accumulate=2), small_sets["train_set"], torch.device("cpu"))
     assert chosen.batch == 2 and "2 such pieces" in chosen.text
+
+
+def test_trials_of_a_deterministic_training_are_deterministic_too(recipe_with, small_sets, monkeypatch):
+    """cuBLAS is told how before its first use, or never; and such steps take more memory."""
+    seen = []
+
+    def reckoned(*_):
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return Chosen(1, "")
+
+    monkeypatch.setattr(auto_batch, "by_reckoning", reckoned)
+    for wanted in (False, True):
+        choose_batch(recipe_with(deterministic=wanted), small_sets["train_set"], torch.device("cpu"))
+    assert seen == [False, True] and not torch.are_deterministic_algorithms_enabled()
