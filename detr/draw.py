@@ -68,16 +68,21 @@ def draw(
     line_width = line_width or max(1, round((height + width) / 2 * 0.003))
     font_size = font_size or min(64, max(10, round((height + width) / 2 * 0.02)))
     boxes = detections.boxes.detach().cpu().double().numpy()
+    inside = [_inside(box, width, height) for box in boxes]
     shown_by = detections.labels if detections.track_ids is None else detections.track_ids
-    plates = []
-    for index in range(len(detections) - 1, -1, -1):
-        colour = colour_of(int(shown_by[index]))
-        left, top, right, bottom = _inside(boxes[index], width, height)
+    colours = [colour_of(int(index)) for index in shown_by]
+    for (left, top, right, bottom), colour in reversed(list(zip(inside, colours, strict=True))):
         cv2.rectangle(picture, (left, top), (right, bottom), colour, line_width)
-        if labels:
-            plates.append((_label(detections, index, names, scores), left - line_width // 2, top, colour))
-    for text, left, top, colour in plates:
-        put_label(picture, text, left, top, colour, font_size)
+    if labels:
+        texts = [_label(detections, index, names, scores) for index in range(len(detections))]
+        plates = [_plate(text, colour, font_size) for text, colour in zip(texts, colours, strict=True)]
+        places = _places(
+            plates,
+            [(left - line_width // 2, top, right, bottom) for left, top, right, bottom in inside],
+            (height, width),
+        )
+        for plate, place in reversed(list(zip(plates, places, strict=True))):
+            _put(picture, plate, place)
     return picture
 
 
@@ -96,21 +101,45 @@ def _inside(box: NDArray[np.float64], width: int, height: int) -> tuple[int, int
 
 
 def put_label(picture: RGB, text: str, left: int, top: int, colour: Colour, font_size: int) -> None:
-    """A filled plate with text, standing on the box; hanging into it where there is no room above."""
+    """A filled plate with text, standing on the point; hanging from it where there is no room above."""
+    plate = _plate(text, colour, font_size)
+    _put(picture, plate, *_places([plate], [(left, top, left, top)], picture.shape[:2]))
+
+
+def _places(
+    plates: Sequence[RGB], boxes: Sequence[tuple[int, int, int, int]], size: tuple[int, ...]
+) -> list[tuple[int, int]]:
+    """(x, y) of each plate: on its box, hanging into it or below, wherever it lies least on those before it."""
+    height, width = size
+    taken = np.empty((len(plates), 4), np.int64)  # x, y, x, y
+    for number, (plate, (left, top, right, bottom)) in enumerate(zip(plates, boxes, strict=True)):
+        high, wide = plate.shape[:2]
+        rows = [y for y in (top - high, top, bottom, bottom - high) if 0 <= y <= height - high]
+        columns = [max(0, min(x, width - wide)) for x in (left, right - wide)]
+        tried = np.array([(x, y) for y in rows or [max(0, min(top, height - high))] for x in columns])
+        ends, before = tried + np.array((wide, high)), taken[:number]
+        across = np.minimum(ends[:, None], before[:, 2:]) - np.maximum(tried[:, None], before[:, :2])
+        least = across.clip(0).prod(-1).sum(-1).argmin()
+        taken[number] = *tried[least], *ends[least]
+    return [(x, y) for x, y in taken[:, :2].tolist()]
+
+
+def _plate(text: str, colour: Colour, font_size: int) -> RGB:
     mask = _written(text, font_size)
     pad = max(2, font_size // 5)
-    high, wide = mask.shape[0] + 2 * pad, mask.shape[1] + 2 * pad
-    height, width = picture.shape[:2]
-    left = max(0, min(left, width - wide))
-    up = top - high if top - high >= 0 else top
-    up = max(0, min(up, height - high))
-    plate = np.empty((high, wide, 3), np.float32)
+    plate = np.empty((mask.shape[0] + 2 * pad, mask.shape[1] + 2 * pad, 3), np.float32)
     plate[:] = colour
     share = mask[:, :, None].astype(np.float32) / 255
     inner = plate[pad : pad + mask.shape[0], pad : pad + mask.shape[1]]
     inner += (np.array(text_colour_on(colour), np.float32) - inner) * share
-    visible = picture[up : up + high, left : left + wide]
-    visible[:] = np.rint(plate[: visible.shape[0], : visible.shape[1]])
+    return np.rint(plate).astype(np.uint8)
+
+
+def _put(picture: RGB, plate: RGB, place: tuple[int, int]) -> None:
+    """As much of it as there is room for."""
+    left, top = place
+    visible = picture[top : top + plate.shape[0], left : left + plate.shape[1]]
+    visible[:] = plate[: visible.shape[0], : visible.shape[1]]
 
 
 @lru_cache(maxsize=4096)

@@ -89,6 +89,17 @@ def test_no_box_runs_through_a_label():
     np.testing.assert_array_equal(crossed[plate], alone[plate])
 
 
+@pytest.mark.parametrize("top", [2, 60])
+def test_labels_make_room_for_each_other_and_the_best_has_the_choice(top):
+    boxes, plates = [(50 + 4 * number, top + number, 150, 100) for number in range(5)], [GREY[:16, :40]] * 5
+    places = drawing._places(plates, boxes, GREY.shape[:2])
+    assert places[0] == (50, top if top < 16 else top - 16)
+    covered = np.zeros(GREY.shape[:2], int)
+    for x, y in places:
+        covered[y : y + 16, x : x + 40] += 1
+    assert covered.max() == 1 and covered.sum() == 5 * 16 * 40
+
+
 def test_scores_and_tracks_change_the_label():
     plain = draw(GREY, found((50, 60, 150, 100)), ["cat"], scores=False)
     scored = draw(GREY, found((50, 60, 150, 100)), ["cat"])
