@@ -9,7 +9,7 @@ import click
 
 from detr.cli import flags
 from detr.cli.help import Verb
-from detr.cli.plain import print_json, raise_for, say_nothing, to_stderr, to_stdout
+from detr.cli.plain import box, print_json, raise_for, say_nothing, to_stderr, to_stdout
 from detr.errors import UsageError
 from detr.files import new_run, removed_if_empty, require_writable
 
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 @click.option("--every", type=click.IntRange(min=1), default=30, help="Take every N-th frame of a video.")
 @click.option("--layer", type=click.IntRange(min=1), help="Decoder layer that pictures show.  [default: all, the mean]")
 @click.option("--head", type=click.IntRange(min=1), help="Attention head that pictures show.  [default: all, the mean]")
+@click.option(
+    "--at",
+    metavar="X1,Y1,X2,Y2",
+    callback=lambda context, option, text: None if text is None else box("--at", text),
+    help="Why is there no box? Ask a place, in pixels or shares of the picture from 0 to 1.",
+)
 @click.option("--faithful", is_flag=True, help="Hide what was looked at, and as much elsewhere: what costs more?")
 @flags.imgsz
 @flags.parts
@@ -40,12 +46,14 @@ def command(sources: tuple[str, ...], weights: str, as_json: bool, quiet: bool, 
     how the box moved from layer to layer, the position of the encoder that proposed it, and for D-FINE and DEIMv2 how
     sure it is of each side. In runs/explain/NAME are a page to click through (index.html, works offline), pictures, and
     all numbers as JSON; of a video a drawn one. With --faithful the maps are put to the test: each picture goes through
-    the network seven times for each detection, with other parts of it hidden.
+    the network seven times for each detection, with other parts of it hidden. --at asks about a place that has no box:
+    whether no query started there, none ended there, or it was scored too low or taken for something else.
 
     \b
       detr explain street.jpg
       detr explain photos/ --weights deimv2-atto --classes person --layer 3
       detr explain walk.mp4 --every 5
+      detr explain street.jpg --at 410,220,530,300 --classes car
     """
     asked = flags.asked(**options)
     from detr.engine.detector import Detector
@@ -71,6 +79,7 @@ def command(sources: tuple[str, ...], weights: str, as_json: bool, quiet: bool, 
             folder,
             every=options["every"],
             faithful=options["faithful"],
+            at=options["at"],
             quiet=quiet,
             say=say_nothing if quiet else to_stderr if as_json else to_stdout,
             **{name: None if number is None else number - 1 for name, number in counted.items()},

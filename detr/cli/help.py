@@ -14,7 +14,7 @@ _HEADINGS: dict[str, str] = {
     "Experiment": "finetune epochs accumulate amp teacher freeze patience seed trials searched",
     "Going on": "resume check replay allow_changes save_every",
     "Detections": "conf classes max_det max_dets vid_stride every evaluator allow_extra_images",
-    "Explanation": "layer head faithful",
+    "Explanation": "at layer head faithful",
     "Large pictures": "tile overlap tiles_only",
     "Tracking and counting": "track lines zones count_at weak lost_after trail fps",
     "File": "formats out dynamic with_preprocessing with_postprocessing",

@@ -36,6 +36,19 @@ def share(flag: str, text: str) -> float:
     return value
 
 
+def box(flag: str, text: str) -> tuple[float, ...]:
+    """`x1,y1,x2,y2`, none of them negative."""
+    try:
+        left, top, right, bottom = (float(word) for word in text.split(","))
+    except ValueError:
+        left = right = math.nan
+    if not (0 <= left < right < math.inf and 0 <= top < bottom < math.inf):
+        raise UsageError(
+            f"{flag} {text}: expected x1,y1,x2,y2: left, top, right and lower side, in pixels or as shares"
+        )
+    return left, top, right, bottom
+
+
 def threshold(flag: str, text: str) -> float | Path:
     """A score, or a file of thresholds by class."""
     return Path(text) if text.endswith(".json") else share(flag, text)

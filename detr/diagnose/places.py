@@ -18,6 +18,7 @@ from torch import Tensor
 from detr.data.annotations import Annotations
 from detr.evaluation.outcomes import ENOUGH
 from detr.evaluation.overlaps import overlapping
+from detr.explain.place import STARTED
 from detr.models.deformable_detr import Start
 from detr.models.proposals import Proposals
 from detr.models.queries import Queries
@@ -25,7 +26,6 @@ from detr.records import Output
 from detr.runtime.distributed import gathered
 from detr.runtime.runner import Runner, TorchRunner
 
-STARTED = 0.1  # IoU from which a starting box is on an object
 WHY = ("no query started there", "no query ended there", "scored too low")
 NOT_STARTED, NOT_ENDED, TOO_LOW = range(len(WHY))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from detr.bands import Bands
 from detr.draw import file_safe, write_image
-from detr.engine.explaining import answering, explain
+from detr.engine.explaining import answering, explain, explain_place
 from detr.engine.silence import spoken_of
 from detr.errors import InputError, counted
 from detr.explain import Explanation
 from detr.explain.drawing import ON_A_SHEET, contact_sheet, draw_together
 from detr.explain.faithfulness import Faithfulness, Trial, trials_of
 from detr.explain.page import Page
+from detr.explain.place import Asked
 from detr.files import require_there, write_text
 from detr.runtime.progress import progress
 from detr.runtime.settings import Settings
@@ -37,6 +38,7 @@ class Explained:
     frame: Frame
     image: Bands
     found: list[Explanation]
+    asked: Asked | None = None  # the place that was asked about
 
 
 @dataclass(eq=False)
@@ -50,10 +52,13 @@ class Summary:
     failures: list[tuple[str, str]] = field(default_factory=list)  # source, what was wrong
     notes: list[str] = field(default_factory=list)
     faithfulness: Faithfulness | None = None  # where it was asked for
+    asked: list[dict[str, Any]] = field(default_factory=list)  # the place that was asked about, in each picture
 
     @property
     def text(self) -> str:
         """`2 pictures, 7 detections explained`"""
+        if self.asked:
+            return f"{counted(self.frames, 'picture')} asked"
         more = "" if self.detections or not self.frames else " (a lower --conf shows more)"
         return f"{counted(self.frames, 'picture')}, {counted(self.detections, 'detection')} explained{more}"
 
@@ -74,6 +79,7 @@ def explain_sources(
     layer: int | None = None,
     head: int | None = None,
     faithful: bool = False,
+    at: Sequence[float] | None = None,
     quiet: bool = False,
     say: Say = print,
 ) -> Summary:
@@ -81,7 +87,8 @@ def explain_sources(
 
     An image leaves NAME.png with all of its detections, one picture for each in NAME/, and the numbers in NAME.json; a
     video NAME.mp4, with the times it had, and NAME.jsonl. index.html shows them all, as far as it holds them. With
-    `faithful` each map is put to the test (see `detr.explain.faithfulness`): faithfulness.json. A source that can't be
+    `faithful` each map is put to the test (see `detr.explain.faithfulness`): faithfulness.json. With `at` (see
+    `explain_place`) the queries nearest to that place are explained in place of detections. A source that can't be
     read is noted, and the others go on. InputError where results can't be written.
     """
     page = Page(detector.source, detector.names, layer=layer, head=head)
@@ -95,19 +102,21 @@ def explain_sources(
             with ExitStack() as stack:
                 name = _free(source.name, taken)
                 write = _writer_of(source, folder / name, layer, head, stack)
-                for explained in _explained(detector, source, settings, name, every, summary):
+                for explained in _explained(detector, source, settings, name, every, summary, at):
                     if summary.frames:
                         require_there(folder)
                     write(explained)
                     tried = [] if answer is None else trials_of(explained.image, explained.found, answer)
-                    page.add(explained.name, explained.image, explained.found, trials=tried)
+                    page.add(explained.name, explained.image, explained.found, trials=tried, asked=explained.asked)
                     trials += tried
                     summary.frames += 1
                     summary.detections += len(explained.found)
                     bar.update()
-            if len(summary.failures) == failures:
+            if at is None and len(summary.failures) == failures:
                 count = counted(summary.frames - frames, "frame") + ", " if source.kind != "image" else ""
                 say(f"{source.path}: {count}{counted(summary.detections - detections, 'detection')}")
+            for row in summary.asked[frames:]:
+                say(f"{row['source']}: {row['said']}")
     if trials:
         summary.faithfulness = Faithfulness(tuple(trials))
         write_text(folder / "faithfulness.json", json.dumps(summary.faithfulness.to_json(), indent=2) + "\n")
@@ -119,15 +128,28 @@ def explain_sources(
 
 
 def _explained(
-    detector: Detector, source: Source, settings: Settings, name: str, every: int, summary: Summary
+    detector: Detector,
+    source: Source,
+    settings: Settings,
+    name: str,
+    every: int,
+    summary: Summary,
+    at: Sequence[float] | None,
 ) -> Iterator[Explained]:
     """Those of a source; what is wrong with it ends it, and the summary has it then."""
     stride, channels = 1 if source.kind == "image" else every, settings.input.channels
     try:
         with FrameReader(source, stride=stride, channels=channels, go_on=spoken_of(source)) as reader:
             for frame in reader:
-                result, found = explain(detector, frame, settings)
-                yield Explained(name if frame.index is None else f"{name}_{frame.index}", frame, result.image, found)
+                asked = None
+                if at is None:
+                    result, found = explain(detector, frame, settings)
+                else:
+                    result, asked, found = explain_place(detector, frame, settings, at)
+                    number = "" if frame.index is None else f", frame {frame.index}"
+                    summary.asked.append({"source": f"{frame.path}{number}", **asked.to_json()})
+                called = name if frame.index is None else f"{name}_{frame.index}"
+                yield Explained(called, frame, result.image, found, asked)
             summary.notes += [f"{source.path}: {note}" for note in reader.notes]
     except InputError as problem:
         summary.failures.append((source.path, str(problem)))
@@ -168,6 +190,7 @@ def _write_image(explained: Explained, path: Path, layer: int | None, head: int 
         "source": explained.frame.path,
         "width": width,
         "height": height,
+        **({} if explained.asked is None else {"asked": explained.asked.to_json()}),
         "detections": [each.to_json() for each in explained.found],
     }
     write_text(path.with_name(f"{path.name}.json"), json.dumps(numbers, ensure_ascii=False) + "\n")

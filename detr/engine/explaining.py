@@ -15,6 +15,7 @@ from detr.bands import Bands
 from detr.boxes import cxcywh_to_xyxy
 from detr.errors import InputError, UsageError
 from detr.explain import Explanation, explanations, recording
+from detr.explain.place import Asked, ask
 from detr.image import InputConfig, as_input, resized
 from detr.records import Detections
 from detr.runtime.runner import TorchRunner
@@ -42,6 +43,25 @@ def explain(
     if longest is not None and max(picture.shape[:2]) > longest:
         picture, found = _reduced(picture, found, longest)
     return result, explanations(recorded, detector.network, picture, found, result.names)
+
+
+def explain_place(
+    detector: Finder, frame: Frame, settings: Settings, box: Sequence[float]
+) -> tuple[Results, Asked, list[Explanation]]:
+    """What became of a place of a picture, and what the queries nearest to it looked at.
+
+    box: x1, y1, x2, y2 in pixels, or as shares of the picture where none is over 1. InputError where it lies outside.
+    """
+    with recording(runner_of(detector, settings).network) as recorded:
+        [result] = detector.results([frame], settings)
+    height, width = result.image.shape[:2]
+    if max(box) <= 1:
+        box = [share * side for share, side in zip(box, (width, height) * 2, strict=True)]
+    if box[2] > width or box[3] > height:
+        raise InputError(f"the place lies outside of the picture, which is {width} x {height}")
+    least = settings.by_class or (settings.conf,) * len(result.names)
+    image, names, classes = result.image, result.names, settings.classes
+    return result, *ask(recorded, detector.network, image, box, names, classes=classes, least=least)
 
 
 def runner_of(detector: Finder, settings: Settings) -> TorchRunner:

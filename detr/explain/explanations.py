@@ -36,16 +36,19 @@ def explanations(
     names: Mapping[int, str],
     *,
     place: int = 0,
+    queries: Sequence[int] | None = None,
 ) -> list[Explanation]:
     """One for each of `found`, whose boxes are in pixels of `image` and not clipped to it.
 
     `network` is the one whose copy was recorded, with all of its heads; `place` is the image's in the batch.
-    InputError for a detection that this pass doesn't give.
+    `queries` are theirs, where known. InputError for a detection that this pass doesn't give.
     """
     if len(found) == 0:
         return []
-    view = _View(recorded, network, image.shape[0], image.shape[1], place)
-    queries = [view.query_of(*each) for each in zip(found.boxes, found.scores, found.labels.tolist(), strict=True)]
+    view = View(recorded, network, image.shape[0], image.shape[1], place)
+    if queries is None:
+        found_rows = zip(found.boxes, found.scores, found.labels.tolist(), strict=True)
+        queries = [view.query_of(*each) for each in found_rows]
     weights = [weights_of(call, place, queries).cpu().numpy() for call in recorded.looks]
     points, encoder = view.points(queries), view.encoder()
     return [
@@ -69,7 +72,7 @@ def explanations(
     ]
 
 
-class _View:
+class View:
     """A recorded pass as seen from one image of its batch."""
 
     def __init__(self, recorded: Recording, network: DetectionNetwork, height: int, width: int, place: int) -> None:
@@ -78,6 +81,30 @@ class _View:
         self.size = (height, width)
         self.levels = levels_of(recorded.looks[0], place, recorded.coarsest)
         self.layers = said_by_layers(recorded, network)
+
+    def ends(self) -> tuple[Tensor, Tensor, Tensor]:
+        """At last: boxes [Q, 4] xyxy in pixels, probabilities [Q, C] of the classes, and of those that are said."""
+        assert self.recorded.output is not None
+        last = self.recorded.output.layers[-1]
+        logits, scoring = last.logits[[self.place]], self.network.scoring
+        return self._in_pixels(last.boxes[self.place]).cpu(), scoring.chances(logits)[0].cpu(), scoring(logits)[0].cpu()
+
+    def starts(self) -> Tensor | None:
+        """[Q, 4] xyxy in pixels, the boxes that queries begin with; None where they begin with none."""
+        begun = [self.start(query) for query in range(self.recorded.looks[0].output.shape[1])]
+        return torch.tensor(begun) if begun[0] is not None and len(begun[0]) == 4 else None
+
+    def proposed(self) -> tuple[Tensor, int] | None:
+        """The boxes [S, 4] xyxy in pixels of all positions, the best first, and how many start; None of one stage."""
+        if self.recorded.selection is None:
+            return None
+        module, selected, memory = self.recorded.selection
+        device, dtype, enabled = self.recorded.autocast
+        with torch.autocast(device, dtype, enabled=enabled):
+            every = module.forward(memory, memory.tokens.shape[1])  # past the hooks
+        logits = (every.chosen if isinstance(every, Proposals) else every).boxes[self.place]
+        boxes = torch.where(logits.isfinite().all(-1, keepdim=True), logits.sigmoid(), 0.0)
+        return self._in_pixels(boxes).cpu(), selected.positions.shape[1]
 
     def query_of(self, box: Tensor, score: Tensor, label: int) -> int:
         """The query whose box and score these are."""
@@ -142,7 +169,7 @@ class _View:
     def proposal(self, query: int) -> Proposal | None:
         if self.recorded.selection is None:
             return None
-        module, selected = self.recorded.selection
+        module, selected, _ = self.recorded.selection
         position = int(selected.positions[self.place, query])
         level = next(n for n, each in enumerate(self.levels) if position < each.start + each.size)
         row, column = divmod(position - self.levels[level].start, self.levels[level].width)
@@ -176,11 +203,7 @@ class _View:
 
     def _score(self, logits: Tensor, query: int, label: int) -> float:
         """The probability of a class, also where the query says another."""
-        scoring = self.network.scoring
-        if not scoring.exclusive:
-            return float(scoring(logits)[self.place, query, label])
-        slot = label if scoring.slots is None else scoring.slots[label]
-        return float(precise(logits).softmax(-1)[self.place, query, slot])
+        return float(self.network.scoring.chances(logits[self.place, query][None, None])[0, 0, label])
 
     def _in_pixels(self, boxes: Tensor) -> Tensor:
         """[..., 4] cxcywh in [0, 1] -> xyxy, computed as `select` does."""

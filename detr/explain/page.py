@@ -21,6 +21,7 @@ from detr.errors import counted
 from detr.explain.drawing import LEVEL_COLOURS, chip
 from detr.explain.faithfulness import Faithfulness, Trial
 from detr.explain.levels import Level
+from detr.explain.place import Asked
 from detr.explain.plain import as_plain
 from detr.explain.records import EncoderAttention, Explanation
 from detr.files import write_text
@@ -46,10 +47,20 @@ class Page:
         self._pictures: list[str] = []  # as JSON
         self._left_out = 0
 
-    def add(self, name: str, image: Bands, found: Sequence[Explanation], *, trials: Sequence[Trial] = ()) -> None:
+    def add(
+        self,
+        name: str,
+        image: Bands,
+        found: Sequence[Explanation],
+        *,
+        trials: Sequence[Trial] = (),
+        asked: Asked | None = None,
+    ) -> None:
         """One more picture; beyond `MOST_PICTURES`, or `MOST_BYTES` of all, it and those after it are counted only."""
         full = self._left_out or len(self._pictures) == MOST_PICTURES
-        picture = "" if full else _json(self._picture(name, image, found, trials))
+        picture = (
+            "" if full else _json(self._picture(name, image, found, trials) | {"asked": asked and asked.to_json()})
+        )
         if full or (self._pictures and sum(map(len, self._pictures)) + len(picture) > MOST_BYTES):
             self._left_out += 1
         else:

@@ -20,6 +20,7 @@ function drawMarks() {
   const pixel = width / Math.max(1, byId("stage").clientWidth), current = state.hovered ?? state.detection;
   const order = detections.map((_, i) => i).sort((a, b) => area(detections[b].box) - area(detections[a].box));
   for (const i of order) drawBox(detections[i], i, i === current, pixel);
+  if (picture().asked) box(picture().asked.box, { class: "place", "stroke-width": 2 }, "the place that was asked about");
   if (state.asking) { if (state.asked) cross(state.asked, 9 * pixel); }
   else if (detections.length) drawOf(detection(), pixel);
   if (focused !== undefined) svg.querySelector(`[data-box="${focused}"]`)?.focus();

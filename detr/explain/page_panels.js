@@ -25,6 +25,7 @@ function drawPanels() {
   const { detections, layers, heads, levels } = picture(), found = detection();
   rebuilt("found", (parent) => {
     if (!detections.length) parent.textContent = "Nothing was found in this picture.";
+    if (picture().asked) parent.appendChild(document.createElement("p")).textContent = `At the dotted place: ${picture().asked.said}. The queries that came nearest:`;
     detections.forEach((each, i) => {
       const element = button(parent, "", i === state.detection, () => select(i), each.colour);
       element.lastChild.remove();

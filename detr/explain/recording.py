@@ -15,7 +15,7 @@ from detr.layers.attention import CrossAttention, SelfAttention
 from detr.layers.deformable import DeformableAttention
 from detr.models.network import DetectionNetwork
 from detr.models.proposals import Proposals, ProposalSelection
-from detr.models.queries import Queries, QuerySelection
+from detr.models.queries import Memory, Queries, QuerySelection
 from detr.records import Output
 
 Shapes = tuple[tuple[int, int], ...]
@@ -56,7 +56,7 @@ class Recording:
     output: Output | None = None
     decoder_inputs: tuple[Any, ...] = ()
     looks: list[DeformableCall | DenseCall] = field(default_factory=list)  # of the decoder's layers, one each
-    selection: tuple[QuerySelection | ProposalSelection, Queries | Proposals] | None = None
+    selection: tuple[QuerySelection | ProposalSelection, Queries | Proposals, Memory] | None = None  # and its input
     coarsest: tuple[int, int] = (0, 0)  # (h, w) of the map that the encoder's dense attention works on
     encoder: list[DenseCall] = field(default_factory=list)  # dense self-attention of its layers
 
@@ -97,7 +97,7 @@ def _hooks(network: Any, kept: Recording) -> Iterator[Any]:
         kept.coarsest = (coarsest.shape[-2], coarsest.shape[-1])
 
     def select(module: Any, given: tuple[Any, ...], output: Any) -> None:
-        kept.selection = (module, output)
+        kept.selection = (module, output, given[0])
 
     yield network.register_forward_pre_hook(begin)
     yield network.register_forward_hook(end)

@@ -30,6 +30,11 @@ class Scoring:
         said = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, scores.argmax(-1, keepdim=True), True)
         return self._of_classes(scores.masked_fill(~said, -1.0))
 
+    def chances(self, logits: Tensor) -> Tensor:
+        """[B, Q, slots] -> [B, Q, C] in [0, 1], also of the classes that an exclusive query doesn't say."""
+        logits = precise(logits)
+        return self._of_classes(logits.softmax(-1)[..., :-1] if self.exclusive else logits.sigmoid())
+
     def _of_classes(self, values: Tensor) -> Tensor:
         return values if self.slots is None else values[..., _index(self.slots, values.device)]
 

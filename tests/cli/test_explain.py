@@ -41,6 +41,26 @@ def test_maps_are_put_to_the_test(tmp_path, detr_explain):
     assert "looked at - elsewhere: " in (folder / "index.html").read_text()
 
 
+def test_a_place_is_asked_and_shown_on_the_page(tmp_path, detr_explain):
+    code, out, err = detr_explain("a.png", *LOW, "--at", "0,0,0.5,0.5", "--json")
+    folder = tmp_path / "runs" / "explain" / "explain"
+    [asked] = json.loads(out)["asked"]
+    assert code == 0 and f"a.png: {asked['said']}" in err and "1 picture asked; look at" in err
+    assert asked["source"] == "a.png" and asked["box"] == {"x1": 0, "y1": 0, "x2": 32, "y2": 24}
+    numbers = json.loads((folder / "a.json").read_text())
+    assert numbers["asked"]["said"] == asked["said"] and len(numbers["detections"]) == 3
+    assert asked["said"] in (folder / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "said"),
+    [("5,5,5", 2, "expected x1,y1,x2,y2"), ("9,9,5,5", 2, "expected"), ("0,0,65,9", 1, "64 x 48")],
+)
+def test_a_place_that_is_none_is_refused(tmp_path, detr_explain, place, code, said):
+    got, _, err = detr_explain("a.png", *LOW, "--at", place)
+    assert got == code and said in err and not list((tmp_path / "runs").glob("explain/*"))
+
+
 def test_a_video_is_explained_every_so_manieth_frame(tmp_path, detr_explain):
     with VideoWriter(tmp_path / "walk.mp4", rate=10) as writer:
         for index in range(5):
