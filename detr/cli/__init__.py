@@ -38,7 +38,7 @@ ALIASES = {"eval": "val"}
 ELSEWHERE = {
     "detect": "predict", "infer": "predict", "inference": "predict", "test": "val", "validate": "val",
     "evaluate": "val", "fit": "train", "finetune": "train", "convert": "data convert", "check": "data check",
-    "download": "weights download",
+    "download": "weights download", "checks": "doctor", "info": "weights inspect",
 }  # fmt: skip
 """What other programs call our verbs."""
 

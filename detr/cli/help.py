@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -34,6 +35,14 @@ _HEADING_OF = {name: heading for heading, names in _HEADINGS.items() for name in
 _SAID_OTHERWISE = {
     "--source": ("sources", "sources stand for themselves, such as: detr predict street.jpg"),
     "--lr": ("settings", "it is a setting of the recipe, such as train.optimizer.lr=1e-4"),
+    "--cfg": ("recipe", "the recipe stands for itself, such as: detr train rtdetr-r18"),
+    "--config": ("recipe", "the recipe stands for itself, such as: detr train rtdetr-r18"),
+    "-c": ("recipe", "the recipe stands for itself, such as: detr train rtdetr-r18"),
+    "--save": ("no_save", "pictures are saved unless --no-save is said"),
+    "--output": ("project", "results go to the folder that --project and --name say"),
+    "--view-img": ("show", "it is --show"),
+    "--img-size": ("imgsz", "it is --imgsz"),
+    "--conf-thres": ("conf", "it is --conf"),
 }
 """Options of other programs: which argument of ours takes them, and how."""
 
@@ -51,6 +60,9 @@ class Verb(click.Command):
                 parameter.metavar = _plain(parameter.type)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for word in args:
+            if (instead := self._with_dashes(word)) is not None:
+                raise click.UsageError(f"{word}: here that is written {instead}", ctx)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as problem:
@@ -64,6 +76,23 @@ class Verb(click.Command):
                 said = f"{problem.message}; which option is it for: {', '.join(names)}?"
                 raise click.UsageError(said, ctx) from None
             raise
+
+    def _with_dashes(self, word: str) -> str | None:
+        """How `key=value`, as other programs take it, is written here; None where it is something else."""
+        key, _, value = word.partition("=")
+        if not key.isidentifier() or not value or value.startswith("{") or Path(word).exists():
+            return None
+        names = {parameter.name for parameter in self.params}
+        if (key == "source" and "sources" in names) or (key == "model" and "recipe" in names):
+            return value
+        if key == "model" and "weights" in names:
+            positional = any(isinstance(each, click.Argument) and each.name == "weights" for each in self.params)
+            return value if positional else f"--weights {value}"
+        flag = f"--{key.replace('_', '-')}"
+        for parameter in self.params:
+            if isinstance(parameter, click.Option) and flag in parameter.opts:
+                return flag if parameter.is_flag else f"{flag} {value}"
+        return None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if len(self.params) <= _FEW:

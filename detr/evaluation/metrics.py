@@ -84,7 +84,7 @@ class ClassMetrics:
     num_detections: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Metrics:
     """What `evaluate` found."""
 
@@ -95,6 +95,9 @@ class Metrics:
     settings: Conditions
     notes: tuple[str, ...]  # one line for each thing about the input that the reader should know
     curves: Curves
+
+    def __repr__(self) -> str:
+        return f"Metrics(AP {_shown(self.ap, 3)}, AP50 {_shown(self.ap50, 3)}; {self.counts['images']} images)"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any
@@ -58,7 +59,9 @@ def models() -> list[str]:
 def preset(name: str) -> Any:
     """The `model` section of the recipe of that name; UsageError where there is none."""
     if name not in models():
-        nearest = did_you_mean(name, models()) or f"; known are {', '.join(models())}"
+        is_file = os.sep in name or "." in name
+        nearest = "; a file is given with --weights" if is_file else did_you_mean(name, models())
+        nearest = nearest or f"; known are {', '.join(models())}"
         raise UsageError(f"no model is called {name!r}{nearest}")
     return model_config(read_recipe(name).get("model", {}), f"recipe {name}, model")
 

@@ -64,6 +64,7 @@ _ELSEWHERE = {
     "dynamic": "say open_batch and open_size, True or False",
     "lr0": "it is a setting of the recipe: settings=['train.optimizer.lr=1e-4']",
     "patience": "it is a setting of the recipe: settings=['train.patience=10']",
+    "device": "say it of the detector: Detector(weights, device='cpu'), or .to('cpu')",
     "resume": "on the command line: detr train --resume RUN",
 }
 

@@ -140,6 +140,12 @@ def test_one_bad_file_is_one_line(tmp_path, detr_predict):
         (["a.png", "--frob"], "No such option"),
         (["--source", "a.png"], "No such option '--source'; sources stand for themselves"),
         (["a.png", "--lr", "1"], "No such option '--lr'. "),
+        (["a.png", "--conf-thres", "0.4"], "No such option '--conf-thres'; it is --conf"),
+        (["a.png", "--model", "own.pt"], "no model is called 'own.pt'; a file is given with --weights"),
+        (["model=own.pt", "source=a.png"], "error: model=own.pt: here that is written --weights own.pt\n"),
+        (["source=a.png"], "error: source=a.png: here that is written a.png\n"),
+        (["a.png", "conf=0.4"], "error: conf=0.4: here that is written --conf 0.4\n"),
+        (["a.png", "save_txt=True"], "error: save_txt=True: here that is written --save-txt\n"),
     ],
 )
 def test_wrong_usage_exits_with_2_and_leaves_nothing(tmp_path, detr_predict, words, said):
@@ -148,6 +154,11 @@ def test_wrong_usage_exits_with_2_and_leaves_nothing(tmp_path, detr_predict, wor
     code, out, err = detr_predict(*words)
     assert (code, out) == (2, "") and said in err and err.count("\n") == 1
     assert not list(tmp_path.glob("runs/predict/*"))
+
+
+def test_a_file_may_be_called_as_an_option_of_others(tmp_path, detr_predict):
+    save(tmp_path / "conf=0.4.png")
+    assert detr_predict("conf=0.4.png", "--imgsz", "64", "--no-save")[0] == 0
 
 
 def test_the_input_need_not_be_square(tmp_path, detr_predict):

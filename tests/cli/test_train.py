@@ -107,6 +107,11 @@ def test_an_option_that_is_a_setting_here_is_told_so(detr_program):
     assert (code, err) == (2, f"error: {said}\n")
 
 
+@pytest.mark.parametrize(("word", "ours"), [("model=rtdetr-r18", "rtdetr-r18"), ("epochs=3", "--epochs 3")])
+def test_options_of_other_programs_are_told_how_they_are_written_here(detr_program, word, ours):
+    assert detr_program("train", word)[::2] == (2, f"error: {word}: here that is written {ours}\n")
+
+
 def test_options_become_settings_of_the_recipe(small):
     from detr.cli.train import _as_words, _recipe
 

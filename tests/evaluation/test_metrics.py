@@ -57,6 +57,10 @@ def test_the_best_class_comes_first_and_what_was_not_there_last():
     assert len({len(line) for line in lines}) == 1, "columns end below each other"
 
 
+def test_metrics_show_themselves_in_a_line():
+    assert repr(measured()) == f"Metrics(AP {(1 + CAT_AP) / 3:.3f}, AP50 {(1 + CAT_AP) / 3:.3f}; 3 images)"
+
+
 def test_in_json_nothing_measured_is_null_and_nothing_found_is_0():
     metrics = measured()
     tree = metrics.to_json()
