@@ -100,7 +100,7 @@ class Classes:
     def table(self, counts: Sequence[int] | None = None) -> str:
         """The contract as text: index, original id, name and, where given, how many boxes."""
         head = ["index", "id", "name"] + ([] if counts is None else ["boxes"])
-        rows = [[str(i), _printable(str(self.ids[i])), _printable(self.names[i])] for i in range(len(self))]
+        rows = [[str(i), printable(str(self.ids[i])), printable(self.names[i])] for i in range(len(self))]
         if counts is not None:
             rows = [[*row, str(count)] for row, count in zip(rows, counts, strict=True)]
         widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
@@ -122,7 +122,7 @@ def _plain_id(value: Any) -> CategoryId:
     return operator.index(value)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without line breaks and terminal codes, which an annotation file may hold."""
     return "".join(character if character.isprintable() else "?" for character in text)
 

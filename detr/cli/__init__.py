@@ -132,7 +132,8 @@ def _run(stop: Stop) -> NoReturn:
 
 
 def _leave_stopped(code: int) -> NoReturn:
-    print("terminated" if code == 128 + signal.SIGTERM else "interrupted", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, which all hear of it
+        print("terminated" if code == 128 + signal.SIGTERM else "interrupted", file=sys.stderr)
     sys.exit(code)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,10 @@ def categories_of(rows: Sequence[Row], path: Path) -> tuple[tuple[Id, ...], tupl
 def indices_of(rows: Sequence[Row], key: str, known: Sequence[Id], what: str, path: Path) -> NDArray[np.int64]:
     """[A] the position in `known` of each row's `key`."""
     position_of: dict[Any, int] = {id: position for position, id in enumerate(known)}
-    try:
-        found = np.fromiter((position_of.get(row.get(key), -1) for row in rows), np.int64, len(rows))
-    except TypeError:  # a value no id can be
-        given = (_id(row.get(key), f"annotations[{position}]", path) for position, row in enumerate(rows))
-        found = np.array([position_of.get(id, -1) for id in given])
+    values = [row.get(key) for row in rows]
+    if {bool, list, dict} & set(map(type, values)):  # which no id can be; true would be taken for 1
+        values = [_id(value, f"annotations[{position}]", path) for position, value in enumerate(values)]
+    found = np.fromiter((position_of.get(value, -1) for value in values), np.int64, len(rows))
     unknown = np.flatnonzero(found < 0)
     if len(unknown):
         samples = ", ".join(f"annotations[{i}] has {rows[i].get(key)!r}" for i in unknown[:3])
@@ -79,7 +79,7 @@ def boxes_of(
 ) -> NDArray[np.float64]:
     """[A, 4] xywh of four finite numbers; where there is only an outline, the box around it, in the image of [A] sizes
     (0: not known)."""
-    given = [row.get("bbox") for row in rows]
+    given: list[Any] = [row.get("bbox") for row in rows]
     outlined = [position for position, box in enumerate(given) if box is None and rows[position].get("segmentation")]
     for position in outlined:
         place, size = f"{path}: annotations[{position}]", (int(heights[position]), int(widths[position]))
@@ -95,7 +95,8 @@ def boxes_of(
         boxes = np.array(given)
     except (ValueError, OverflowError):  # rows of unequal length
         boxes = np.zeros(0)
-    if boxes.shape == (len(rows), 4) and boxes.dtype.kind in "iuf" and np.isfinite(boxes).all():
+    is_plain = boxes.shape == (len(rows), 4) and boxes.dtype.kind in "iuf" and np.isfinite(boxes).all()
+    if is_plain and bool not in set(map(type, chain.from_iterable(given))):  # NumPy takes true for 1
         return boxes.astype(np.float64)
     wrong = [position for position, box in enumerate(given) if not _is_box(box)]
     if wrong:
@@ -105,7 +106,7 @@ def boxes_of(
             f"first: annotations[{position}]"
             f" (id {rows[position].get('id')!r}) has {_short(given[position])}"
         )
-    return np.array([[float(value) for value in box] for box in given])  # type: ignore[union-attr]
+    return np.array([[float(value) for value in box] for box in given])
 
 
 def areas_of(rows: Sequence[Row], boxes: NDArray[np.float64], path: Path, notes: list[str]) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detr.classes import printable
 from detr.data.annotations import Annotations
 from detr.errors import counted
 from detr.evaluation.predictions import DetectionArrays, ranks_by_id
@@ -171,7 +172,7 @@ class Metrics:
         head = ("class", "AP", "AP50", f"AR{self.settings.max_dets[-1]}", "boxes", "images", "detections")
         body = [
             (
-                row.name,
+                printable(row.name),
                 *(_shown(value, 3) for value in (row.ap, row.ap50, row.ar)),
                 *map(str, (row.num_boxes, row.num_images, row.num_detections)),
             )

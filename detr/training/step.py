@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from detr.errors import UsageError
+from detr.errors import UsageError, counted
 from detr.evaluation.pictures import draw_batch
 from detr.image import as_input
 from detr.records import Batch, Output
@@ -92,7 +92,8 @@ def share_of_batch(batch: int, processes: int, pieces: int) -> int:
     """Images a process loads at a time; UsageError unless the batch divides."""
     if batch % (processes * pieces):
         raise UsageError(
-            f"a batch of {batch} cannot be shared by {processes} processes in {pieces} pieces each; "
+            f"a batch of {batch} cannot be shared by {counted(processes, 'process', 'processes')} "
+            f"in {counted(pieces, 'piece')} each; "
             f"the nearest that can: {max(1, round(batch / (processes * pieces))) * processes * pieces}"
         )
     return batch // (processes * pieces)

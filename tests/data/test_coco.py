@@ -151,6 +151,8 @@ WRONG = [
     (tree([box(category=9)]), r"category_id of 1 annotation is none of the 2 categories"),
     (tree([{"id": 1, "bbox": [1, 2, 3, 4]}]), "image_id of 1 annotation is"),
     (tree([box(image=[1])]), r"annotations\[0\] has id \[1\]"),
+    (tree([box(1), box(2, category=True)]), r"annotations\[1\] has id True"),
+    (tree([box(bbox=(True, 2, 3, 4))]), r"has \[True, 2, 3, 4\]"),
     (tree([box(bbox=(1, 2, 3))]), r"no bbox of four finite numbers; first: annotations\[0\] \(id 1\) has \[1, 2, 3\]"),
     (tree([box(1), box(2, bbox=(1, 2, 3))]), r"1 annotation has no bbox"),
     (tree([box(1), {**box(2), "bbox": None}]), r"annotations\[1\] \(id 2\) has None"),

@@ -11,7 +11,7 @@ import torch
 from detr.config import validated
 from detr.data.annotations import Annotations
 from detr.data.coco import CocoDataset
-from detr.errors import InputError
+from detr.errors import InputError, counted
 from detr.runtime.distributed import Team
 from detr.training.learning.teacher import TeacherConfig, digest_of_file
 from detr.training.recipe import Recipe
@@ -63,7 +63,7 @@ def require_unchanged(
         else:
             changed.append(f"{name} was {old}, is {new}")
     if changed and not allow:
-        more = f" (and {len(changed) - 3} more changes)" if len(changed) > 3 else ""
+        more = f" (and {counted(len(changed) - 3, 'more change')})" if len(changed) > 3 else ""
         raise InputError(
             f"{state.path}: {'; '.join(changed[:3])}{more}; the run would not end as it began; "
             "undo that, or go on anyway with --allow-changes"

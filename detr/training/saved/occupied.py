@@ -6,7 +6,7 @@ import errno
 import importlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from detr.errors import UsageError
@@ -45,7 +45,8 @@ def occupied(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            (folder / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):  # what a disk that fails can't remove must not stand before what it is told of
+                (folder / LOCK).unlink(missing_ok=True)
 
 
 def remove_litter(folder: Path) -> list[Path]:

@@ -2,10 +2,11 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from detr.errors import UsageError
+from detr.errors import NotWritten, UsageError
 from detr.training.saved.occupied import LOCK, occupied
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there nothing is locked")
@@ -39,6 +40,15 @@ def test_a_folder_where_a_training_is_at_work_is_refused_until_that_is_killed(tm
     with occupied(tmp_path):
         assert (tmp_path / LOCK).read_text() == str(os.getpid())
     assert not (tmp_path / LOCK).exists()
+
+
+def test_a_folder_that_can_be_written_no_more_does_not_hide_what_ended_the_training(tmp_path, monkeypatch):
+    def refused(path, missing_ok):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    with pytest.raises(NotWritten, match="the disk is full"), occupied(tmp_path):
+        monkeypatch.setattr(Path, "unlink", refused)
+        raise NotWritten("the disk is full")
 
 
 def test_half_files_go_and_whole_ones_stay(tmp_path):
