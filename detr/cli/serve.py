@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from detr.engine.detector import Detector
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
-_SECONDS_TO_FINISH = 25  # what is under way when it is told to end
+_SECONDS_TO_FINISH = 15  # what is under way when it is told to end; Kubernetes gives 30 for that and for leaving
 _SECONDS_TO_TAKE = 30
 _SECONDS_KEPT_OPEN = 75  # an idle connection; proxies, who should be the first to close, wait for 60
 
