@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from detr.errors import counted
 from detr.image import InputConfig
@@ -68,6 +67,8 @@ def flops_of(network: Network, input: InputConfig | None = None) -> int:
     folded network with the layers and queries that are set; norms, activations and sampling are not: they are memory
     traffic.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # loads Triton
+
     folded = network.folded().to("meta")  # shapes are enough
     input = input or network.config.input
     images = torch.empty(1, input.channels, *input.size_of(*TYPICAL), device="meta")

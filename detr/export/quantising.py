@@ -7,19 +7,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detr.archives import state_of
-from detr.data.coco import CocoDataset
-from detr.data.transforms import to_network
 from detr.errors import InputError
 from detr.export.about import About
 from detr.export.feeding import fed
 from detr.export.packages import package
 from detr.image import normalise
+
+if TYPE_CHECKING:
+    from detr.data.coco import CocoDataset
 
 _IN_FLOAT = (r"^queries\..*", r"^decoder\..*")
 """Nodes by their module. Which positions become queries, and where the boxes lie, is decided by differences that 8 bits
@@ -50,6 +51,8 @@ class Calibration:
         return repr([state_of(self.dataset.file(index)) for index in self.indices])
 
     def feeds(self, about: About) -> Iterator[dict[str, NDArray[Any]]]:
+        from detr.data.transforms import to_network
+
         dataset = self.dataset.in_channels(about.config.input.channels)
         for index in self.indices:
             image, _ = to_network(dataset[index], about.config.input)

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detr.ops.operator import operator
+
 STEP, EDGE = 4, 6  # between tiles; of a tile
 NUMBERS = EDGE * EDGE
 _POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
@@ -69,24 +71,24 @@ def _maps(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-@torch.library.custom_op("detr::tiles_apart", mutates_args=())
+@operator("detr::tiles_apart")
 def _compiled_apart(padded: Tensor) -> Tensor:
     """One pass over the map where matrices need three; an operator, for the compiler spoils it among other code."""
     return _run(_apart_by_terms, padded)
 
 
-@torch.library.custom_op("detr::tiles_together", mutates_args=())
+@operator("detr::tiles_together")
 def _compiled_together(products: Tensor, bias: Tensor) -> Tensor:
     return _run(_together_by_terms, products, bias)
 
 
-@_compiled_apart.register_fake
+@torch.library.register_fake(_compiled_apart)
 def _(padded: Tensor) -> Tensor:
     images, channels, height, width = padded.shape
     return _maps(padded.new_empty(images, height // STEP, width // STEP, NUMBERS * channels))
 
 
-@_compiled_together.register_fake
+@torch.library.register_fake(_compiled_together)
 def _(products: Tensor, bias: Tensor) -> Tensor:
     images, _, rows, columns = products.shape
     return _maps(products.new_empty(images, STEP * rows, STEP * columns, len(bias)))

@@ -49,7 +49,7 @@ class DeformableEncoder(nn.Module):
             coarsest = channels_in[-1] if number == 0 else channels
             projections.append(_projection(coarsest, channels, kernel=3, stride=2))
         self.projections = nn.ModuleList(projections)
-        self.level_embedding = nn.Parameter(torch.randn(config.levels, channels))
+        self.level_embedding = nn.Parameter(torch.empty(config.levels, channels).normal_())
         points = (config.points,) * config.levels
         layers = [
             DeformableEncoderLayer(channels, config.heads, config.hidden, points, dropout=config.dropout)

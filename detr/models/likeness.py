@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from detr.classes import COCO
 from detr.models.presets import MODELS, ModelConfig, build_model, models, preset
+from detr.models.undrawn import Undrawn
 
 COUNTER = "num_batches_tracked"
 """How many batches a norm has seen: nothing depends on it, and files have it or not."""
@@ -57,7 +57,7 @@ def shapes_of(config: ModelConfig) -> Shapes:
 
 @lru_cache(maxsize=128)
 def _shapes_of(arch: str, settings: str) -> Shapes:
-    with torch.device("meta"):
+    with Undrawn():
         network = build_model(MODELS[arch][0].model_validate_json(settings), classes=COCO)
     by_class = set(network.by_class())
     rows = {

@@ -15,6 +15,7 @@ from detr.models.derived import with_settings
 from detr.models.likeness import differences, nearest_preset, presets_like, shapes_of
 from detr.models.network import Slots, num_slots
 from detr.models.presets import Network, build_model, model_config, models, preset
+from detr.models.undrawn import Undrawn
 
 
 def load_model(name_or_path: str, model: str | None = None, *, device: torch.device | str = "cpu") -> Network:
@@ -60,7 +61,8 @@ def network_of(checkpoint: weights.Checkpoint, model: str | None = None, *, othe
     if source is not None:
         config = with_settings(config, checkpoint.state, convert.TABLES[source])
     config, classes = _with_classes(config, state, fields, checkpoint)
-    network = build_model(config, classes=classes)
+    with Undrawn():
+        network = build_model(config, classes=classes)
     if shapes_of(config).is_cut(state):
         network.cut()
     _require_fit(network, state, fields, checkpoint, name)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detr.ops.corners import Corners, Grid, grid_of
+from detr.ops.operator import operator
 from detr.ops.rows import products_with_rows, sums_into_rows
 
 _CORNERS_AT_ONCE = 1 << 20
@@ -33,7 +34,7 @@ class Gradients(NamedTuple):
     logits: Tensor
 
 
-@torch.library.custom_op("detr::bilinear_sums", mutates_args=())
+@operator("detr::bilinear_sums")
 def bilinear_sums(
     value: Tensor, places: Tensor, scales: Tensor, offsets: Tensor, logits: Tensor, sizes: list[int], points: list[int]
 ) -> Tensor:
@@ -59,7 +60,7 @@ def bilinear_sums(
     return summed
 
 
-@torch.library.custom_op("detr::bilinear_sums_backward", mutates_args=())
+@operator("detr::bilinear_sums_backward")
 def bilinear_sums_backward(
     grad: Tensor,
     value: Tensor,
@@ -169,12 +170,12 @@ def _keep(parts: list[_Part], chunk: slice, rows: Tensor, shares: Tensor) -> Non
         part.shares[chunk] = shares[..., part.points]
 
 
-@bilinear_sums.register_fake
+@torch.library.register_fake(bilinear_sums)
 def _(value, places, scales, offsets, logits, sizes, points):
     return value.new_empty(*logits.shape[:3], value.shape[-1])
 
 
-@bilinear_sums_backward.register_fake
+@torch.library.register_fake(bilinear_sums_backward)
 def _(grad, value, places, scales, offsets, logits, sizes, points):
     return tuple(_alike((value, places, scales, offsets, logits)))
 
@@ -192,5 +193,5 @@ def _no_second_derivative(ctx: Any, *grads: Tensor) -> None:
     raise NotImplementedError("deformable attention has no second derivative in its form 'torch'; 'grid_sample' has")
 
 
-bilinear_sums.register_autograd(_backward, setup_context=_remember)
-bilinear_sums_backward.register_autograd(_no_second_derivative)
+torch.library.register_autograd(bilinear_sums, _backward, setup_context=_remember)
+torch.library.register_autograd(bilinear_sums_backward, _no_second_derivative)

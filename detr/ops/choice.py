@@ -7,9 +7,9 @@ import importlib.util
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from detr.ops.deformable_attention_torch import deformable_attention as by_torch
 
 Kernels = Literal["auto", "torch", "triton", "grid_sample"]
 Method = Literal["bilinear", "discrete"]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _VARIABLE = "DETR_KERNELS"
 _LARGEST_HEAD = 256
@@ -149,12 +150,18 @@ def _why_not_triton(value: Tensor) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result
+def _constant_in_graphs(function: _Function) -> _Function:
+    """Marked as by `torch.compiler.assume_constant_result`, which would load the compiler: seconds of every start."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@_constant_in_graphs
 def _triton_is_installed() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-@torch.compiler.assume_constant_result
+@_constant_in_graphs
 def _compiler_is_there() -> bool:
     """As Triton looks for one; on Windows it brings its own."""
     return os.name == "nt" or "CC" in os.environ or _path_to_compiler() is not None
@@ -165,7 +172,7 @@ def _path_to_compiler() -> str | None:
     return shutil.which("gcc") or shutil.which("clang")
 
 
-@torch.compiler.assume_constant_result
+@_constant_in_graphs
 def _of_environment() -> str:
     return _known(os.environ.get(_VARIABLE, "auto"), f"${_VARIABLE}")
 

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from detr.ops.kernels_triton import backward_kernel, forward_kernel
+from detr.ops.operator import operator
 
 _BUILD = {"num_warps": 4, "enable_fp_fusion": True}
 _BYTES = 2048  # of the value, for a program at a time: 16 for each thread of four warps
@@ -43,7 +44,7 @@ def deformable_attention(
     return fused(value, references, offsets, logits, padding, table, method == "bilinear")
 
 
-@torch.library.custom_op("detr::fused_deformable_attention", mutates_args=())
+@operator("detr::fused_deformable_attention")
 def fused(
     value: Tensor,
     references: Tensor,
@@ -66,7 +67,7 @@ def fused(
     return out
 
 
-@torch.library.custom_op("detr::fused_deformable_attention_backward", mutates_args=())
+@operator("detr::fused_deformable_attention_backward")
 def fused_backward(
     grad: Tensor,
     value: Tensor,
@@ -188,12 +189,12 @@ def _built(shapes: tuple[tuple[int, int], ...], points: tuple[int, ...], device:
 _kept = functools.lru_cache(maxsize=64)(torch.inference_mode(False)(_built))
 
 
-@fused.register_fake
+@torch.library.register_fake(fused)
 def _(value, references, offsets, logits, padding, table, bilinear):
     return value.new_empty(*logits.shape[:2], logits.shape[2] * value.shape[-1])
 
 
-@fused_backward.register_fake
+@torch.library.register_fake(fused_backward)
 def _(grad, value, references, offsets, logits, padding, table, bilinear, of_references):
     return tuple(each.new_empty(each.shape) for each in (value, references, offsets, logits))
 
@@ -213,5 +214,5 @@ def _no_second_derivative(ctx: Any, *grads: Tensor) -> None:
     raise NotImplementedError("deformable attention has no second derivative in its form 'triton'; 'grid_sample' has")
 
 
-fused.register_autograd(_backward, setup_context=_remember)
-fused_backward.register_autograd(_no_second_derivative)
+torch.library.register_autograd(fused, _backward, setup_context=_remember)
+torch.library.register_autograd(fused_backward, _no_second_derivative)

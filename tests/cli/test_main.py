@@ -9,6 +9,7 @@ import threading
 import warnings
 
 import click
+import PIL.Image
 import pytest
 
 import detr.cli
@@ -150,6 +151,19 @@ def test_start_imports_nothing_heavy(start):
     heavy = ["torch", "numpy", "cv2", "scipy", "pydantic", "PIL", "av", "yaml"]
     check = f"{start}; import sys; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_finding_objects_in_a_picture_waits_for_nothing_it_does_not_need(tmp_path):
+    needless = ["torch._dynamo", "sympy", "torchvision", "triton", "matplotlib", "scipy", "pycocotools"]
+    PIL.Image.new("RGB", (64, 64)).save(tmp_path / "grey.png")
+    check = f"""
+import sys
+from detr.cli import program
+program(["predict", "grey.png", "--device", "cpu"], standalone_mode=False)
+print([name for name in {needless} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", check], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
 def test_public_names_are_all_there():

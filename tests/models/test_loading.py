@@ -7,6 +7,7 @@ from detr.convert import to_theirs
 from detr.errors import InputError, UsageError
 from detr.models import build_model, load_model, network_of, preset
 from detr.models.rtdetr import RTDETRNetwork
+from detr.models.undrawn import Undrawn
 
 TINY = "rtdetr-tiny"
 
@@ -34,6 +35,24 @@ def test_our_own_file_says_all_there_is_to_know(tmp_path, tiny):
     loaded = load_model(str(path))
     same(loaded, tiny)
     assert loaded.config == tiny.config and loaded.classes == tiny.classes and not loaded.training
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["detr-r50", "deformable-detr-r50-two-stage", "dino-r50-4scale", "rtdetr-l", "rtdetrv2-r18", "dfine-n", "deimv2-s"],
+)
+def test_nothing_is_drawn_for_a_network_whose_numbers_come_from_a_file(name):
+    before = torch.get_rng_state()
+    with Undrawn():
+        build_model(name)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_loading_leaves_the_generator_where_it_was(tmp_path, tiny):
+    path = saved(tmp_path, tiny.state_dict())
+    before = torch.get_rng_state()
+    load_model(path, TINY)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(

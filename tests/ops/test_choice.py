@@ -126,3 +126,10 @@ def test_where_the_kernels_of_a_gpu_cannot_be_built_plain_pytorch_is_used_and_sa
     with pytest.warns(UserWarning, match="plain PyTorch.*need a C compiler"):
         assert detr.ops.choice._form(value) == "torch"
     assert detr.ops.choice._form(value) == "torch"
+
+
+def test_what_depends_on_the_machine_is_marked_as_the_compiler_marks_constants():
+    marks = vars(torch.compiler.assume_constant_result(lambda: None))
+    assert marks
+    for name in ("_triton_is_installed", "_compiler_is_there", "_of_environment"):
+        assert marks.items() <= vars(getattr(detr.ops.choice, name)).items()
