@@ -99,9 +99,7 @@ class Batcher:
         if not group:
             return
         began = time.monotonic()
-        if not self._together(
-            group
-        ):  # one picture's trouble is not the others'; and too much at once may do one by one
+        if not self._together(group):  # one picture's trouble is not the others', and less at once may fit
             torch.cuda.empty_cache()
             for each in group:
                 _answer(each.future, functools.partial(self._one, each))
