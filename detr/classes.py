@@ -42,6 +42,11 @@ class Classes:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def are_named(self) -> bool:
+        """Whether names are known; else they are class_0, class_1, ..."""
+        return self.names != tuple(f"class_{index}" for index in range(len(self)))
+
     def index_of(self, category_id: CategoryId) -> int:
         """The 0-based index of an original category id; InputError when there is no such category.
 

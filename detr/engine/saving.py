@@ -172,7 +172,8 @@ def coco_rows(result: Results, name: str, classes: Classes) -> list[dict[str, An
     """COCO's result rows with all digits, boxes as the network gave them: what `detr val` evaluates.
 
     The image id is the number in the file's name, or the name where it is none; the data set may number its images
-    otherwise, so the name of the file stands beside it, which `detr val --predictions` goes by.
+    otherwise, so the name of the file stands beside it, and, as it may number its classes otherwise, too, that of the
+    class: `detr val --predictions` goes by the names.
     """
     image_id = int(name) if name.isascii() and name.isdecimal() else name
     file_name = Path(result.path).name
@@ -180,7 +181,11 @@ def coco_rows(result: Results, name: str, classes: Classes) -> list[dict[str, An
     corners = found.boxes if result.as_found is None else result.as_found
     boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)  # in float32, as `validate` does
     about = {"image_id": image_id, "file_name": file_name}
+
+    def called(label: int) -> dict[str, str]:
+        return {"category": classes.names[label]} if classes.are_named else {}
+
     return [
-        {**about, "category_id": classes.id_of(label), "bbox": box, "score": score}
+        {**about, "category_id": classes.id_of(label), **called(label), "bbox": box, "score": score}
         for box, label, score in zip(boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
     ]

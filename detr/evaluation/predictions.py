@@ -86,7 +86,8 @@ def read_predictions(
 ) -> DetectionArrays:
     """COCO's results file: a list of records, or an object with such a list under "annotations".
 
-    A record's image is that of its `file_name`, as `detr predict --save-json` writes it, or of its `image_id`.
+    A record's image is that of its `file_name`, as `detr predict --save-json` writes it, or of its `image_id`. Its
+    class has the name that its `category` says, written there too, or its `category_id`.
 
     Categories that the data set doesn't have are left out, with a note. Images that it doesn't have are an error
     unless allowed, since the usual cause is a file of another split. UsageError where there is no such file,
@@ -104,7 +105,10 @@ def read_predictions(
     unknown = labels < 0
     if unknown.any():
         some = listed([repr(id) for id in reader.unknown_categories], 3)
-        what = f"{unknown.sum()} of {len(labels)} detections are of categories not in the data set (ids {some})"
+        kind = "names" if reader.says_names else "ids"
+        what = f"{unknown.sum()} of {len(labels)} detections are of categories not in the data set ({kind} {some})"
+        if unknown.all() and reader.says_names:
+            raise InputError(f"{path}: {what}; it has {listed(annotations.classes.names)}")
         if unknown.all():
             hint = _of_other_kind("category_id", reader.unknown_categories, annotations.classes.ids)
             raise InputError(f"{path}: {what}{hint or '; are these class indices in place of category ids?'}")
@@ -151,6 +155,7 @@ class _Reader:
         self.class_index = {id: index for index, id in enumerate(annotations.classes.ids)}
         self.unknown_images: dict[Any, None] = {}
         self.unknown_categories: dict[Any, None] = {}
+        self.says_names = False
 
     def arrays(self, rows: list[Any], start: int) -> tuple[NDArray[Any], ...]:
         """Image indices and labels (-1: unknown), boxes [N, 4] and scores [N]; `start` counts earlier records."""
@@ -171,7 +176,7 @@ class _Reader:
         try:
             return (
                 self._images(rows, images),
-                self._indices(categories, self.class_index, self.unknown_categories),
+                self._categories(rows, categories),
                 np.fromiter(chain.from_iterable(boxes), float, 4 * len(rows)).reshape(-1, 4),
                 np.fromiter(scores, float, len(rows)),
             )
@@ -188,6 +193,16 @@ class _Reader:
         rest = np.flatnonzero(indices < 0)
         indices[rest] = self._indices([ids[n] for n in rest.tolist()], self.image_index, self.unknown_images)
         return indices
+
+    def _categories(self, rows: list[Any], ids: Sequence[Any]) -> NDArray[np.int64]:
+        """As `detr val` matches the model's classes where records have their names, else by id."""
+        self.says_names = "category" in rows[0]
+        if not self.says_names:
+            return self._indices(ids, self.class_index, self.unknown_categories)
+        said = [str(row.get("category")) for row in rows]
+        names = Classes.from_names(dict.fromkeys(said))
+        found = names.matches_by_name(self.annotations.classes)
+        return self._indices(said, {names.names[n]: index for n, index in found.items()}, self.unknown_categories)
 
     @staticmethod
     def _indices(ids: Sequence[Any], index: Mapping[Id, int], unknown: dict[Any, None]) -> NDArray[np.int64]:

@@ -159,7 +159,7 @@ def matched_classes(model: Classes, annotations: Annotations) -> tuple[NDArray[n
     -1 where the data has no such class. Weights that name no classes are matched by position if the number is right.
     """
     data = annotations.classes
-    if len(model) == len(data) and model.names == tuple(f"class_{index}" for index in range(len(model))):
+    if len(model) == len(data) and not model.are_named:
         note = "the weights do not name their classes; they are taken in the order of the data's categories"
         return np.arange(len(model)), (note,) if model.names != data.names else ()
     by_name = model.matches_by_name(data)

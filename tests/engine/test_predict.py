@@ -106,7 +106,8 @@ def test_an_image_leaves_a_drawing_labels_crops_and_rows(tmp_path):
     assert (out / "labels" / "000123.txt").read_text().startswith("1 0.5 0.5 0.5 0.5 0.9525")
     (row,) = json.loads((out / "predictions.json").read_text())
     file = {"image_id": 123, "file_name": row["file_name"]}
-    assert row == {**file, "category_id": 20, "bbox": [16, 12, 32, 24], "score": pytest.approx(0.95257, abs=1e-5)}
+    kind = {"category_id": 20, "category": "green"}
+    assert row == {**file, **kind, "bbox": [16, 12, 32, 24], "score": pytest.approx(0.95257, abs=1e-5)}
     assert int(Path(row["file_name"]).stem) == 123
     assert (summary.images, summary.videos, summary.frames, summary.detections) == (1, 0, 1, 1)
     with Image.open(out / "000123.png") as picture:

@@ -263,3 +263,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_predictions(path, broken, Classes.from_names(["one"]))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_name_of_a_class_counts_for_more_than_an_id_which_another_table_gave(read):
+    names = annotations_with().classes.names
+    rows = [record(category=names[0].upper()), record(category=names[1], category_id=1), record(category="zebra")]
+    found = read(rows)
+    assert found.labels.tolist() == [0, 1]
+    assert found.notes == ("1 of 3 detections are of categories not in the data set (names 'zebra'); left out",)
+    with pytest.raises(InputError, match=rf"\(names 'zebra'\); it has {names[0]}, {names[1]}"):
+        read(rows[2:])
