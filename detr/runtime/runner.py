@@ -127,16 +127,16 @@ def _prepare(network: nn.Module, *, half: bool, compile: bool) -> None:
 
 
 def _compiled(network: nn.Module, device: torch.device) -> Callable[..., Output]:
-    if device.type != "cpu":
-        return torch.compile(network, fullgraph=True, options={"triton.cudagraphs": True})
     from torch._dynamo import config as dynamo
     from torch._inductor import config as inductor
 
-    compiled = torch.compile(network, fullgraph=True, dynamic=False)
+    on_cpu = device.type == "cpu"
+    how: dict[str, Any] = {"dynamic": False} if on_cpu else {"options": {"triton.cudagraphs": True}}
+    compiled = torch.compile(network, fullgraph=True, **how)
 
     def answer(images: Tensor, padding: Tensor | None) -> Output:
         # Weights are taken for constants, and packed, only where freezing is set for the process when they are met.
-        with inductor.patch(freezing=True), dynamo.patch(recompile_limit=_SIZES):
+        with inductor.patch(freezing=on_cpu), dynamo.patch(recompile_limit=_SIZES):
             return compiled(images, padding)
 
     return answer

@@ -100,8 +100,16 @@ def test_a_compiled_module_answers_alike_and_its_answers_are_its_callers():
         torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-4)
 
 
-def test_a_gpus_network_is_handed_to_the_compiler_without_one():
-    assert callable(_compiled(Grey(), torch.device("cuda")))  # nothing is compiled before the first call
+@pytest.mark.parametrize(("device", "how"), [("cpu", {"dynamic"}), ("cuda", {"options"})])
+def test_pictures_of_many_sizes_are_not_too_many_for_the_compiler(device, how, monkeypatch):
+    """Which refuses a graph that it made anew more often than 8 times, unless it is told another limit."""
+
+    def compile(network, *, fullgraph, **words):
+        assert fullgraph and words.keys() == how
+        return lambda images, padding: torch._dynamo.config.recompile_limit
+
+    monkeypatch.setattr(torch, "compile", compile)
+    assert _compiled(Grey(), torch.device(device))(IMAGES, None) >= 64
 
 
 def test_a_detector_folds_once_and_anew_when_its_network_changes(network):
