@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detr.bands import Bands
-from detr.boxes import iou
+from detr.boxes import giou, iou
 from detr.explain.explanations import View, explanations
 from detr.explain.recording import Recording
 from detr.explain.records import Explanation
@@ -57,7 +57,7 @@ def ask(
     wanted = list(range(len(names))) if classes is None else list(classes)
     scores, index = chances[:, wanted].max(-1)
     labels = torch.tensor(wanted)[index]
-    ranking = torch.where(ends >= ENDED, 1 + scores, ends)
+    ranking = torch.where(ends >= ENDED, 1 + scores, giou(boxes, boxes.new_tensor(box)))  # which falls with distance
     nearest = ranking.argsort(descending=True)[:_NEAREST]
     found = Detections(boxes[nearest], scores[nearest], labels[nearest])
     starts = view.starts()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from detr.boxes import iou
+from detr.boxes import giou, iou
 from detr.classes import COCO
 from detr.explain import recording
 from detr.explain.explanations import View
@@ -59,6 +59,14 @@ def test_a_place_that_no_query_is_near_is_lost_by_the_selection_or_the_decoder(a
     else:
         assert found.start < 0.1 and found.said.startswith("no query started there (the nearest start has IoU 0.0")
         assert found.said.endswith("; nor does the encoder propose a box there")
+
+
+def test_where_no_box_touches_the_place_the_nearest_are_shown(asked):
+    place = torch.tensor([95.0, 63.0, 95.5, 63.5])
+    _, nearest = asked(place.tolist())
+    _, others = asked((0.0, 0.0, 0.5, 0.5))
+    values = [float(giou(torch.tensor(each.box), place)) for each in (*nearest, *others)]
+    assert min(values[:3]) >= max(values[3:])
 
 
 def test_a_proposal_that_was_not_chosen_is_told_with_its_rank(small_network):
