@@ -133,3 +133,12 @@ def test_what_depends_on_the_machine_is_marked_as_the_compiler_marks_constants()
     assert marks
     for name in ("_triton_is_installed", "_compiler_is_there", "_of_environment"):
         assert marks.items() <= vars(getattr(detr.ops.choice, name)).items()
+
+
+def test_a_compiler_is_there_where_one_is_named_or_found(monkeypatch):
+    monkeypatch.setattr(detr.ops.choice, "_path_to_compiler", lambda: None)
+    for named in (True, False):
+        monkeypatch.setenv("CC", "/here/cc") if named else monkeypatch.delenv("CC")
+        assert detr.ops.choice._compiler_is_there() == named
+    monkeypatch.setattr(detr.ops.choice, "_path_to_compiler", lambda: "/usr/bin/gcc")
+    assert detr.ops.choice._compiler_is_there()

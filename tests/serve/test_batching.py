@@ -23,8 +23,12 @@ class Small:
 
 
 def test_pictures_that_are_too_much_together_are_looked_at_one_by_one_in_the_memory_that_this_frees(detector):
-    batcher, settings = Batcher(Small(detector), most=2, wait=20), detector.settings(conf=0)
+    told = []
+    batcher = Batcher(Small(detector), most=2, wait=20, tell=lambda *batch: told.append(batch))
+    settings = detector.settings(conf=0)
     frames = [Frame(np.full((30, 40, 3), value, np.uint8), Source("image", "a")) for value in (0, 200)]
     futures = [batcher.look(prepared_alone(frame, settings), settings) for frame in frames]
     assert all(len(future.result(20).boxes) for future in futures)
     batcher.close()
+    ((size, seconds),) = told
+    assert size == 2 and 0 < seconds < 60
