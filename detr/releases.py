@@ -36,7 +36,9 @@ def resolve(name_or_path: str | os.PathLike[str], *, say: Callable[[str], None] 
     if path.exists():
         return path
     if "/" in name or os.sep in name or path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
+        on_the_hub = name.count("/") == 1 and not path.suffix and not path.parent.exists()
         nearest = did_you_mean(path.stem, RELEASES) if path.name == name else ""
+        nearest = "; nothing is fetched from the Hub, `detr weights list` shows what is" if on_the_hub else nearest
         raise UsageError(f"no such weights file: {name}{nearest}")
     nearest = did_you_mean(name, RELEASES) or "; `detr weights list` shows them"
     raise UsageError(f"{name!r} is neither a file of weights nor a release{nearest}")

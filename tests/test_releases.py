@@ -101,6 +101,10 @@ def test_a_missing_path_is_said_to_be_a_path():
         releases.resolve("rtdetr-l.pt")
     with pytest.raises(UsageError, match=r"no such weights file: runs/best\.safetensors"):
         releases.resolve("runs/best.safetensors")
+    with pytest.raises(
+        UsageError, match=r"no such weights file: PekingU/rtdetr_r18vd; nothing is fetched from the Hub"
+    ):
+        releases.resolve("PekingU/rtdetr_r18vd")
 
 
 def test_the_first_download_records_the_hash_and_says_so(server, home):
