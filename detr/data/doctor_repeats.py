@@ -14,7 +14,6 @@ from detr.data.doctor_images import THUMBNAIL, Look
 # two different ones come nearer than 12 bits and a mean of 18.
 _MOST_BITS = 3  # by which the fingerprints of one picture differ
 _MOST_MEAN, _MOST_CELL = 4.0, 16  # grey values by which its thumbnails differ; more in one cell: something has moved
-_BLOCK = 1024
 
 _ONES = np.array([bin(value).count("1") for value in range(1 << 16)], np.uint8)
 
@@ -28,34 +27,50 @@ def repeats(looks: Sequence[Look]) -> list[list[int]]:
     cells = THUMBNAIL * THUMBNAIL
     thumbnails = np.array([looks[i].thumbnail for i in usable], np.int16).reshape(-1, cells)
     group_of = list(range(len(usable)))
-    for one, other in _alike(prints):
-        apart = np.abs(thumbnails[one] - thumbnails[other])
-        if apart.mean() <= _MOST_MEAN and apart.max() <= _MOST_CELL:
-            group_of[_root(group_of, other)] = _root(group_of, one)
+    for one, other in _alike(prints, thumbnails):
+        group_of[_root(group_of, other)] = _root(group_of, one)
     groups: dict[int, list[int]] = defaultdict(list)
     for place, index in enumerate(usable.tolist()):
         groups[_root(group_of, place)].append(index)
     return sorted(sorted(group) for group in groups.values() if len(group) > 1)
 
 
-def _alike(prints: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
-    """Pairs whose fingerprints differ in three bits at most: then at least one of four quarters is the same."""
+def _alike(prints: NDArray[np.uint64], thumbnails: NDArray[np.int16]) -> Iterator[tuple[int, int]]:
+    """Pairs that show the same, as many as connect all that do. Fingerprints that differ in three bits at most have at
+    least one of four quarters in common."""
     for quarter in range(4):
         keys = (prints >> np.uint64(16 * quarter)) & np.uint64(0xFFFF)
         order = np.argsort(keys, kind="stable")
         starts = np.flatnonzero(np.diff(keys[order], prepend=np.uint64(1 << 20)))
         for members in np.split(order, starts[1:]):
             if len(members) > 1:
-                yield from _near(members, prints)
+                yield from _connected(members, prints, thumbnails)
 
 
-def _near(members: NDArray[np.int64], prints: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
-    for start in range(0, len(members), _BLOCK):
-        block = members[start : start + _BLOCK]
-        apart = prints[block][:, None] ^ prints[members[start:]][None]
-        bits = sum(_ONES[(apart >> np.uint64(16 * quarter)) & np.uint64(0xFFFF)] for quarter in range(4))
-        for row, column in zip(*np.nonzero(np.triu(bits <= _MOST_BITS, 1)), strict=True):
-            yield int(block[row]), int(members[start + column])
+def _connected(
+    left: NDArray[np.int64], prints: NDArray[np.uint64], thumbnails: NDArray[np.int16]
+) -> Iterator[tuple[int, int]]:
+    """Each is compared with those that none was found alike to yet: frames of one camera may be one picture."""
+    waiting: list[int] = []
+    while len(left):
+        if not waiting:
+            waiting, left = [int(left[0])], left[1:]
+        one = waiting.pop()
+        is_near = _same(one, left, prints, thumbnails)
+        waiting += left[is_near].tolist()
+        yield from ((one, other) for other in left[is_near].tolist())
+        left = left[~is_near]
+
+
+def _same(
+    one: int, others: NDArray[np.int64], prints: NDArray[np.uint64], thumbnails: NDArray[np.int16]
+) -> NDArray[np.bool_]:
+    apart = prints[others] ^ prints[one]
+    bits = sum(_ONES[(apart >> np.uint64(16 * quarter)) & np.uint64(0xFFFF)] for quarter in range(4))
+    result = np.asarray(bits <= _MOST_BITS)
+    cells = np.abs(thumbnails[others[result]] - thumbnails[one])
+    result[result] = (cells.mean(1) <= _MOST_MEAN) & (cells.max(1) <= _MOST_CELL)
+    return result
 
 
 def _root(group_of: list[int], place: int) -> int:

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.sparse.csgraph import connected_components
 
 from detr.data.doctor import examine
 from detr.data.doctor_advice import Plan
@@ -129,6 +130,29 @@ def test_repeats_are_groups_and_different_pictures_are_not(tmp_path):
     looks = [Look(each.shape[:2], 1, *fingerprint(each)) for each in (*pixels, moved, *plain, *again, again[0])]
     assert repeats(looks) == [[3, 44, 46], [7, 45]]
     assert repeats([]) == repeats([Look((0, 0), problem="damaged")] * 3) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_groups_are_those_of_comparing_each_with_each(seed):
+    draw = np.random.default_rng(seed)
+    looks = []
+    for _ in range(60):
+        near = looks[draw.integers(len(looks))] if looks and draw.random() < 0.7 else None
+        flipped = sum(1 << int(bit) for bit in set(draw.integers(64, size=draw.integers(6)).tolist()))
+        before = int(draw.integers(1 << 62)) if near is None else near.fingerprint
+        cells = np.full((16, 16), draw.integers(255)) if near is None else near.thumbnail
+        noise = draw.integers(-9, 10) * (draw.random((16, 16)) < 0.5)
+        looks.append(Look((9, 9), 1, before ^ flipped, np.clip(cells + noise, 0, 255).astype(np.uint8)))
+
+    def same(one, other):
+        apart = np.abs(one.thumbnail.astype(int) - other.thumbnail)
+        bits = bin(one.fingerprint ^ other.fingerprint).count("1")
+        return bits <= 3 and apart.mean() <= 4 and apart.max() <= 16
+
+    _, group_of = connected_components(np.array([[same(one, other) for other in looks] for one in looks]))
+    groups = [np.flatnonzero(group_of == number).tolist() for number in range(60)]
+    found = repeats(looks)
+    assert found == sorted(group for group in groups if len(group) > 1) and max(map(len, found)) > 2
 
 
 def test_classes_that_a_split_lacks_are_found(tmp_path):
