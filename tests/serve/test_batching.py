@@ -3,6 +3,7 @@ import weakref
 import numpy as np
 import torch
 
+from detr.errors import InputError
 from detr.serve.batching import Batcher, prepared_alone
 from detr.video import Frame, Source
 
@@ -32,3 +33,14 @@ def test_pictures_that_are_too_much_together_are_looked_at_one_by_one_in_the_mem
     batcher.close()
     ((size, seconds),) = told
     assert size == 2 and 0 < seconds < 60
+
+
+def test_what_goes_wrong_with_a_picture_alone_is_its_answer(detector):
+    class Broken:
+        def detect(self, group, settings):
+            raise InputError("answers with NaN")
+
+    batcher, settings = Batcher(Broken(), most=2, wait=0), detector.settings()
+    frame = Frame(np.zeros((30, 40, 3), np.uint8), Source("image", "a"))
+    assert isinstance(batcher.look(prepared_alone(frame, settings), settings).exception(20), InputError)
+    batcher.close()
