@@ -95,7 +95,7 @@ function toggleAsking(asking) {
 
 const total = data.pictures.reduce((sum, each) => sum + each.detections.length, 0);
 byId("title").textContent = document.title;
-byId("lead").textContent = `${data.pictures.length} picture${data.pictures.length === 1 ? "" : "s"}, ${total} detection${total === 1 ? "" : "s"}. Choose a box to see where its query looked, layer by layer and head by head.`;
+byId("lead").textContent = `${data.pictures.length} picture${data.pictures.length === 1 ? "" : "s"}, ${data.pictures[0].asked ? "asked about a place" : `${total} detection${total === 1 ? "" : "s"}`}. Choose a box to see where its query looked, layer by layer and head by head.`;
 byId("tried").textContent = data.faithfulness || "";
 byId("tried-part").hidden = !data.faithfulness;
 byId("stage").addEventListener("pointermove", ask);
