@@ -33,7 +33,8 @@ def attended(words: Sequence[str], surroundings: Sequence[Mapping[str, str]], *,
         try:
             for each in surroundings:
                 processes.append(_start(words, each))
-            return _Attendance(processes, came, patience).code()
+            with _stopped_together(processes):
+                return _Attendance(processes, came, patience).code()
         finally:
             _end(processes)
 
@@ -73,6 +74,25 @@ def _noted() -> Iterator[list[tuple[int, float]]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _stopped_together(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Within the block Ctrl-Z stops all, who have no terminal to hear it from, and `fg` lets all go on."""
+    if not hasattr(signal, "SIGTSTP") or signal.getsignal(signal.SIGTSTP) == signal.SIG_IGN:
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        _signal(processes, signal.SIGSTOP, wake=False)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        _signal(processes, signal.SIGCONT)  # by now this process goes on
+
+    before = signal.signal(signal.SIGTSTP, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTSTP, before)
 
 
 class _Attendance:
@@ -131,12 +151,13 @@ class _Attendance:
             _say(f"warning: {which} did not end and is killed; what it saved before stays")
 
 
-def _signal(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
+def _signal(processes: Sequence[subprocess.Popen[bytes]], number: int, *, wake: bool = True) -> None:
     """With what each of them started; one that stands still is woken, to hear of it."""
     for process in processes:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-            os.killpg(process.pid, signal.SIGCONT)
+            if wake:
+                os.killpg(process.pid, signal.SIGCONT)
 
 
 def _say(line: str) -> None:

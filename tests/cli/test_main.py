@@ -52,6 +52,12 @@ def test_every_end_has_its_exit_code_and_one_line(monkeypatch, capsys, problem, 
     assert leave(monkeypatch, capsys, problem) == (code, said)
 
 
+def test_of_several_processes_that_are_stopped_one_says_so(monkeypatch, capsys):
+    for rank, said in (("0", "terminated\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        assert leave(monkeypatch, capsys, Terminated()) == (143, said)
+
+
 def test_what_ends_a_thread_is_a_line_too(monkeypatch, capsys):
     class Threaded(InputError):
         def __str__(self):

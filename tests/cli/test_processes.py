@@ -88,6 +88,29 @@ def test_who_heeds_no_signal_is_killed_when_patience_ends_and_that_is_said(team,
     assert said[1].startswith("warning: process 2 of 2 (pid ") and said[1].endswith("what it saved before stays")
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="states of processes are found through /proc")
+def test_what_is_stopped_by_hand_stops_and_goes_on_together(monkeypatch):
+    process = processes._start(["-c", "import time; time.sleep(60)"], {})
+
+    def state():
+        with open(f"/proc/{process.pid}/stat", encoding="utf-8") as stat:
+            return stat.read().rsplit(") ", 1)[1][0]
+
+    def until(expected):
+        end = time.monotonic() + 30
+        while (state() == "T") != expected:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    stopped = []
+    with monkeypatch.context() as patched, processes._stopped_together([process]):
+        patched.setattr(processes.os, "kill", lambda pid, number: (stopped.append((pid, number)), until(True)))
+        signal.raise_signal(signal.SIGTSTP)
+    until(False)
+    assert stopped == [(os.getpid(), signal.SIGSTOP)]
+    processes._end([process])
+
+
 def test_a_second_signal_ends_all_at_once(team):
     assert team(IGNORES, IGNORES, signals=2) == 143
 
