@@ -19,7 +19,7 @@ from detr.explain.place import Asked, ask
 from detr.image import InputConfig, as_input, resized
 from detr.records import Detections
 from detr.runtime.runner import TorchRunner
-from detr.runtime.settings import Settings
+from detr.runtime.settings import Settings, class_indices
 from detr.slicing import Slicing, views_of
 from detr.video import Frame, Source
 
@@ -96,16 +96,12 @@ class Explainer:
         self._settings = settings
 
     def __call__(self, result: Results, index: int) -> Explanation:
-        detector = self._detector()
-        if detector is None:
-            raise InputError(
-                "the detector that found this is gone, and with it what would explain it; keep it in a variable"
-            )
+        detector = self._known()
         if not -len(result) <= index < len(result):
             raise UsageError(f"detection {index}: there are {len(result)}, counted from 0")
-        frame, whole = Frame(result.image, Source("image", result.path)), replace(self._settings, slicing=None)
+        whole = replace(self._settings, slicing=None)
         with recording(runner_of(detector, whole).network) as recorded:
-            list(detector.results([frame], whole))
+            list(detector.results([_frame_of(result)], whole))
         chosen = _as_found(result[index])
         try:
             [explanation] = explanations(recorded, detector.network, result.image, chosen, result.names)
@@ -115,9 +111,30 @@ class Explainer:
             raise InputError(_where_to_look(result, chosen, self._settings.slicing)) from None
         return explanation
 
+    def place(
+        self, result: Results, box: Sequence[float], classes: Sequence[int | str] | int | str | None
+    ) -> tuple[Asked, list[Explanation]]:
+        detector = self._known()
+        wanted = self._settings.classes if classes is None else class_indices(classes, detector.classes)
+        settings = replace(self._settings, slicing=None, classes=wanted)
+        _, asked, nearest = explain_place(detector, _frame_of(result), settings, box)
+        return asked, nearest
+
+    def _known(self) -> Finder:
+        detector = self._detector()
+        if detector is None:
+            raise InputError(
+                "the detector that found this is gone, and with it what would explain it; keep it in a variable"
+            )
+        return detector
+
     def __reduce__(self) -> Any:
         """A copy that travels to another process knows nobody there."""
         return Explainer, (None, self._settings)
+
+
+def _frame_of(result: Results) -> Frame:
+    return Frame(result.image, Source("image", result.path))
 
 
 def _where_to_look(result: Results, chosen: Detections, slicing: Slicing) -> str:

@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,9 @@ from detr.tracking import Counted
 from detr.tracking.counting import Point
 
 if TYPE_CHECKING:
+    from detr.engine.explaining import Explainer
     from detr.explain import Explanation
+    from detr.explain.place import Asked
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,7 +50,7 @@ class Results:
     frame: int | None = None  # place in its video
     time: float | None = None  # seconds, in its video
     as_found: Tensor | None = field(default=None, repr=False)  # [N, 4] xyxy before they were clipped to the image
-    explainer: Callable[[Results, int], Explanation] | None = field(default=None, repr=False)  # who found it
+    explainer: Explainer | None = field(default=None, repr=False)  # who found it
     trails: Mapping[int, Sequence[Point]] = field(default_factory=dict, repr=False)  # of each track, where it came from
     counts: tuple[Counted, ...] = field(default=(), repr=False)  # at the lines and zones of a video, so far
     best_score: float | None = field(default=None, repr=False)  # of all the network said, left out or not
@@ -67,7 +69,7 @@ class Results:
         frame: int | None = None,
         time: float | None = None,
         as_found: Tensor | None = None,
-        explainer: Callable[[Results, int], Explanation] | None = None,
+        explainer: Explainer | None = None,
     ) -> Results:
         columns = [detections.boxes, detections.scores[:, None], detections.labels[:, None]]
         if detections.track_ids is not None:
@@ -157,9 +159,22 @@ class Results:
         The picture goes through the network once more. InputError where the detector that found it is gone, has
         changed, or saw another picture than this one.
         """
+        return self._explainer()(self, index)
+
+    def explain_place(
+        self, box: Sequence[float], *, classes: Sequence[int | str] | int | str | None = None
+    ) -> tuple[Asked, list[Explanation]]:
+        """Why there is no box at a place: what became of it, and what the queries that came nearest looked at.
+
+        box: x1, y1, x2, y2 in pixels, or as shares of the picture where none is over 1; `classes` are those that should
+        be there, by default those that were looked for. InputError as from `explain`, and for a place outside.
+        """
+        return self._explainer().place(self, box, classes)
+
+    def _explainer(self) -> Explainer:
         if self.explainer is None:
             raise InputError("these boxes weren't found by a detector here, so nothing is known of what they looked at")
-        return self.explainer(self, index)
+        return self.explainer
 
     def show(self, **plot: Any) -> None:
         """Open the drawn image in the system's picture viewer."""

@@ -49,6 +49,19 @@ def test_results_explain_their_boxes(detector, tmp_path):
     assert (tmp_path / "one.png").stat().st_size > 1000
 
 
+def test_results_say_what_became_of_a_place(detector):
+    [result] = detector(IMAGE, channels="rgb", **OPTIONS)
+    left, top, right, bottom = result.as_found[0].clamp(min=0).tolist()
+    place = [left, top, min(right, 80.0), min(bottom, 48.0)]
+    asked, nearest = result.explain_place(place)
+    assert " is there, with IoU " in asked.said and len(nearest) == 3
+    shares = [each / side for each, side in zip(place, (80, 48) * 2, strict=True)]
+    assert result.explain_place(shares)[0].said == asked.said
+    assert {each.name for each in result.explain_place(place, classes="dog")[1]} == {"dog"}
+    with pytest.raises(InputError, match="outside of the picture, which is 80 x 48"):
+        result.explain_place([0, 0, 90, 48])
+
+
 def test_boxes_found_in_a_batch_are_found_again(detector):
     for result in detector([IMAGE, IMAGE[::-1].copy()], batch=2, channels="rgb", **OPTIONS):
         assert result.explain(1).score == pytest.approx(float(result.boxes.conf[1]), abs=1e-4)
