@@ -68,15 +68,16 @@ def check(data: Path, images: Path | None, quick: bool, strict: bool, as_json: b
     """
     from detr.data.check import check_split
     from detr.data.sources import find_splits
-    from detr.runtime.progress import progress
+    from detr.runtime.progress import progress, told_if_long
 
     reports: dict[str, SplitReport] = {}
-    sources = find_splits(data, images=images)
-    for split, source in sources.items():
-        if any(source == report.source for report in reports.values()):
-            continue
-        classes = next(iter(reports.values())).classes if reports else None
-        reports[split] = check_split(source, classes=classes, strict=strict, decode=not quick, progress=progress)
+    with told_if_long(f"reading {data}"):
+        sources = find_splits(data, images=images)
+        for split, source in sources.items():
+            if any(source == report.source for report in reports.values()):
+                continue
+            classes = next(iter(reports.values())).classes if reports else None
+            reports[split] = check_split(source, classes=classes, strict=strict, decode=not quick, progress=progress)
     if as_json:
         print_json({"splits": {split: report.to_json() for split, report in reports.items()}})
     else:

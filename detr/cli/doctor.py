@@ -59,10 +59,11 @@ def command(
         _examine_machine(as_json=as_json)
         return
     from detr.data.doctor import examine
-    from detr.runtime.progress import progress
+    from detr.runtime.progress import progress, told_if_long
 
     plan = _plan(model, imgsz)
-    report = examine(data, plan, images=images, progress=progress)
+    with told_if_long(f"reading {data}"):
+        report = examine(data, plan, images=images, progress=progress)
     changes = None if fix is None else _fixed(report, fix, copy=copy)
     page = None if no_page else _page(new_run("doctor", **run), data, report, plan)
     if as_json:

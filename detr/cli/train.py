@@ -176,11 +176,12 @@ def _require_sense(**options: Any) -> None:
 
 def _task(recipe: str | None, words: list[str], data: str, team: Team, say: Say, **options: Any) -> _Task:
     from detr.data.opening import keep_pixels, open_for_training
-    from detr.runtime.progress import progress
+    from detr.runtime.progress import progress, told_if_long
 
     asked = {name: options[name] for name in ("resume", "imgsz", "finetune")}
     chosen = _recipe(recipe, words, **asked)
-    train_set, val_set = open_for_training(data, channels=chosen.model.input.channels, progress=progress)
+    with told_if_long(f"reading {data}", quiet=not team.leads):
+        train_set, val_set = open_for_training(data, channels=chosen.model.input.channels, progress=progress)
     if options["cache"] is not None:
         keep_pixels(options["cache"], [each for each in (train_set, val_set) if each is not None])
     if options["batch"] == AUTO:

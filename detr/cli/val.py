@@ -134,9 +134,11 @@ def _dataset(team: Team, runner: Runner, data: Path, **options: Any) -> CocoData
     """The split, of whose classes the model knows at least those that have boxes."""
     from detr.data.coco import CocoDataset
     from detr.data.sources import find_split
+    from detr.runtime.progress import told_if_long
 
-    source = find_split(data, options["split"], images=options["images"])
-    dataset = CocoDataset(noted(source.read()), source.images)
+    with told_if_long(f"reading {data}", quiet=not team.leads):
+        source = find_split(data, options["split"], images=options["images"])
+        dataset = CocoDataset(noted(source.read()), source.images)
     _require_known_classes(runner.classes, dataset.annotations, say=team.leads)
     return dataset
 

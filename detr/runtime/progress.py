@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable, Sized
+import threading
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
+
+_SILENT = 5.0  # seconds
 
 
 def line_width() -> int | None:
@@ -39,3 +43,16 @@ def progress(
         dynamic_ncols=True,
         leave=False,
     )
+
+
+@contextmanager
+def told_if_long(what: str, *, quiet: bool = False) -> Iterator[None]:
+    """`reading my-data ...` on stderr, a terminal or not, where the block takes longer than some seconds."""
+    timer = threading.Timer(_SILENT, lambda: tqdm.write(f"{what} ...", file=sys.stderr))
+    timer.daemon = True
+    if not quiet:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
