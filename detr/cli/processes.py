@@ -103,25 +103,30 @@ class _Attendance:
     ) -> None:
         self._processes, self._came, self._patience = processes, came, patience
         self._handed_on = 0  # signals
-        self._failed: list[int] = []  # codes of those that ended of themselves
+        self._failed: list[subprocess.Popen[bytes]] = []  # of themselves, the first one first
         self._tell_at = self._end_at = self._kill_at = float("inf")
 
     def code(self) -> int:
-        while (running := [process for process in self._processes if process.poll() is None]) and self._go_on(running):
+        while (running := self._running()) and self._go_on(running):
             time.sleep(_LOOK_EVERY)
         codes = [-signal.SIGKILL if code is None else code for code in (each.returncode for each in self._processes)]
         if self._came and any(codes):
             return 128 + self._came[0][0]
-        return _exit_code(self._failed or [code for code in codes if code] or [0])
+        return _exit_code([each.returncode for each in self._failed] or [code for code in codes if code] or [0])
+
+    def _running(self) -> list[subprocess.Popen[bytes]]:
+        running = [process for process in self._processes if process.poll() is None]
+        if not self._came and self._kill_at == float("inf"):  # nobody was told to end
+            self._failed += [each for each in self._processes if each.returncode and each not in self._failed]
+        return running
 
     def _go_on(self, running: Sequence[subprocess.Popen[bytes]]) -> bool:
         """One look at those that run; False when what remains is to be killed."""
         now = time.monotonic()
         if self._handed_on < len(self._came):
             self._hand_on(running, now)
-        elif not self._came and not self._failed:
-            self._failed = [process.returncode for process in self._processes if process.returncode]
-            self._end_at = now + _OWN_WORDS if self._failed else self._end_at
+        elif self._failed and self._end_at == self._kill_at == float("inf"):
+            self._end_at = now + _OWN_WORDS
         if now > self._end_at:
             self._end_at, self._kill_at = float("inf"), now + _ALONE
             _signal(running, signal.SIGTERM)

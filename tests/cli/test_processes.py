@@ -70,8 +70,10 @@ def test_a_process_that_the_system_kills_gives_the_code_of_a_shell(team):
     assert team("os.kill(os.getpid(), signal.SIGKILL)", "time.sleep(60)") == 137
 
 
-def test_wrong_usage_goes_before_what_came_of_it(team):
-    assert team("sys.exit(1)", "sys.exit(2)") == 2
+def test_wrong_usage_goes_before_what_came_of_it(team, monkeypatch):
+    monkeypatch.setattr(processes, "_OWN_WORDS", 20)
+    assert team("sys.exit(1)", "time.sleep(0.5); sys.exit(2)") == 2
+    assert team("time.sleep(0.5); sys.exit(1)", "sys.exit(3)") == 3
 
 
 def test_a_signal_is_handed_on_and_wakes_who_stands_still(team, capfd):
