@@ -60,8 +60,8 @@ class Verb(click.Command):
                 parameter.metavar = _plain(parameter.type)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        for word in args:
-            if (instead := self._with_dashes(word)) is not None:
+        for before, word in zip(["", *args], args, strict=False):
+            if not before.startswith("-") and (instead := self._with_dashes(word)) is not None:
                 raise click.UsageError(f"{word}: here that is written {instead}", ctx)
         try:
             return super().parse_args(ctx, args)

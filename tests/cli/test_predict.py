@@ -145,6 +145,7 @@ def test_one_bad_file_is_one_line(tmp_path, detr_predict):
         (["model=own.pt", "source=a.png"], "error: model=own.pt: here that is written --weights own.pt\n"),
         (["source=a.png"], "error: source=a.png: here that is written a.png\n"),
         (["a.png", "conf=0.4"], "error: conf=0.4: here that is written --conf 0.4\n"),
+        (["a.png", "--name", "conf=0.4", "--max-det", "0"], "0 is not in the range"),
         (["a.png", "save_txt=True"], "error: save_txt=True: here that is written --save-txt\n"),
     ],
 )
