@@ -1,3 +1,4 @@
+import re
 import threading
 import time
 from contextlib import ExitStack
@@ -30,14 +31,18 @@ def told(capfd):
 
 
 @pytest.fixture
-def team():
+def team(capfd):
+    """Three beats are enough time for a machine that does much else."""
     with ExitStack() as held:
         store = HashStore()
 
         def join(rank, size=2, store=store):
-            return held.enter_context(RollCall(rank, size, store, first=0.2, beat=0.01).held())
+            return held.enter_context(RollCall(rank, size, store, first=1.0, beat=0.1).held())
 
         yield join
+    for thread in threading.enumerate():
+        if thread.name == "detr-patience":
+            thread.join(10)
 
 
 def test_who_is_no_longer_heard_of_is_named(team, told):
@@ -47,7 +52,7 @@ def test_who_is_no_longer_heard_of_is_named(team, told):
     other._closed.set()
     with one.waiting("step 8"):
         said = told()
-    assert said.startswith("warning: process 1 of 2 has waited for others for 0 s (step 8): process 2 (pid ")
+    assert re.match(r"warning: process 1 of 2 has waited for others for \d s \(step 8\): process 2 \(pid ", said)
     assert "has not been heard of since" in said and "kill -CONT" in said
 
 
@@ -64,7 +69,7 @@ def test_who_is_busy_is_named_by_the_first_that_waits(team, told):
         time.sleep(0.1)
     assert said.count("\n") == 1
     assert "process 1 of 3" in said and "(its share is done): process 3 (pid " in said
-    assert "has been busy by itself for 0 s" in said
+    assert re.search(r"has been busy by itself for \d s", said)
 
 
 def test_a_slow_step_of_all_is_not_blamed_on_one(team, told):
